@@ -1,0 +1,141 @@
+"""SCRFD, insightface's detector, from a user's .onnx file: several pictures in one call. Carries no model.
+
+insightface's own class takes one picture at a time through ONNX Runtime; here the same network runs on OpenVINO (or on
+ONNX Runtime where a GPU is asked for), and its outputs are decoded for the whole batch. The tests hold both together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .detectors import Detections, existing_model, no_detections, shrink, suppress
+from .errors import UserError
+
+STRIDES, ANCHORS = (8, 16, 32), 2  # of every published SCRFD with five points
+MAX_BATCH = 8
+OVERLAP = 0.4  # insightface's own suppression threshold
+
+Run = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
+
+
+class Scrfd:
+    name = "insightface"
+
+    def __init__(self, path: Path, size: int, threshold: float, device: str | None, reason: str) -> None:
+        self.threshold = threshold
+        gpu = device is not None and device.lower().split(":")[0] in ("cuda", "gpu")
+        self._run, self.side, self.max_batch, self.runtime = (_open_onnxruntime if gpu else _open_openvino)(
+            existing_model(path), size - size % 32 or 32
+        )
+        self.reason = f"{reason}, {self.side} px, {self.runtime}"
+
+    def find(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        found: list[Detections] = []
+        for i in range(0, len(pictures), self.max_batch):
+            found += self._find(pictures[i : i + self.max_batch])
+        return found
+
+    def _find(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        batch = np.zeros((len(pictures), self.side, self.side, 3), np.float32)
+        factors = []
+        for row, picture in zip(batch, pictures):  # top left, as insightface does; black below or beside it
+            small, factor = shrink(picture, self.side)
+            row[: small.shape[0], : small.shape[1]] = small
+            factors.append(factor)
+        batch -= 127.5
+        batch /= 128
+        outputs = self._run(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
+        return [self._decode(outputs, i, len(pictures), factor) for i, factor in enumerate(factors)]
+
+    def _decode(self, outputs: list[NDArray[np.float32]], picture: int, pictures: int, factor: float) -> Detections:
+        boxes, scores, landmarks = [], [], []
+        for level, stride in enumerate(STRIDES):
+            # (places, k) of this picture; files flatten picture, row, column and anchor into one axis or keep the first
+            score, reach, five = (
+                outputs[level + part * len(STRIDES)].reshape(pictures, -1, width)[picture]
+                for part, width in enumerate((1, 4, 10))
+            )
+            rows = np.flatnonzero(score[:, 0] >= self.threshold)
+            cells = self.side // stride
+            place = rows // ANCHORS
+            centres = np.stack([place % cells, place // cells], 1).astype(np.float32) * stride
+            reach, five = reach[rows] * stride, five[rows].reshape(-1, 5, 2) * stride
+            boxes.append(np.concatenate([centres - reach[:, :2], centres + reach[:, 2:]], 1))
+            landmarks.append(centres[:, None] + five)
+            scores.append(score[rows, 0])
+        all_boxes, all_scores = np.concatenate(boxes), np.concatenate(scores)
+        if not len(all_scores):
+            return no_detections()
+        kept = suppress(all_boxes, all_scores, OVERLAP)
+        return Detections(
+            all_boxes[kept] * np.float32(factor), all_scores[kept], np.concatenate(landmarks)[kept] * np.float32(factor)
+        )
+
+
+def _checked(path: Path, inputs: int, outputs: int) -> None:
+    if inputs != 1 or outputs != 9:
+        raise UserError(
+            f"{path} is not an SCRFD with five points: it has {inputs} inputs and {outputs} outputs, expected 1 and 9. "
+            "Give insightface's det_*.onnx or scrfd_*_kps.onnx."
+        )
+
+
+def _open_openvino(path: Path, size: int) -> tuple[Run, int, int, str]:
+    import openvino
+
+    core = openvino.Core()
+    try:
+        model = core.read_model(path)
+    except RuntimeError as error:
+        raise UserError(f"{path} cannot be read as an ONNX model: {str(error).splitlines()[-1]}") from None
+    _checked(path, len(model.inputs), len(model.outputs))
+    side, max_batch = _reshape(model, size)
+    compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    request = compiled.create_infer_request()
+
+    def run(batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        request.infer([batch], share_inputs=True)
+        return [np.array(tensor.data) for tensor in request.output_tensors]
+
+    return run, side, max_batch, "openvino on CPU"
+
+
+def _reshape(model: Any, size: int) -> tuple[int, int]:
+    """(side, largest batch): files with open axes take any; others keep what is written in them."""
+    import openvino
+
+    shape = model.input(0).partial_shape
+    fixed = shape[2].is_static
+    side = int(shape[2].get_length()) if fixed else size
+    try:
+        model.reshape([openvino.Dimension(1, MAX_BATCH), 3, side, side])
+    except RuntimeError:
+        model.reshape([1, 3, side, side])
+        return side, 1
+    return side, MAX_BATCH
+
+
+def _open_onnxruntime(path: Path, size: int) -> tuple[Run, int, int, str]:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError(
+            "SCRFD on a GPU needs onnxruntime-gpu. Install it, or leave --device away for the CPU."
+        ) from None
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise UserError("This onnxruntime has no CUDA. Install onnxruntime-gpu, or leave --device away for the CPU.")
+    session = onnxruntime.InferenceSession(str(path), providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
+    _checked(path, len(session.get_inputs()), len(session.get_outputs()))
+    first = session.get_inputs()[0]
+    side = first.shape[2] if isinstance(first.shape[2], int) else size
+    max_batch = 1 if isinstance(first.shape[0], int) else MAX_BATCH
+
+    def run(batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        return [np.asarray(output) for output in session.run(None, {first.name: batch})]
+
+    return run, side, max_batch, "onnxruntime on CUDA"
