@@ -1,0 +1,155 @@
+"""Training samples: crops of faces with labels, one batch at a time. Knows no network and no torch.
+
+Where labels come from is `layouts.py`, where crops of a data set's pictures come from is `crop_cache.py`, the order of
+samples and the worker processes are `loading.py`. A sample is a function of (seed, epoch, index) and of nothing else,
+so a run resumes exactly at any batch. Batches are dictionaries of arrays (axes: B samples, S side, A units):
+
+    crops (B, S, S, 3) uint8 RGB        labels (B, A) int8, -1 unknown      intensity (B, A) float32, nan unknown
+    subject (B,) int64                  face (B,) uint8, 1 = a face         index (B,) int64 into the data set
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import align
+from .augmentation import RENDERS, Augmentation, photometric
+from .errors import UserError
+from .shards import Pictures, Renders, read_renders
+
+Batch = dict[str, NDArray[Any]]
+
+
+class Samples(Protocol):
+    """What the loader and the trainer need of a data set."""
+
+    units: tuple[str, ...]
+    labels: NDArray[np.int8]  # (n, A)
+    intensity: NDArray[np.float32]  # (n, A)
+    subjects: NDArray[np.int64]  # (n,) index into subject_names
+    subject_names: tuple[str, ...]
+    blocks: NDArray[np.int64] | None  # boundaries of files that are cheap to read together, or None
+
+    def __len__(self) -> int: ...
+
+    def crop(self, index: int, epoch: int = 0) -> NDArray[np.uint8]:
+        """(S, S, 3) RGB as the epoch's augmentation leaves it."""
+
+    def face(self, index: int) -> int:
+        """1 where the picture has a face."""
+
+
+def batch(samples: Samples, indices: Sequence[int], epoch: int = 0) -> Batch:
+    """The samples of some indices, stacked."""
+    chosen = np.asarray(indices, np.int64)
+    return {
+        "crops": np.stack([samples.crop(int(index), epoch) for index in chosen]),
+        "labels": samples.labels[chosen],
+        "intensity": samples.intensity[chosen],
+        "subject": samples.subjects[chosen],
+        "face": np.array([samples.face(int(index)) for index in chosen], np.uint8),
+        "index": chosen,
+    }
+
+
+class Shards:
+    """Renders: aligned crops cut out of a loose view, with the landmark error that streaming will have."""
+
+    def __init__(
+        self,
+        renders: Renders | Path,
+        side: int,
+        *,
+        units: Sequence[str] | None = None,
+        rows: NDArray[np.integer] | None = None,
+        augmentation: Augmentation | None = RENDERS,
+        seed: int = 0,
+    ) -> None:
+        """`rows` are the pictures to use (all by default); without augmentation a crop is what exact points give."""
+        self.renders = renders if isinstance(renders, Renders) else read_renders(renders, units)
+        self.side, self.augmentation, self.seed = side, augmentation, seed
+        self.rows = np.arange(len(self.renders)) if rows is None else np.sort(np.asarray(rows, np.int64))
+        self.units = self.renders.units
+        self.labels = self.renders.labels[self.rows]
+        self.intensity = self.renders.intensity[self.rows]
+        names, self.subjects = np.unique(self.renders.identity[self.rows], return_inverse=True)
+        self.subject_names = tuple(f"person {name}" for name in names)
+        self.blocks = np.searchsorted(self.rows, self.renders.starts).astype(np.int64)  # rows are in rising order
+        self._pictures = Pictures(self.renders)
+        self._five = align.five_points(self.renders.points)  # (n, 5, 2)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def split(self, share: float) -> tuple[Shards, Shards]:
+        """Two parts without a common person; the second has about `share` of them, always the same."""
+        people = np.unique(self.renders.identity[self.rows])
+        held = people[_hash(people) < share]
+        second = np.isin(self.renders.identity[self.rows], held)
+        if not 0 < second.sum() < len(second):
+            raise UserError(
+                f"{self.renders.folder} has {len(people)} people, too few to hold out {share:.0%}. Render more shards."
+            )
+        return self.only(~second, self.augmentation), self.only(second, None)
+
+    def only(self, chosen: NDArray[np.bool_], augmentation: Augmentation | None) -> Shards:
+        """Some of the pictures."""
+        return Shards(self.renders, self.side, rows=self.rows[chosen], augmentation=augmentation, seed=self.seed)
+
+    def face(self, index: int) -> int:
+        return int(self.renders.face[self.rows[index]])
+
+    def crop(self, index: int, epoch: int = 0) -> NDArray[np.uint8]:
+        row = int(self.rows[index])
+        picture, five = self._pictures[row], self._five[row]
+        found = bool(self.renders.face[row]) and bool(np.isfinite(five).all())
+        how, side = self.augmentation, self.side
+        if how is None:
+            return align.crop(picture, align.similarity(five if found else _centre(picture), side), side)
+        rng = np.random.default_rng((self.seed, epoch, row))
+        u, normal = rng.random(4), rng.standard_normal((8, 2))
+        if found:
+            # Landmark errors are mostly small, sometimes large: the level itself is drawn for every crop.
+            error = how.points * u[0] ** 2 * np.linalg.norm(five[1] - five[0])
+            five = five + error * normal[:5]
+        else:
+            five = _centre(picture, 0.5 + u[0]) + 0.15 * len(picture) * normal[5]
+        matrix = _jittered(align.similarity(five, side), side, how, normal[6:], u[1:3])
+        crop = align.crop(picture, matrix, side)
+        if u[3] < how.flip:
+            crop = crop[:, ::-1]
+        return photometric(crop, rng, how)
+
+
+def _jittered(
+    matrix: NDArray[np.float64], side: int, how: Augmentation, normal: NDArray[np.float64], u: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The similarity followed by a small turn and zoom about the crop's centre, and a shift."""
+    turn = np.deg2rad(how.turn_deg * normal[0, 0])
+    zoom = np.exp(how.zoom * normal[0, 1])
+    cos, sin = zoom * np.cos(turn), zoom * np.sin(turn)
+    linear = np.array([[cos, -sin], [sin, cos]])
+    centre = np.full(2, (side - 1) / 2)
+    moved = linear @ matrix
+    moved[:, 2] += centre - linear @ centre + (2 * u - 1) * how.shift * side
+    return np.asarray(moved)
+
+
+def _centre(picture: NDArray[np.uint8], scale: float = 1.0) -> NDArray[np.float32]:
+    """Five points for a picture without a face: the template over its middle."""
+    height, width = picture.shape[:2]
+    middle = np.array([width, height], np.float32) / 2
+    return np.asarray(middle + (align.TEMPLATE - 0.5) * np.float32(scale * min(height, width)), np.float32)
+
+
+def _hash(numbers: NDArray[np.integer]) -> NDArray[np.float64]:
+    """A fixed value in 0..1 for each number (splitmix64): membership never depends on what else is there."""
+    z = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+    return np.asarray((z ^ (z >> np.uint64(31))) / 2.0**64)
