@@ -1,0 +1,128 @@
+"""Pose, lens, light and everything a camera does to a picture afterwards. Knows no faces."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .shading import Light
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Pose:
+    yaw: float  # degrees, positive: the face turns to the right of the picture
+    pitch: float  # degrees, positive: the face looks up
+    roll: float  # degrees, positive: the top of the head leans to the left of the picture
+
+    def rotation(self) -> Floats:
+        yaw, pitch, roll = (math.radians(angle) for angle in (self.yaw, -self.pitch, self.roll))
+        turn = np.array([[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]])
+        nod = np.array([[1, 0, 0], [0, math.cos(pitch), -math.sin(pitch)], [0, math.sin(pitch), math.cos(pitch)]])
+        lean = np.array([[math.cos(roll), -math.sin(roll), 0], [math.sin(roll), math.cos(roll), 0], [0, 0, 1]])
+        return (lean @ nod @ turn).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Lens:
+    fov: float  # degrees, of a square picture
+    eye_distance: float  # how far apart the eyes of a frontal face are, as a share of the picture's side
+    centre: tuple[float, float]  # where the middle between the eyes lies, as shares of the side
+
+    def project(self, space: Floats, side: int) -> Floats:
+        """Camera space (V, 3) in eye distances -> screen (V, 3): x, y in pixels and depth."""
+        focal = 0.5 * side / math.tan(math.radians(self.fov) / 2)
+        distance = focal / (self.eye_distance * side)
+        depth = np.maximum(distance - space[:, 2], 0.1)
+        x = self.centre[0] * side + focal * space[:, 0] / depth
+        y = self.centre[1] * side - focal * space[:, 1] / depth
+        return np.ascontiguousarray(np.stack([x, y, depth], 1), np.float32)
+
+
+def draw_pose(rng: np.random.Generator) -> Pose:
+    """Mostly near frontal, now and then as far as 40 degrees."""
+    yaw = rng.normal(0, 14) if rng.random() < 0.7 else rng.uniform(-40, 40)
+    return Pose(
+        float(np.clip(yaw, -40, 40)),
+        float(np.clip(rng.normal(0, 9), -28, 28)),
+        float(np.clip(rng.normal(0, 7), -30, 30)),
+    )
+
+
+def draw_lens(rng: np.random.Generator) -> Lens:
+    return Lens(
+        fov=float(np.exp(rng.uniform(np.log(6), np.log(38)))),
+        eye_distance=float(rng.uniform(0.185, 0.25)),
+        centre=(0.5 + float(rng.normal(0, 0.02)), 0.415 + float(rng.normal(0, 0.02))),
+    )
+
+
+def draw_light(rng: np.random.Generator) -> Light:
+    base = rng.uniform(0.2, 0.75)
+    colour = np.clip(1 + rng.normal(0, 0.12, 3), 0.6, 1.4)
+    harmonics = np.zeros((9, 3), np.float32)
+    harmonics[0] = base * colour
+    for k in range(1, 9):
+        harmonics[k] = rng.normal(0, 0.17 if k < 4 else 0.06) * base * np.clip(1 + rng.normal(0, 0.2, 3), 0.4, 1.6)
+    harmonics[1] += 0.12 * base  # most light comes from above
+    lamps = int(rng.integers(1, 4))
+    directions = np.stack([rng.normal(0, 0.8, lamps), rng.uniform(-0.2, 1.0, lamps), rng.uniform(0.3, 1.2, lamps)], 1)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    colours = rng.uniform(0.12, 0.9, (lamps, 1)) * np.clip(1 + rng.normal(0, 0.15, (lamps, 3)), 0.5, 1.5)
+    return Light(harmonics, directions.astype(np.float32), colours.astype(np.float32))
+
+
+def draw_curve(rng: np.random.Generator) -> Floats:
+    """(4096,) linear light -> stored value: gamma 2.2, more or less contrast, lifted blacks."""
+    x = np.linspace(0, 1, 4096)
+    value = x ** (1 / rng.uniform(1.9, 2.5))
+    bend = rng.uniform(-0.15, 0.5)
+    value = value + bend * (value - 0.5) * value * (1 - value) * 2
+    low = rng.uniform(0, 0.06) if rng.random() < 0.4 else 0.0
+    return np.clip(low + value * (1 - low), 0, 1).astype(np.float32)
+
+
+def photograph(rng: np.random.Generator, picture: Floats) -> Bytes:
+    """What lens, sensor and codec do: (S, S, 3) 0..1 -> bytes. Order as in a camera: blur, resolution, noise, JPEG."""
+    side = picture.shape[0]
+    if rng.random() < 0.12:
+        picture = _moved(rng, picture)
+    if rng.random() < 0.4:
+        picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.3, 1.3)))
+    small = side
+    if rng.random() < 0.35:
+        small = int(rng.uniform(0.35, 0.95) * side)
+        picture = cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA)
+    if rng.random() < 0.25:
+        saturation = rng.uniform(0, 0.6) if rng.random() < 0.5 else 0.0
+        grey = picture @ np.array([0.299, 0.587, 0.114], np.float32)
+        picture = grey[..., None] + np.float32(saturation) * (picture - grey[..., None])
+    noise = float(rng.uniform(0, 0.025)) if rng.random() < 0.92 else float(rng.uniform(0.025, 0.06))
+    grains = rng.standard_normal((small, small, 3), dtype=np.float32)
+    if rng.random() < 0.5:  # grey noise, and coarser than a pixel: what denoising and chroma subsampling leave
+        grains = cv2.blur(np.repeat(grains[:, :, :1], 3, 2), (2, 2)) * np.float32(1.5)
+    picture = picture + np.float32(noise) * grains
+    stored = (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+    if rng.random() < 0.6:
+        quality = int(rng.uniform(25, 95))
+        _, packed = cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        stored = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
+    if small != side:
+        stored = np.asarray(cv2.resize(stored, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
+    return stored
+
+
+def _moved(rng: np.random.Generator, picture: Floats) -> Floats:
+    """Motion blur along a short line."""
+    length, angle = rng.uniform(1.5, 6), rng.uniform(0, math.pi)
+    kernel = np.zeros((9, 9), np.float32)
+    for t in np.linspace(-0.5, 0.5, 15):
+        x, y = 4 + t * length * math.cos(angle), 4 + t * length * math.sin(angle)
+        kernel[round(y), round(x)] += 1
+    return np.asarray(cv2.filter2D(picture, -1, kernel / kernel.sum()), np.float32)

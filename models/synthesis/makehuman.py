@@ -1,0 +1,146 @@
+"""The MakeHuman head (CC0) with FACSHuman's action units (LGPL-3.0), read from makehuman.npz and makehuman_parts.npz."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .heads import EYE, HAIR, MAKEHUMAN, SPRITE, Floats, Head, Ints, Part, in_eye_distances, split_sides
+from .points import Points, makehuman_points
+
+BUST = 5.0  # decimetres above the model's origin: collar bones; nothing below is ever in the picture
+BLEND = 0.12  # decimetres over which a movement passes from one half of the face to the other
+
+_UPPER, _LOWER, _JAW = "01 Upper Face AUs/", "02 Lower Face AUs/", "03 Lip Parting and Jaw Opening/"
+_EYES, _MORE = "04 Eye Positions/", "06 Miscellaneous AUs/"
+
+# Per unit the shapes that FACSHuman gives for it; a person shows one of them or a mixture.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "AU01": (_UPPER + "1", _UPPER + "1_a"),
+    "AU02": (_UPPER + "2", _UPPER + "2_a"),
+    "AU04": (_UPPER + "4", _UPPER + "4_a", _UPPER + "4_b"),
+    "AU05": (_UPPER + "5",),
+    "AU06": (_UPPER + "6", _UPPER + "6_a", _UPPER + "6_b"),
+    "AU07": (_UPPER + "7",),
+    "AU09": (_LOWER + "9", _LOWER + "9_a"),
+    "AU10": (_LOWER + "10",),
+    "AU12": (_LOWER + "12", _LOWER + "12_a", _LOWER + "12_b"),
+    "AU14": (_LOWER + "14",),
+    "AU15": (_LOWER + "15",),
+    "AU17": (_LOWER + "17", _LOWER + "17_a"),
+    "AU20": (_LOWER + "20",),
+    "AU23": (_LOWER + "23",),
+    "AU24": (_LOWER + "24",),
+    "AU25": (_JAW + "25", _JAW + "25_a"),
+    "AU26": (_JAW + "26", _JAW + "26_a"),
+    "AU43": (_UPPER + "43",),
+}
+
+# FACSHuman's jaw drop at 1 is a wide open mouth (AU27): half of it is what coders call AU26.
+STRENGTH = {"AU26": 0.5}
+
+# Movements that a face makes and that are no unit of the set. "th/" names the ARKit-like shapes.
+EXTRAS: dict[str, str] = {
+    "pucker": _LOWER + "18",
+    "funnel": "th/mouthFunnel",
+    "suck": _LOWER + "28",
+    "bite": _LOWER + "28_bottom",
+    "puff": _MORE + "34",
+    "jaw_forward": _MORE + "29",
+    "jaw_left": _MORE + "R30",
+    "jaw_right": _MORE + "L30",
+    "mouth_left": "th/mouthRight",
+    "mouth_right": "th/mouthLeft",
+    "nostrils": _MORE + "38",
+    "look_right": _EYES + "61",
+    "look_left": _EYES + "62",
+    "look_up": _EYES + "63",
+    "look_down": _EYES + "64",
+    "tongue": _JAW + "26_tongue_out",
+} | {f"say_{sound}": f"th/viseme_{sound}" for sound in ("PP", "FF", "TH", "DD", "kk", "CH", "nn", "RR", "aa", "O", "U")}
+
+PARTS = {
+    "eyes/low-poly": ("eyes", EYE),
+    "teeth/teeth_base": ("teeth", SPRITE),
+    "teeth/teeth_shape01": ("teeth", SPRITE),
+    "teeth/teeth_shape02": ("teeth", SPRITE),
+    "teeth/teeth_shape03": ("teeth", SPRITE),
+    "tongue/tongue01": ("tongue", SPRITE),
+}
+
+
+CARDS = ("eyebrows/", "eyelashes/", "hair/")
+
+
+def read_head(main: Mapping[str, NDArray[Any]], parts: Mapping[str, NDArray[Any]], ict_uv: Floats) -> Head:
+    everything = main["V"].astype(np.float32)
+    used = (main["G"] == "body") & (everything[:, 1][main["F"]].min(1) > BUST)
+    faces, uv = main["F"][used].astype(np.int32), main["VT"][main["FT"][used]].astype(np.float32)
+    meshes = _meshes(parts)
+    points = makehuman_points(everything, faces, uv, ict_uv)
+
+    wanted = [faces.ravel(), points.vertices.ravel()]
+    for mesh in meshes.values():
+        wanted += [mesh["map"][:, :3].astype(np.int32).ravel(), mesh["scale"][:, :2].astype(np.int32).ravel()]
+    kept = np.unique(np.concatenate(wanted))
+    renumber = np.zeros(len(everything), np.int32)
+    renumber[kept] = np.arange(len(kept), dtype=np.int32)
+    neutral = everything[kept]
+
+    def offsets(group: str) -> dict[str, Floats]:
+        rows = main[group][:, kept].astype(np.float32)
+        return {str(name): row for name, row in zip(main[group + "_k"], rows) if not str(name).startswith("._")}
+
+    facs = offsets("facs") | {"th/" + name: row for name, row in offsets("th").items()}
+    identity: dict[str, Floats] = {
+        f"{group}/{name}": row for group in ("macro", "det", "asym") for name, row in offsets(group).items()
+    }
+    identity = {name: row for name, row in identity.items() if np.abs(row).max() > 1e-4 and "-child" not in name}
+    head = Head(
+        kind=MAKEHUMAN,
+        neutral=neutral,
+        skin=renumber[faces],
+        skin_uv=uv,
+        identity=np.stack(list(identity.values())),
+        identity_names=tuple(identity),
+        units={
+            unit: tuple(split_sides(STRENGTH.get(unit, 1.0) * facs[n], neutral[:, 0], BLEND) for n in names)
+            for unit, names in VARIANTS.items()
+        },
+        extras={name: facs[source] for name, source in EXTRAS.items()},
+        parts=tuple(_part(kind, material, meshes[name], renumber) for name, (kind, material) in PARTS.items()),
+        cards={
+            name.split("/")[1]: _part(name, HAIR, mesh, renumber)
+            for name, mesh in meshes.items()
+            if name.startswith(CARDS)
+        },
+        points=Points(renumber[points.vertices], points.weights),
+        colour=np.ones_like(neutral),
+        openness=np.ones(len(neutral), np.float32),
+    )
+    return in_eye_distances(head)
+
+
+def _meshes(parts: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[Any]]]:
+    meshes: dict[str, dict[str, NDArray[Any]]] = {}
+    for key in parts:
+        name, column = key.rsplit(".", 1)
+        meshes.setdefault(name.replace("__", "/"), {})[column] = parts[key]
+    return {n: mesh for n, mesh in meshes.items() if (n in PARTS or n.startswith(CARDS)) and len(mesh["map"])}
+
+
+def _part(name: str, material: int, mesh: Mapping[str, NDArray[Any]], renumber: Ints) -> Part:
+    table = mesh["map"]
+    return Part(
+        name=name,
+        material=material,
+        faces=mesh["F"].astype(np.int32),
+        uv=mesh["VT"][mesh["FT"]].astype(np.float32),
+        anchors=renumber[table[:, :3].astype(np.int32)],
+        weights=table[:, 3:6].astype(np.float32),
+        offset=table[:, 6:9].astype(np.float32),
+        spans=tuple((int(renumber[int(a)]), int(renumber[int(b)]), float(s)) for a, b, s in mesh["scale"]),
+    )

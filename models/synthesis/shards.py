@@ -1,0 +1,69 @@
+"""Shards of labelled pictures on disk: layout, atomic writing, what is already there. Makes no picture itself.
+
+A shard is `shard-00000.safetensors` and, beside it, `shard-00000.jsonl` with one {"text": ...} per picture. Both are
+written under another name and renamed at the end, the tensors last: a shard that has its tensors is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ..errors import UserError
+from .picture import Picture
+from .units import UNITS
+
+SCHEMA = "1"
+
+
+def shard_path(folder: Path, index: int) -> Path:
+    return folder / f"shard-{index:05d}.safetensors"
+
+
+def write_shard(path: Path, pictures: Sequence[Picture], texts: Sequence[str], seed: int, recipe: str) -> None:
+    tensors = {
+        "images": np.stack([p.image for p in pictures]),  # (n, 160, 160, 3) u8 RGB
+        "intensity": np.stack([p.intensity for p in pictures]).astype(np.float16),  # (n, A, 2) sides of the picture
+        "presence": np.stack([p.presence for p in pictures]).astype(np.int8),  # (n, A) 1, 0, -1 unknown
+        "points": np.stack([p.points for p in pictures]).astype(np.float32),  # (n, 68, 2) pixels
+        "pose": np.stack([p.pose for p in pictures]).astype(np.float32),  # (n, 3) yaw, pitch, roll, degrees
+        "box": np.stack([p.box for p in pictures]).astype(np.float32),  # (n, 4) x0 y0 x1 y1
+        "identity": np.array([p.identity for p in pictures], np.int32),
+        "face": np.array([p.face for p in pictures], np.uint8),
+        "head": np.array([p.head for p in pictures], np.uint8),
+    }
+    meta = {"schema": SCHEMA, "units": " ".join(UNITS), "seed": str(seed), "recipe": recipe}
+    lines = path.with_suffix(".jsonl")
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    os.replace(partial, lines)
+    save_file(tensors, partial, metadata=meta)
+    os.replace(partial, path)
+
+
+def missing_shards(folder: Path, count: int, seed: int, recipe: str) -> list[int]:
+    """Which of the first `count` shards are not there yet. A shard of another seed or recipe is refused, not mixed in."""
+    missing = []
+    for index in range(count):
+        path = shard_path(folder, index)
+        if not path.exists():
+            missing.append(index)
+            continue
+        try:
+            with safe_open(path, "np") as file:
+                meta = file.metadata() or {}
+        except SafetensorError as error:
+            raise UserError(f"{path} is no readable shard ({error}). Remove it and run again.") from None
+        came = (meta.get("seed"), meta.get("recipe"))
+        if came != (str(seed), recipe):
+            raise UserError(
+                f"{path} was made with seed {came[0]} and recipe {came[1]}, not with seed {seed} and recipe {recipe}. "
+                f"Give another --output folder or the seed that began this one."
+            )
+    return missing

@@ -1,0 +1,62 @@
+"""The action units a picture is labelled with, and every rule that turns what was drawn into a label.
+
+Sides: side 0 is the left of the picture (smaller x), which is the right half of the person's face, as in the 68 points.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNITS = (
+    "AU01", "AU02", "AU04", "AU05", "AU06", "AU07", "AU09", "AU10", "AU12",
+    "AU14", "AU15", "AU17", "AU20", "AU23", "AU24", "AU25", "AU26", "AU43",
+)  # fmt: skip
+INDEX = {name: i for i, name in enumerate(UNITS)}
+
+PRESENT = 0.35  # an intensity from here on (about FACS level B) is called present
+ABSENT = 0.20  # below this it is called absent; between the two even trained coders disagree, so the label is unknown
+UNKNOWN = -1
+
+# Pairs that cannot be told apart or cannot happen at once: the stronger one stays.
+EXCLUSIVE = (("AU24", "AU25"), ("AU24", "AU26"), ("AU05", "AU43"), ("AU23", "AU26"), ("AU07", "AU05"))
+
+# Lips this far apart (in eye distances, about 7 mm) are AU25 at intensity 1.
+FULL_GAP = 0.11
+
+# A jaw that drops this far parts the lips unless something presses them together.
+PARTING_JAW = 0.3
+
+
+def presence(intensity: NDArray[np.floating]) -> NDArray[np.int8]:
+    """Intensities (..., A, 2) of the two sides -> labels (..., A): 1 present, 0 absent, -1 near the threshold.
+
+    A unit is present when either side shows it, as FACS coders score unilateral actions.
+    """
+    strongest = intensity.max(-1)
+    labels = np.where(strongest >= PRESENT, 1, np.where(strongest < ABSENT, 0, UNKNOWN))
+    return labels.astype(np.int8)
+
+
+def reconcile(intensity: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Removes the weaker of two exclusive units (A, 2); a dropped jaw brings parted lips along."""
+    result = intensity.copy()
+    for one, other in EXCLUSIVE:
+        i, j = INDEX[one], INDEX[other]
+        if result[i].max() > 0.15 and result[j].max() > 0.15:
+            result[j if result[i].max() >= result[j].max() else i] = 0
+    jaw, lips = result[INDEX["AU26"]].max(), INDEX["AU25"]
+    if jaw > PARTING_JAW:
+        result[lips] = np.maximum(result[lips], 0.25 * jaw)
+    return result
+
+
+def with_measured_opening(intensity: NDArray[np.float32], gap: float) -> NDArray[np.float32]:
+    """AU25 as it is seen: whatever parts the lips (jaw, upper lip raiser, a vowel) shows as parted lips.
+
+    `gap` is how much farther the lips' rims are apart than in the same person's neutral face, in eye distances.
+    """
+    result = intensity.copy()
+    seen = np.float32(np.clip(gap / FULL_GAP, 0.0, 1.2))
+    result[INDEX["AU25"]] = seen if seen > 0.08 else 0.0
+    return result
