@@ -103,6 +103,7 @@ class Text(Message, frozen=True):
     track: int
     text: str
     why: dict[str, str]
+    again: bool = False  # sent once more, unchanged, because somebody joined late
 
 
 class Quantiles(Part, frozen=True):
@@ -137,6 +138,7 @@ class Status(Message, frozen=True):
     duration_s: float | None = None  # of a file, or of the asked part of it
     reconnects: int = 0
     note: str = ""  # why it reconnects, what was passed over
+    again: bool = False
 
 
 class End(Message, frozen=True):
@@ -154,6 +156,8 @@ class End(Message, frozen=True):
     latency_ms: dict[str, Quantiles]
     error: str = ""
     reconnects: int = 0
+    left: int = 0  # streams of this engine that still run
+    again: bool = False
 
 
 AnyMessage = Report | Text | Status | End

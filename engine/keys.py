@@ -1,0 +1,76 @@
+"""CURVE key pairs: made, stored and read. What a socket does with them is left to publish.py and subscriber.py.
+
+Files are ZeroMQ certificates: NAME.key holds the public key and may be given away, NAME.key_secret both and may not.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import zmq
+import zmq.auth
+
+from vlfau.models.errors import UserError
+
+KEY_CHARACTERS = 40  # a 32-byte key in Z85
+
+
+def make_pair(folder: Path, name: str) -> tuple[Path, Path]:
+    """Writes a new pair; an existing one is never replaced. Returns the public and the secret file."""
+    if not name or "/" in name or name.startswith("."):
+        raise UserError(f"'{name}' cannot be the name of a key. Use letters, digits, dots and dashes.")
+    public, secret = zmq.curve_keypair()
+    public_file, secret_file = folder / f"{name}.key", folder / f"{name}.key_secret"
+    for file in (public_file, secret_file):
+        if file.exists():
+            raise UserError(f"{file} exists and is not replaced. Choose another name or remove it.")
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(secret_file, 0o600, "secret: keep it on this machine", public, secret)
+    _write(public_file, 0o644, "public: give it to the other side", public, None)
+    return public_file, secret_file
+
+
+def read_pair(path: Path) -> tuple[bytes, bytes]:
+    """(public, secret) from a secret key file."""
+    public, secret = _load(path)
+    if secret is None:
+        raise UserError(f"{path} holds a public key only. Give the .key_secret file of the pair.")
+    return public, secret
+
+
+def read_public(key: str | Path) -> bytes:
+    """A public key from a key file, or the 40 characters themselves."""
+    text = str(key)
+    if len(text) == KEY_CHARACTERS and not Path(text).exists():
+        try:
+            zmq.utils.z85.decode(text.encode())
+        except (ValueError, KeyError, UnicodeEncodeError):
+            raise UserError(f"'{text}' is neither a key file nor a public key of 40 characters.") from None
+        return text.encode()
+    return _load(Path(text))[0]
+
+
+def read_allowed(path: Path) -> set[bytes]:
+    """The public keys of an allow-list: a folder of .key files, or one file."""
+    files = sorted(path.glob("*.key")) if path.is_dir() else [path]
+    if not files:
+        raise UserError(f"The folder {path} holds no .key file, so nobody could join. Put the subscribers' keys there.")
+    return {_load(file)[0] for file in files}
+
+
+def _load(path: Path) -> tuple[bytes, bytes | None]:
+    try:
+        return zmq.auth.load_certificate(path)
+    except (OSError, ValueError, UnicodeDecodeError):
+        hint = "Make one with: vlfau-keys NAME"
+        raise UserError(f"{path} is not a key file that can be read. {hint}") from None
+
+
+def _write(path: Path, mode: int, note: str, public: bytes, secret: bytes | None) -> None:
+    lines = [f"# VL-FAU Stream CURVE key, {note}", "metadata", "curve", f'    public-key = "{public.decode()}"']
+    if secret is not None:
+        lines.append(f'    secret-key = "{secret.decode()}"')
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w") as file:
+        file.write("\n".join(lines) + "\n")

@@ -1,0 +1,194 @@
+"""The other end of the wire: an iterator over the messages of a running engine. Uses nothing of it but the wire.
+
+for report in subscribe("tcp://127.0.0.1:5556"):
+    print(report.pts, [face.text for face in report.faces])
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import zmq
+import zmq.utils.monitor
+
+from vlfau.models.errors import UserError
+
+from .keys import read_pair, read_public
+from .wire import KINDS, AnyMessage, End, Report, Text, decode_payload
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+DEFAULT_ADDRESS = "tcp://127.0.0.1:5556"
+REFUSALS = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+
+
+def subscribe(
+    address: str = DEFAULT_ADDRESS,
+    topics: str | Iterable[str] = ("au/",),
+    *,
+    timeout_s: float | None = None,
+    stop_at_end: bool = True,
+    server_key: str | Path | None = None,
+    secret: Path | str | None = None,
+    receive_queue: int = 10_000,
+) -> Subscription:
+    """Join a running engine, or wait until one runs there.
+
+    `topics`: `au/`, `text/`, `status/`, `end/`, or one stream's, such as `au/cam1`.
+    `timeout_s`: raise TimeoutError after so long without a message; None waits for ever.
+    `stop_at_end`: the iteration ends with the engine's last stream (with the named streams, where topics name some).
+    `server_key`, `secret`: the engine's public key and one's own secret key file, where it runs with --curve-secret.
+    """
+    names = (topics,) if isinstance(topics, str) else tuple(topics)
+    return Subscription(address, names, timeout_s, stop_at_end, server_key, secret, receive_queue)
+
+
+class Subscription:
+    """Connected from the start; used on one thread. `lost` counts, per topic, what never arrived."""
+
+    def __init__(
+        self,
+        address: str,
+        topics: tuple[str, ...],
+        timeout_s: float | None,
+        stop_at_end: bool,
+        server_key: str | Path | None,
+        secret: Path | str | None,
+        receive_queue: int,
+    ) -> None:
+        for name in topics:
+            if name.partition("/")[0] not in KINDS or "/" not in name:
+                kinds = " ".join(f"{kind}/" for kind in KINDS)
+                raise UserError(f"Unknown topic '{name}'. Topics begin with one of: {kinds}.")
+        self.address = address
+        self.lost: dict[str, int] = {}
+        self._topics = topics
+        self._timeout_s = timeout_s
+        self._stop_at_end = stop_at_end
+        self._last: dict[str, int] = {}  # topic -> the newest sequence number
+        self._newest: dict[str, tuple[int, int]] = {}  # topic -> (unix ns, sequence number) of the newest message
+        self._open_streams = {name.partition("/")[2] for name in topics}  # named streams that have not ended
+        self._named = "" not in self._open_streams
+        self._ended = False
+        self._closed = False
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._monitor = self._socket.get_monitor_socket(REFUSALS)
+        try:
+            self._connect(server_key, secret, receive_queue)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[AnyMessage]:
+        try:
+            while (message := self.receive()) is not None:
+                yield message
+        finally:
+            self.close()
+
+    def receive(self, timeout_s: float | None = None) -> AnyMessage | None:
+        """The next message; None once the engine has ended. Without a message in time: TimeoutError."""
+        patience = self._timeout_s if timeout_s is None else timeout_s
+        give_up = None if patience is None else time.monotonic() + patience
+        while not self._ended and not self._closed:
+            left_ms = 1000 if give_up is None else min(1000, max(0, int((give_up - time.monotonic()) * 1000)))
+            if self._socket.poll(left_ms):
+                topic, _, payload = self._socket.recv().partition(b" ")
+                message = self._accept(topic.decode(errors="replace"), payload)
+                if message is not None:
+                    return message
+            else:
+                self._check_refusal()
+                if give_up is not None and time.monotonic() >= give_up:
+                    raise TimeoutError(f"No message from {self.address} within {patience:g} s. Is an engine running?")
+        return None
+
+    @property
+    def lost_total(self) -> int:
+        return sum(self.lost.values())
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._socket.disable_monitor()
+        self._monitor.close(0)
+        self._socket.close(0)
+        self._context.term()
+
+    def _accept(self, topic: str, payload: bytes) -> AnyMessage | None:
+        """None for a repetition, and for topics that only share the beginning of the name."""
+        kind, _, stream = topic.partition("/")
+        wanted = any(topic == name or (name.endswith("/") and topic.startswith(name)) for name in self._topics)
+        if not wanted and kind != "end":
+            return None
+        message = decode_payload(kind, payload)
+        moment = (message.captured_ns if isinstance(message, Report | Text) else message.sent_ns, message.seq)
+        if not isinstance(message, Report) and message.again:
+            fresh = moment > self._newest.get(topic, (-1, -1))
+        else:
+            fresh = True
+            last = self._last.get(topic)
+            if last is not None and message.seq > last + 1:  # a smaller number is an engine that started anew
+                self.lost[topic] = self.lost.get(topic, 0) + message.seq - last - 1
+            self._last[topic] = message.seq
+        if not fresh:
+            return None
+        self._newest[topic] = moment
+        if isinstance(message, End):
+            self._open_streams.discard(stream)
+            over = not self._open_streams if self._named else message.left == 0
+            self._ended = self._stop_at_end and over
+        return message if wanted else None
+
+    def _connect(self, server_key: str | Path | None, secret: Path | str | None, receive_queue: int) -> None:
+        socket = self._socket
+        socket.setsockopt(zmq.RCVHWM, receive_queue)
+        socket.setsockopt(zmq.IPV6, int("[" in self.address))
+        socket.setsockopt(zmq.RECONNECT_IVL, 100)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15000)
+        if server_key is not None:
+            socket.curve_serverkey = read_public(server_key)
+            if secret is not None:
+                socket.curve_publickey, socket.curve_secretkey = read_pair(Path(secret))
+            else:  # an engine without an allow-list takes any key
+                socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
+        elif secret is not None:
+            raise UserError("A secret key alone is not enough. Give the engine's public key as server_key too.")
+        wanted = set(self._topics)
+        if self._stop_at_end:
+            wanted |= {"end/" + name.partition("/")[2] for name in self._topics}
+        for name in sorted(wanted, key=lambda name: not name.startswith("end/")):
+            socket.subscribe(name)
+        try:
+            socket.connect(self.address)
+        except zmq.ZMQError as error:
+            raise UserError(
+                f"Cannot connect to '{self.address}': {error.strerror}. Give tcp://HOST:PORT or ipc://PATH."
+            ) from None
+
+    def _check_refusal(self) -> None:
+        while self._monitor.poll(0):
+            event = zmq.utils.monitor.recv_monitor_message(self._monitor)["event"]
+            if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                raise UserError(f"{self.address} does not let this key in. Ask for its allow-list to be extended.")
+            raise UserError(
+                f"{self.address} speaks another protocol than expected: encryption on one side only, or another "
+                "server key. Give the engine's public key as server_key, and your secret key file."
+            )
