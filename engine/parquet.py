@@ -1,8 +1,9 @@
 """The rows of tables.py as Parquet, for data frames and databases. Needs pyarrow.
 
-A Parquet file can be read only once its footer is there, so rows go into small finished files, `NAME.parts/00000.parquet`
-and so on, a new one every ten seconds or 20,000 rows. At the end they become the one file that was asked for and the
-folder goes. After a kill the folder holds every finished part, and readers of Parquet take the folder as it is.
+A Parquet file can be read only once its footer is there, so rows go into small finished files, such as
+`NAME.parts/00000.parquet`, a new one every ten seconds or 20,000 rows. At the end they become the one file that was
+asked for and the folder goes. After a kill the folder holds every finished part, and readers of Parquet take it as it
+is.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class ParquetTable(Sink):
             schema=self._schema,
         )
         part = self.parts / f"{len(self._written):05d}.parquet"
-        unfinished = part.with_suffix(".new")  # readers of a folder look at .parquet only
+        unfinished = part.with_name(f".{part.name}.new")  # readers of a folder pass over names with a dot
         with file_errors(part):
             try:
                 self._parquet.write_table(table, unfinished, compression="zstd")

@@ -1,12 +1,12 @@
 """Rows of a run as files: OpenFace's CSV and the messages as JSON lines. Every row is on the disk when `write` returns.
 
-The CSV uses OpenFace's column names, so that scripts written for it (and py-feat's reader of its files) keep working. What
-differs, because it is honest: `AU01_r` is 5 * probability, not a measured intensity; there is no gaze; `frame` counts from
-0 as everywhere here; `face_id` is the track; a frame without faces has one row with success 0, and a face that is too
-small, blurred or turned has success 0 and empty units instead of made-up ones. `confidence` is the detector's score.
-`pose_Rx`, `pose_Ry`, `pose_Rz` are radians with OpenFace's signs: positive is down, to the picture's left, and clockwise
-in the picture. `x_30`, `x_48`, `x_54` are nose tip and mouth corners under their OpenFace numbers. Columns OpenFace does
-not have come last: stream, both eye centres, the box, and the sentence.
+The CSV uses OpenFace's column names, so that scripts written for it (and py-feat's reader of its files) keep working.
+What differs, because it is honest: `AU01_r` is 5 * probability, not a measured intensity; there is no gaze; `frame`
+counts from 0 as everywhere here; `face_id` is the track; a frame without faces has one row with success 0, and a face
+that is too small, blurred or turned has success 0 and empty units instead of made-up ones. `confidence` is the score
+of the detector. `pose_Rx`, `pose_Ry`, `pose_Rz` are radians with OpenFace's signs: positive is down, to the picture's
+left, and clockwise in the picture. `x_30`, `x_48`, `x_54` are nose tip and mouth corners under their OpenFace
+numbers. Columns that OpenFace does not have come last: stream, both eye centres, the box, and the sentence.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ Cell = float | int | str | None
 INTENSITY_SCALE = 5  # OpenFace's intensities run from 0 to 5
 HEAD = ("frame", "face_id", "timestamp", "confidence", "success", "pose_Rx", "pose_Ry", "pose_Rz")
 POINTS = ("x_30", "x_48", "x_54", "y_30", "y_48", "y_54")
-TAIL = ("stream", "left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y")
-TAIL += ("box_x0", "box_y0", "box_x1", "box_y1", "text_frame", "text")
+TAIL = (
+    *("stream", "left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y"),
+    *("box_x0", "box_y0", "box_x1", "box_y1", "text_frame", "text"),
+)
 
 
 def columns(units: Sequence[str]) -> list[str]:
@@ -48,15 +50,14 @@ def rows(report: Report, units: Sequence[str]) -> Iterator[list[Cell]]:
         return
     for face in report.faces:
         head: list[Cell] = [report.frame, face.track, timestamp, face.score, int(face.valid), *_radians(face)]
-        (left_x, left_y), (right_x, right_y), (nose_x, nose_y), (corner_x, corner_y), (other_x, other_y) = (
-            face.landmarks
-        )
+        left_eye, right_eye, *lower = face.landmarks
         yield [
             *head,
-            *(nose_x, corner_x, other_x, nose_y, corner_y, other_y),
+            *(x for x, _ in lower),
+            *(y for _, y in lower),
             *(round(INTENSITY_SCALE * face.aus[unit].p, 4) if unit in face.aus else None for unit in units),
             *(int(face.aus[unit].on) if unit in face.aus else None for unit in units),
-            *(report.stream, left_x, left_y, right_x, right_y, *face.box, face.text_frame, face.text),
+            *(report.stream, *left_eye, *right_eye, *face.box, face.text_frame, face.text),
         ]
 
 
@@ -68,7 +69,7 @@ def _radians(face: Face) -> tuple[float | None, float | None, float | None]:
 
 
 class GrowingFile(Sink):
-    """A file to which whole lines are added. A line that did not fit is taken back, so the file always ends with a row."""
+    """A file to which whole lines are added. What did not fit is taken back, so that the file ends with a row."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
