@@ -1,22 +1,34 @@
-"""Box -> 68 points and whether this is a face at all. Training is `landmark_training.py`, finding boxes `detectors.py`.
+"""Box -> 68 points and whether this is a face. Training is `landmark_training.py`, finding boxes `detectors.py`.
 
-INTERIM: until the network is trained, the points are a mean shape laid into the box and presence is a contrast check.
+The network sees a square crop around the box, so that it works behind any detector and as a tracker, whose box comes
+from the points of the last frame (`box_of`).
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-BOX_GROWTH = 1.15  # side of a face's box over the larger extent of its 68 points
+from .align import crop
+from .errors import UserError
+
+SIDE = 96  # pixels of the crop that the network sees
+POINTS = 68
+BOX_GROWTH = 1.15  # side of a face's box over the larger extent of its points: about where detectors draw theirs
+CROP_GROWTH = 1.25  # side of the crop over the side of the box: room for what the box gets wrong
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Located:
     points: NDArray[np.float32]  # (F, 68, 2) iBUG order, picture pixels
-    presence: NDArray[np.float32]  # (F,) probability that this is a face
+    presence: NDArray[np.float32]  # (F,) probability that the box holds a face, 0..1
 
     def __len__(self) -> int:
         return len(self.presence)
@@ -29,46 +41,68 @@ def box_of(points: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.concatenate([centre - half, centre + half], -1).astype(np.float32)
 
 
-def open_landmarks() -> LandmarkNet:
-    return LandmarkNet()
+def crop_matrix(box: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The (2, 3) map from picture to crop pixels; a box that is not square counts by its mean side."""
+    width, height = float(box[2] - box[0]), float(box[3] - box[1])
+    scale = SIDE / max(CROP_GROWTH * (width + height) / 2, 1e-3)
+    shift = (SIDE - 1) / 2 - scale * (np.array([box[0] + box[2], box[1] + box[3]], np.float64) / 2)
+    return np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+
+
+def open_landmarks(model: Path | str | None = None) -> LandmarkNet:
+    """`model` is an .onnx file with its .json beside it; without one, the network that the package carries."""
+    if model is not None:
+        return LandmarkNet(Path(model).expanduser())
+    with resources.as_file(resources.files("vlfau.models.embedded") / "landmarks.onnx") as path:
+        return LandmarkNet(path)
 
 
 class LandmarkNet:
-    threshold = 0.5  # presence at and above which it is a face
+    """One thread uses it. It runs on one core, because a face takes about a millisecond."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.card: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            self.threshold = float(self.card["threshold"])  # presence at and above which it is a face
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"Landmark model {path} has no readable card {path.with_suffix('.json').name} ({error!r}). Give an "
+                ".onnx file as written by 'python -m vlfau.models.landmark_training', with its .json beside it."
+            ) from None
+        _ = self._request  # a broken file shows at the door
+
+    @cached_property
+    def _request(self) -> Any:
+        import openvino
+
+        core = openvino.Core()
+        try:
+            model = core.read_model(self.path)
+            compiled = core.compile_model(
+                model,
+                "CPU",
+                # F32 always: in half precision the softmax over a map moves a point by tenths of a pixel
+                {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"},
+            )
+        except RuntimeError as error:
+            raise UserError(f"Landmark model {self.path} cannot be loaded: {str(error).splitlines()[-1]}") from None
+        return compiled.create_infer_request()
 
     def locate(self, picture: NDArray[np.uint8], boxes: NDArray[np.floating]) -> Located:
-        """picture (H, W, 3) uint8 RGB, boxes (F, 4) of any detector or from `box_of`."""
+        """picture (H, W, 3) uint8 RGB, boxes (F, 4) x0 y0 x1 y1 of any detector or from `box_of`."""
         boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-        side = (boxes[:, 2:] - boxes[:, :2]).max(1) / BOX_GROWTH
-        points = centre[:, None] + _mean_shape()[None] * side[:, None, None]
-        presence = np.array([_contrast(picture, box) for box in boxes], np.float32)
-        return Located(points.astype(np.float32), presence)
+        if not len(boxes):
+            return Located(np.empty((0, POINTS, 2), np.float32), np.empty(0, np.float32))
+        matrices = np.stack([crop_matrix(box) for box in boxes])  # (F, 2, 3)
+        crops = np.stack([crop(picture, matrix, SIDE) for matrix in matrices])
+        points, log_odds = self.run(crops)
+        points = points * SIDE - 0.5  # fractions of the crop -> pixel centres at integers
+        back = (points - matrices[:, None, :, 2]) / matrices[:, :1, :1]
+        return Located(back.astype(np.float32), np.asarray(1 / (1 + np.exp(-log_odds)), np.float32))
 
-    def close(self) -> None: ...
-
-
-def _contrast(picture: NDArray[np.uint8], box: NDArray[np.float32]) -> float:
-    x0, y0, x1, y1 = np.clip(np.round(box), 0, None).astype(int)
-    inside = picture[y0:y1, x0:x1]
-    return 0.9 if inside.size and float(inside.std()) > 8 else 0.1
-
-
-def _mean_shape() -> NDArray[np.float32]:
-    """A drawn face around (0, 0), larger extent 1."""
-
-    def ring(
-        x: float, y: float, a: float, b: float, degrees: NDArray[np.floating] | list[float]
-    ) -> list[tuple[float, float]]:
-        angle = np.deg2rad(degrees)
-        return list(zip(x + a * np.cos(angle), y - b * np.sin(angle)))
-
-    points = ring(0, -0.2, 0.48, 0.7, np.linspace(180, 360, 17))
-    points += [(x, -0.45 - 0.05 * np.sin(np.pi * i / 4)) for i, x in enumerate(np.linspace(-0.38, -0.08, 5))]
-    points += [(x, -0.45 - 0.05 * np.sin(np.pi * i / 4)) for i, x in enumerate(np.linspace(0.08, 0.38, 5))]
-    points += [(0.0, y) for y in np.linspace(-0.3, 0.02, 4)] + [(x, 0.08) for x in np.linspace(-0.09, 0.09, 5)]
-    points += ring(-0.22, -0.28, 0.08, 0.03, [180, 120, 60, 0, -60, -120])
-    points += ring(0.22, -0.28, 0.08, 0.03, [180, 120, 60, 0, -60, -120])
-    points += ring(0, 0.24, 0.17, 0.07, [180, 150, 120, 90, 60, 30, 0, -30, -60, -90, -120, -150])
-    points += ring(0, 0.24, 0.13, 0.02, [180, 120, 90, 60, 0, -60, -90, -120])
-    return np.array(points, np.float32)
+    def run(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Crops (N, SIDE, SIDE, 3) uint8 RGB -> points (N, 68, 2) in fractions of the crop, presence (N,) log-odds."""
+        self._request.infer([crops], share_inputs=True)
+        points, presence = (np.array(self._request.get_tensor(name).data) for name in ("points", "presence"))
+        return points, presence

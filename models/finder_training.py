@@ -1,0 +1,134 @@
+"""`python -m vlfau.models.finder_training`: trains the embedded detector's network on renders in cluttered scenes.
+
+Its threshold is chosen on held-out synthetic scenes, never on real ones. Scenes are drawn by `finder_pictures.py`, the
+loop is `budget_run.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import settings
+from .budget_run import Budget, Run, card_of, export
+from .detectors import iou
+from .errors import UserError
+from .finder import decode
+from .finder_network import FinderNetwork
+from .finder_pictures import SCENE, draw_scenes, scene_boxes
+from .landmark_pictures import Renders
+from .landmark_training import open_renders
+from .photographs import Backgrounds
+
+DEFAULT_OUT = Path("runs/finder")
+FALSE_BOXES = 0.05  # a scene: the landmark network looks at every box again, so that a missed face costs more
+
+
+def loss_of(maps: Tensor, heat: Tensor, size: Tensor, offset: Tensor, near: Tensor) -> dict[str, Tensor]:
+    """Focal loss on the centres (Law and Deng 2018, eq. 1), Huber on size and offset where a face is near."""
+    log_odds, faces = maps[:, 0], (heat > 0.999).sum().clamp(min=1)
+    yes, no = F.logsigmoid(log_odds), F.logsigmoid(-log_odds)
+    sure = torch.sigmoid(log_odds)
+    found = (heat > 0.999) * (1 - sure) ** 2 * yes
+    quiet = (heat <= 0.999) * (1 - heat) ** 4 * sure**2 * no
+    weight = near / near.sum().clamp(min=1)
+    side = (F.smooth_l1_loss(maps[:, 1], size, reduction="none", beta=0.1) * weight).sum()
+    place = (F.smooth_l1_loss(maps[:, 2:], offset, reduction="none", beta=0.3).sum(1) * weight).sum()
+    return {"centres": -(found + quiet).sum() / faces, "sides": side, "offsets": 0.5 * place}
+
+
+def validate(network: FinderNetwork, held_out: Renders, count: int = 1500) -> dict[str, float]:
+    """Recall against false boxes a scene on held-out identities; the threshold is where FALSE_BOXES are reached."""
+    random = np.random.default_rng(54321)
+    backgrounds = Backgrounds(SCENE, 200)
+    scores: list[float] = []
+    hits: list[bool] = []
+    overlaps: list[float] = []
+    faces = 0
+    network.eval()
+    for _ in range(count):
+        picture, boxes = scene_boxes(held_out, backgrounds, random)
+        with torch.no_grad():
+            maps = network(torch.from_numpy(picture[None]))[0].numpy()
+        found, score = decode(maps, 0.02)
+        faces += len(boxes)
+        taken = np.zeros(len(boxes), bool)
+        for box, its in zip(found, score):
+            overlap = np.where(taken, 0, iou(box, boxes)) if len(boxes) else np.zeros(1)
+            hit = bool(overlap.max() > 0.4)
+            if hit:
+                taken[int(overlap.argmax())] = True
+                overlaps.append(float(overlap.max()))
+            scores.append(float(its))
+            hits.append(hit)
+    order = np.argsort(-np.array(scores))
+    right = np.array(hits)[order]
+    within = np.flatnonzero(np.cumsum(~right) <= FALSE_BOXES * count)
+    threshold = float(np.array(scores)[order][within[-1]]) if len(within) else 0.5
+    return {
+        "threshold": threshold,
+        "recall": float(right[within].sum() / faces),
+        "false_boxes_a_scene": float((~right[within]).sum() / count),
+        "recall_at_any_score": float(right.sum() / faces),
+        "mean_overlap": float(np.mean(overlaps)),
+        "faces": faces,
+        "scenes": count,
+    }
+
+
+def train(budget: Budget) -> dict[str, float]:
+    torch.set_num_threads(budget.threads)
+    torch.manual_seed(budget.seed)
+    cv2.setNumThreads(1)
+    out = budget.out or DEFAULT_OUT
+    out.mkdir(parents=True, exist_ok=True)
+    renders, held_out = open_renders(budget)
+    run = Run(FinderNetwork(), budget, out / "finder.pt")
+    backgrounds = Backgrounds(SCENE)
+
+    def cost(network: FinderNetwork, random: np.random.Generator) -> dict[str, Tensor]:
+        scenes = draw_scenes(renders, backgrounds, random, budget.batch)
+        pictures, *targets = (
+            torch.from_numpy(array).to(budget.device)
+            for array in (scenes.pictures, scenes.heat, scenes.size, scenes.offset, scenes.near)
+        )
+        heat, size, offset, near = targets
+        return loss_of(network(pictures), heat, size, offset, near)
+
+    run.train(cost, renders.refresh)
+    held_out.refresh()
+    figures = validate(run.average.cpu(), held_out)
+    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    if budget.export is not None:
+        card = card_of(run, "finder", figures["threshold"], figures, len(renders))
+        sizes = {"pictures": {0: torch.export.Dim("n", max=64), 1: 32 * torch.export.Dim("h", min=2, max=64)}}
+        sizes["pictures"][2] = 32 * torch.export.Dim("w", min=2, max=64)
+        example = torch.zeros(2, 256, 320, 3, dtype=torch.uint8)
+        names = ["pictures"], ["maps"]
+        print(export(run.average, budget.export / "finder.onnx", example, names, sizes, card), flush=True)
+    print(json.dumps(figures), flush=True)
+    return figures
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m vlfau.models.finder_training", description=__doc__)
+    settings.add_flags(parser, Budget)
+    parser.set_defaults(batch=24)
+    try:
+        train(settings.read(Budget, None, parser.parse_args(arguments)))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

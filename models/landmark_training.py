@@ -1,0 +1,140 @@
+"""`python -m vlfau.models.landmark_training`: trains the landmark and presence network on renders and writes its files.
+
+The presence threshold is chosen on held-out synthetic pictures, never on real ones. Pictures are drawn by
+`landmark_pictures.py`, the loop is `budget_run.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import settings
+from .budget_run import Budget, Run, card_of, export
+from .errors import UserError
+from .landmark_network import LandmarkNetwork
+from .landmark_pictures import Renders, draw
+from .landmarks import BOX_GROWTH, CROP_GROWTH, POINTS, SIDE
+
+DEFAULT_OUT = Path("runs/landmarks")
+FALSE_FACES = 1e-3  # share of synthetic non-faces that the threshold may let through
+
+# Eyes and lips carry the action units and the alignment; the jaw line is a matter of taste.
+_WEIGHTS = torch.ones(POINTS)
+_WEIGHTS[:17] = 0.5
+_WEIGHTS[36:] = 2.0
+# Openings: lids, lips, brow to lid. Their error counts by itself, because both ends may drift together for free.
+_PAIRS = torch.tensor(
+    [[37, 41], [38, 40], [43, 47], [44, 46], [61, 67], [62, 66], [63, 65], [51, 57], [19, 37], [24, 44], [48, 54]]
+)
+
+
+def loss_of(points: Tensor, presence: Tensor, true_points: Tensor, true_presence: Tensor) -> dict[str, Tensor]:
+    """Errors of points in units of 1 % of the crop, where Huber's loss turns straight; presence by cross-entropy."""
+    face = true_presence > 0.5
+    there, truth = points[face] * 100, true_points[face] * 100
+    weights = _WEIGHTS.to(points.device)
+    place = F.smooth_l1_loss(there, truth, reduction="none").mean((0, 2)) @ weights / weights.sum()
+    a, b = _PAIRS.to(points.device).T
+    opening = F.smooth_l1_loss(there[:, a] - there[:, b], truth[:, a] - truth[:, b])
+    presence_loss = F.binary_cross_entropy_with_logits(presence, true_presence)
+    return {"points": place, "openings": 0.5 * opening, "presence": 2 * presence_loss}
+
+
+def validate(network: LandmarkNetwork, held_out: Renders, count: int = 6000, device: str = "cpu") -> dict[str, float]:
+    """Errors on held-out identities, drawn as in training, in percent of the distance between the eye centres."""
+    random = np.random.default_rng(12345)
+    errors, scores, truth = [], [], []
+    network.eval()
+    for _ in range(0, count, 250):
+        batch = draw(held_out, random, 250)
+        with torch.no_grad():
+            points, presence = network(torch.from_numpy(batch.crops).to(device))
+        face = batch.presence > 0.5
+        found, true = points.cpu().numpy()[face], batch.points[face]
+        eyes = np.linalg.norm(true[:, 36:42].mean(1) - true[:, 42:48].mean(1), axis=1)
+        width = np.maximum(eyes, 0.35 * np.ptp(true[:, :, 1], axis=1))  # a profile's eyes are one behind the other
+        errors.append(np.linalg.norm(found - true, axis=2) / width[:, None])
+        scores.append(presence.cpu().numpy())
+        truth.append(batch.presence)
+    error, score, label = np.concatenate(errors) * 100, np.concatenate(scores), np.concatenate(truth) > 0.5
+    limit = float(np.quantile(score[~label], 1 - FALSE_FACES))
+    return {
+        "error_percent_all": float(error.mean()),
+        "error_percent_eyes": float(error[:, 36:48].mean()),
+        "error_percent_mouth": float(error[:, 48:].mean()),
+        "error_percent_brows": float(error[:, 17:27].mean()),
+        "error_percent_median": float(np.median(error.mean(1))),
+        "presence_accuracy": float(((score > 0) == label).mean()),
+        "presence_recall_at_limit": float((score[label] > limit).mean()),
+        "presence_limit": float(1 / (1 + np.exp(-limit))),
+        "faces": int(label.sum()),
+        "non_faces": int((~label).sum()),
+    }
+
+
+def train(budget: Budget) -> dict[str, float]:
+    torch.set_num_threads(budget.threads)
+    torch.manual_seed(budget.seed)
+    cv2.setNumThreads(1)
+    out = budget.out or DEFAULT_OUT
+    out.mkdir(parents=True, exist_ok=True)
+    renders, held_out = open_renders(budget)
+    run = Run(LandmarkNetwork(), budget, out / "landmarks.pt")
+
+    def cost(network: LandmarkNetwork, random: np.random.Generator) -> dict[str, Tensor]:
+        batch = draw(renders, random, budget.batch)
+        crops, points, presence = (
+            torch.from_numpy(array).to(budget.device) for array in (batch.crops, batch.points, batch.presence)
+        )
+        found, score = network(crops)
+        return loss_of(found, score, points, presence)
+
+    run.train(cost, renders.refresh)
+    held_out.refresh()
+    figures = validate(run.average, held_out, device=budget.device)
+    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    if budget.export is not None:
+        card = card_of(run, "landmarks", max(0.5, figures["presence_limit"]), figures, len(renders))
+        card |= {"points": POINTS, "side": SIDE, "box_growth": BOX_GROWTH, "crop_growth": CROP_GROWTH}
+        example = torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8)
+        faces = {"crops": {0: torch.export.Dim("faces", min=1, max=256)}}
+        names = ["crops"], ["points", "presence"]
+        print(export(run.average, budget.export / "landmarks.onnx", example, names, faces, card), flush=True)
+    print(json.dumps(figures), flush=True)
+    return figures
+
+
+def open_renders(budget: Budget) -> tuple[Renders, Renders]:
+    """Pictures to train on and pictures of identities that are held out."""
+    renders = Renders(budget.data, held_out=False, limit=budget.limit)
+    held_out = Renders(budget.data, held_out=True, limit=max(64, budget.limit // 10))
+    renders.refresh()
+    held_out.refresh()
+    if not renders.faces or not held_out.faces:
+        folders = ", ".join(map(str, budget.data)) or "no folder"
+        raise UserError(f"No faces to train on in {folders}. Give --data folders that vlfau-synthesize has written.")
+    return renders, held_out
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m vlfau.models.landmark_training", description=__doc__)
+    settings.add_flags(parser, Budget)
+    try:
+        train(settings.read(Budget, None, parser.parse_args(arguments)))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
