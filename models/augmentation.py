@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .settings import setting
 
 Crop = NDArray[np.uint8]  # (S, S, 3)
-NOISE_LEVELS = (2.0, 4.0, 7.0, 11.0, 16.0, 22.0)  # standard deviations in grey levels
+NOISE_LEVELS = (1.5, 3.0, 5.0, 8.0, 12.0, 17.0)  # standard deviations in grey levels
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -70,7 +70,7 @@ def photometric(crop: Crop, rng: np.random.Generator, how: Augmentation) -> Crop
     if grey or u[13] < how.colour:
         crop = _saturation(crop, 0.0 if grey else 0.4 + 1.2 * u[14])
     if u[15] < how.low_resolution:
-        crop = _small(crop, 0.25 + 0.6 * u[16], u[17])
+        crop = _small(crop, 0.35 + 0.55 * u[16], u[17])
     if u[18] < how.blur:
         crop = _blur(crop, u[19:22])
     if u[22] < how.light:
@@ -117,8 +117,8 @@ def _small(crop: Crop, scale: float, how: float) -> Crop:
 def _blur(crop: Crop, u: NDArray[np.float64]) -> Crop:
     unit = len(crop) / 112  # strengths are set at a side of 112
     if u[0] < 0.6:
-        return np.asarray(cv2.GaussianBlur(crop, (0, 0), unit * (0.4 + 1.2 * u[1])), np.uint8)
-    length = max(3, round(unit * (2 + 6 * u[1])) | 1)
+        return np.asarray(cv2.GaussianBlur(crop, (0, 0), unit * (0.45 + 0.9 * u[1])), np.uint8)
+    length = max(3, round(unit * (2 + 5 * u[1])) | 1)
     angle = np.pi * u[2]
     reach = length / 2 * np.array([np.cos(angle), np.sin(angle)])
     centre = np.array([length // 2, length // 2])
@@ -130,8 +130,8 @@ def _blur(crop: Crop, u: NDArray[np.float64]) -> Crop:
 
 def _light(crop: Crop, u: NDArray[np.float64]) -> Crop:
     """Gamma, contrast, brightness and white balance as one table of 256 entries per channel."""
-    level = np.linspace(0, 1, 256, dtype=np.float32)[:, None] ** np.float32(np.exp(1.2 * (u[0] - 0.5)))
-    level = (level - 0.5) * np.float32(0.6 + 0.8 * u[1]) + np.float32(0.5 + 0.3 * (u[2] - 0.5))
+    level = np.linspace(0, 1, 256, dtype=np.float32)[:, None] ** np.float32(np.exp(1.0 * (u[0] - 0.5)))
+    level = (level - 0.5) * np.float32(0.6 + 0.8 * u[1]) + np.float32(0.5 + 0.24 * (u[2] - 0.5))
     balance = (1 + 0.24 * (u[3:6] - 0.5)).astype(np.float32)
     table = (255 * np.clip(level * balance, 0, 1)).astype(np.uint8)  # (256, 3)
     return np.asarray(cv2.LUT(crop, table[None]), np.uint8)

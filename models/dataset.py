@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import align
-from .augmentation import RENDERS, Augmentation, photometric
+from .augmentation import PAPER, RENDERS, Augmentation, photometric
+from .crop_cache import CropCache
 from .errors import UserError
 from .shards import Pictures, Renders, read_renders
+from .table import Table
 
 Batch = dict[str, NDArray[Any]]
 
@@ -79,7 +81,8 @@ class Shards:
         self.intensity = self.renders.intensity[self.rows]
         names, self.subjects = np.unique(self.renders.identity[self.rows], return_inverse=True)
         self.subject_names = tuple(f"person {name}" for name in names)
-        self.blocks = np.searchsorted(self.rows, self.renders.starts).astype(np.int64)  # rows are in rising order
+        # rows are in rising order
+        self.blocks: NDArray[np.int64] | None = np.searchsorted(self.rows, self.renders.starts).astype(np.int64)
         self._pictures = Pictures(self.renders)
         self._five = align.five_points(self.renders.points)  # (n, 5, 2)
 
@@ -122,6 +125,51 @@ class Shards:
         matrix = _jittered(align.similarity(five, side), side, how, normal[6:], u[1:3])
         crop = align.crop(picture, matrix, side)
         if u[3] < how.flip:
+            crop = crop[:, ::-1]
+        return photometric(crop, rng, how)
+
+
+class Crops:
+    """Pictures of a data set: the stored crop, shifted, mirrored and partly covered as in the paper."""
+
+    def __init__(
+        self,
+        table: Table,
+        cache: CropCache,
+        *,
+        rows: NDArray[np.integer] | None = None,
+        augmentation: Augmentation | None = PAPER,
+        seed: int = 0,
+    ) -> None:
+        """`table` as `cache.prepare()` returned it; without augmentation a crop is what the engine sees."""
+        self.table, self.cache, self.side = table, cache, cache.side
+        self.augmentation, self.seed = augmentation, seed
+        self.rows = np.arange(len(table)) if rows is None else np.asarray(rows, np.int64)
+        self.units, self.subject_names = table.units, table.subject_names
+        self.labels = table.labels[self.rows]
+        self.intensity = table.intensity[self.rows]
+        self.subjects = table.subjects[self.rows]
+        self.blocks: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def face(self, index: int) -> int:
+        return 1
+
+    def crop(self, index: int, epoch: int = 0) -> NDArray[np.uint8]:
+        row = int(self.rows[index])
+        stored = self.cache.read(self.table, row)
+        side, how = self.side, self.augmentation
+        room = (len(stored) - side) // 2  # to each side of the engine's crop
+        if how is None:
+            return np.ascontiguousarray(stored[room : room + side, room : room + side])
+        rng = np.random.default_rng((self.seed, epoch, row))
+        u = rng.random(3)
+        reach = min(room, round(how.shift * side))
+        top, left = (room - reach + int(value * (2 * reach + 1)) for value in u[:2])
+        crop = stored[top : top + side, left : left + side]
+        if u[2] < how.flip:
             crop = crop[:, ::-1]
         return photometric(crop, rng, how)
 

@@ -1,0 +1,305 @@
+"""Samples: the engine's own alignment, a function of (seed, epoch, index) alone, and an order that can be resumed."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import synthetic_layouts as synthetic
+import torch
+
+from vlfau.models import align
+from vlfau.models.augmentation import PAPER, RENDERS, Augmentation, photometric
+from vlfau.models.crop_cache import CropCache, padded, pictures, read_picture
+from vlfau.models.dataset import Crops, Shards, batch
+from vlfau.models.errors import UserError
+from vlfau.models.layouts import open_layout
+from vlfau.models.loading import FILES_AT_ONCE, Loader, Order
+from vlfau.models.shards import open_shard
+
+STILL = Augmentation(flip=0, cutout=0, shift=0)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    synthetic.make_shards(tmp_path / "shards")
+    return tmp_path / "shards"
+
+
+# ---- stored crops
+
+
+@pytest.mark.parametrize("side", [48, 49, 112, 224])
+def test_middle_of_a_stored_crop_is_the_engines_crop(tmp_path: Path, side: int) -> None:
+    synthetic.make_graphau(tmp_path, "DISFA")
+    table = open_layout(tmp_path).only(np.arange(2))
+    cache = CropCache(tmp_path / "crops", side, synthetic.find_points)
+    prepared = cache.prepare(table)
+    crop = Crops(prepared, cache, augmentation=None).crop(1)
+    expected = align.align(read_picture(table, 1), synthetic.POINTS[None], side)[0]
+    np.testing.assert_array_equal(crop, expected)
+    assert cache.read(prepared, 1).shape == (padded(side), padded(side), 3)
+    other = align.align(read_picture(table, 1), synthetic.POINTS[None] + 1, side)[0]
+    assert (other != expected).any()  # another alignment would have been seen
+
+
+def test_cache_is_filled_once_and_again_when_a_picture_changes(tmp_path: Path) -> None:
+    synthetic.make_graphau(tmp_path, "DISFA")
+    table = open_layout(tmp_path)
+    asked: list[int] = []
+
+    def counted(
+        picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+    ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None:
+        asked.append(1)
+        return synthetic.find_points(picture)
+
+    cache = CropCache(tmp_path / "crops", 48, counted)
+    steps: list[tuple[int, int]] = []
+    assert len(cache.prepare(table, lambda done, count: steps.append((done, count)))) == len(table) == len(asked)
+    assert steps[-1] == (len(table), len(table))
+    cache.prepare(table)
+    assert len(asked) == len(table)
+    cv2.imwrite(table.pictures[5], np.zeros((96, 96, 3), np.uint8))  # now without a face
+    left = cache.prepare(table)
+    assert len(asked) == len(table) + 1
+    assert len(left) == len(table) - 1
+    assert table.pictures[5] in left.notes[-1]
+    cache.prepare(table)
+    assert len(asked) == len(table) + 1  # that there is no face is remembered too
+    assert not list((tmp_path / "crops").rglob("*.partial"))
+    CropCache(tmp_path / "crops", 50, counted).prepare(table)
+    assert len(asked) == 2 * len(table) + 1  # another side is another crop
+
+
+def test_no_face_anywhere_is_an_error(tmp_path: Path) -> None:
+    synthetic.make_graphau(tmp_path, "DISFA")
+    with pytest.raises(UserError, match="No face was found in any"):
+        CropCache(tmp_path / "crops", 48, lambda picture: None).prepare(open_layout(tmp_path))
+    with pytest.raises(UserError, match="needs a folder"):
+        CropCache(None, 48, synthetic.find_points)
+
+
+def test_aligned_pictures_are_only_scaled(tmp_path: Path) -> None:
+    synthetic.make_graphau(tmp_path, "DISFA")
+    table = open_layout(tmp_path)
+    cache = CropCache(None, 56, None)
+    assert cache.prepare(table) is table
+    stored = cache.read(table, 0)
+    np.testing.assert_array_equal(stored, cv2.resize(read_picture(table, 0), (64, 64), interpolation=cv2.INTER_AREA))
+    np.testing.assert_array_equal(Crops(table, cache, augmentation=None).crop(0), stored[4:60, 4:60])
+
+
+def test_frames_of_a_video_are_the_coded_ones(tmp_path: Path) -> None:
+    coded = synthetic.make_raw_disfa(tmp_path)
+    table = open_layout(tmp_path)
+    rows = [7, 2, 11]
+    found = dict(pictures(table, rows))
+    assert sorted(found) == sorted(rows)
+    for row, picture in found.items():
+        subject = table.subject_names[table.subjects[row]]
+        expected = synthetic.draw(coded[subject, "", int(table.frames[row])], subject)
+        np.testing.assert_array_equal(picture, expected)
+        np.testing.assert_array_equal(read_picture(table, row), expected)
+    too_far = replace(table, frames=table.frames + 4)
+    with pytest.raises(UserError, match=r"ends after 4 frames, .*_au1\.txt:\d+ asks for frame"):
+        list(pictures(too_far, [3]))
+
+
+@pytest.mark.parametrize("name", ["jpg", "png"])
+def test_broken_pictures_are_named_with_their_line(tmp_path: Path, name: str) -> None:
+    for i in range(3):
+        synthetic.write_picture(tmp_path / f"{i}.{name}", [1, 0], "x")
+    synthetic.write_lines(tmp_path / "all.csv", ["path,subject,AU1", *(f"{i}.{name},s{i},1" for i in range(3))])
+    table = open_layout(tmp_path)
+    whole = (tmp_path / f"1.{name}").read_bytes()
+    (tmp_path / f"1.{name}").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / f"2.{name}").unlink()
+    cache = CropCache(tmp_path / "crops", 48, synthetic.find_points)
+    assert read_picture(table, 0).shape == (96, 96, 3)
+    with pytest.raises(UserError, match=rf"1\.{name} \(.*all\.csv:3\) is truncated"):
+        read_picture(table, 1)
+    with pytest.raises(UserError, match=rf"2\.{name} \(.*all\.csv:4\) does not exist"):
+        cache.prepare(table)
+    samples = Crops(table, CropCache(None, 48, None))
+    for workers in (0, 1):
+        with pytest.raises(UserError, match="is truncated") as caught:
+            list(Loader(samples, Order(samples, 2, shuffle=False), workers=workers))
+        assert "Traceback" not in str(caught.value)
+
+
+def test_crops_shift_flip_and_stay_inside(tmp_path: Path) -> None:
+    synthetic.make_graphau(tmp_path, "DISFA")
+    table = open_layout(tmp_path)
+    cache = CropCache(None, 56, None)
+    plain = replace(PAPER, cutout=0)
+    samples = Crops(table, cache, augmentation=plain, seed=3)
+    stored = cache.read(table, 0)
+    windows = {stored[y : y + 56, x : x + 56].tobytes() for y, x in itertools.product(range(9), repeat=2)}
+    mirrored = {
+        np.ascontiguousarray(stored[y : y + 56, x : x + 56][:, ::-1]).tobytes()
+        for y, x in itertools.product(range(9), repeat=2)
+    }
+    seen = [samples.crop(0, epoch).tobytes() for epoch in range(60)]
+    assert all(crop in windows | mirrored for crop in seen)
+    assert 15 < sum(crop in mirrored for crop in seen) < 45
+    assert len(set(seen)) > 30
+
+
+# ---- shards
+
+
+def test_shards_give_the_documented_batch(shards: Path) -> None:
+    samples = Shards(shards, 64, units=("AU12", "AU01", "AU43"), augmentation=None)
+    made = batch(samples, range(30, 40))
+    assert {name: (array.shape, str(array.dtype)) for name, array in made.items()} == {
+        "crops": ((10, 64, 64, 3), "uint8"),
+        "labels": ((10, 3), "int8"),
+        "intensity": ((10, 3), "float32"),
+        "subject": ((10,), "int64"),
+        "face": ((10,), "uint8"),
+        "index": ((10,), "int64"),
+    }
+    arrays = open_shard(shards / "shard-00001.safetensors")[1]  # 24 pictures a file: 30 is the sixth of the second
+    columns = [synthetic.RENDERED.index(unit) for unit in ("AU12", "AU01", "AU43")]
+    np.testing.assert_array_equal(made["labels"], arrays["presence"][6:16, columns])
+    level = arrays["intensity"][6:16].astype(np.float32).max(2)[:, columns]
+    level[arrays["face"][6:16] == 0] = np.nan
+    np.testing.assert_array_equal(made["intensity"], level)
+    np.testing.assert_array_equal(made["face"], arrays["face"][6:16])
+    exact = align.align(arrays["images"][6], align.five_points(arrays["points"][6])[None], 64)[0]
+    np.testing.assert_array_equal(made["crops"][0], exact)
+    names = [samples.subject_names[i] for i in made["subject"]]
+    assert names == [f"person {i}" for i in arrays["identity"][6:16]]
+
+
+def test_sample_depends_on_seed_epoch_and_index_only(shards: Path) -> None:
+    samples = Shards(shards, 64, seed=5)
+    made = batch(samples, [3, 9, 20], epoch=2)["crops"]
+    np.testing.assert_array_equal(batch(samples, [9], epoch=2)["crops"][0], made[1])
+    np.testing.assert_array_equal(batch(Shards(shards, 64, seed=5), [20, 9], epoch=2)["crops"], made[[2, 1]])
+    assert (batch(samples, [9], epoch=3)["crops"][0] != made[1]).any()
+    assert (batch(Shards(shards, 64, seed=6), [9], epoch=2)["crops"][0] != made[1]).any()
+
+
+def test_landmark_error_moves_the_crop_and_nothing_else_does(shards: Path) -> None:
+    exact = Shards(shards, 64, augmentation=None)
+    np.testing.assert_array_equal(Shards(shards, 64, augmentation=STILL).crop(4, 1), exact.crop(4))
+    moved = Shards(shards, 64, augmentation=replace(STILL, points=0.07))
+    assert (moved.crop(4, 1) != exact.crop(4)).any()
+    flipped = Shards(shards, 64, augmentation=replace(STILL, flip=1))
+    np.testing.assert_array_equal(flipped.crop(4, 1), exact.crop(4)[:, ::-1])
+
+
+@pytest.mark.parametrize(
+    "name", ["cutout", "light", "shade", "colour", "grey", "low_resolution", "blur", "noise", "jpeg"]
+)
+def test_every_change_changes_and_keeps_the_shape(name: str) -> None:
+    rng = np.random.default_rng(0)
+    crop = cv2.resize(rng.integers(0, 255, (16, 16, 3)).astype(np.uint8), (112, 112))
+    for seed in range(10):
+        how = replace(STILL, **{name: 1.0})
+        made = photometric(crop, np.random.default_rng(seed), how)
+        assert (made.shape, made.dtype) == (crop.shape, crop.dtype)
+        assert (made != crop).any()
+    np.testing.assert_array_equal(photometric(crop, rng, STILL), crop)
+    assert {"cutout", "light", "noise"} <= set(RENDERS.__dataclass_fields__)
+
+
+def test_people_are_split_and_stay_where_they_are(shards: Path) -> None:
+    samples = Shards(shards, 64)
+    train, held = samples.split(0.3)
+    assert len(train) + len(held) == len(samples)
+    assert not set(train.subject_names) & set(held.subject_names)
+    assert train.augmentation is not None
+    assert held.augmentation is None
+    fewer = Shards(shards, 64, rows=np.arange(24)).split(0.3)[1]
+    assert set(fewer.subject_names) <= set(held.subject_names)
+    with pytest.raises(UserError, match="too few"):
+        samples.split(0.0)
+
+
+def test_damaged_shards_are_refused(shards: Path) -> None:
+    path = shards / "shard-00001.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with pytest.raises(UserError, match=r"shard-00001\.safetensors is damaged.*the header says"):
+        Shards(shards, 64)
+    path.write_bytes(b"nonsense" * 10)
+    with pytest.raises(UserError, match="damaged"):
+        Shards(shards, 64)
+    path.write_bytes(whole.replace(b'"recipe":"drawn"', b'"recipe":"other"'))
+    with pytest.raises(UserError, match="mixes shards"):
+        Shards(shards, 64)
+    path.write_bytes(whole.replace(b'"schema":"1"', b'"schema":"7"'))
+    with pytest.raises(UserError, match="schema 1"):
+        Shards(shards, 64)
+    with pytest.raises(UserError, match="holds no shard"):
+        Shards(shards.parent, 64)
+
+
+# ---- order and workers
+
+
+def test_order_is_a_permutation_and_resumes(shards: Path) -> None:
+    samples = Shards(shards, 32)
+    order = Order(samples, 8, seed=1)
+    order.epoch = 4
+    whole = list(order)
+    assert len(whole) == len(order) == order.batches == 6
+    assert sorted(index for part in whole for _, index in part) == list(range(48))
+    assert {epoch for part in whole for epoch, _ in part} == {4}
+    order.start = 2
+    assert list(order) == whole[2:]
+    assert len(order) == 4
+    order.start, order.epoch = 0, 5
+    assert list(order) != whole
+    straight = Order(samples, 10, shuffle=False)
+    assert [index for part in straight for _, index in part] == list(range(48))
+
+
+def test_processes_share_the_batches_of_one(shards: Path) -> None:
+    samples = Shards(shards, 32)
+    whole = list(Order(samples, 8, seed=1))
+    shares = [list(Order(samples, 8, seed=1, rank=rank, world=2)) for rank in (0, 1)]
+    for part, first, second in zip(whole, *shares):
+        assert len(first) == len(second) == 4
+        assert sorted(first + second) == sorted(part)
+    with pytest.raises(UserError, match="cannot be shared by 3"):
+        Order(samples, 8, world=3)
+    with pytest.raises(UserError, match="do not fill"):
+        Order(samples, 64)
+
+
+def test_many_files_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+    synthetic.make_shards(tmp_path, count=3, files=FILES_AT_ONCE * 2)
+    samples = Shards(tmp_path, 32)
+    order = Order(samples, 3, seed=1).indices()
+    assert sorted(order.tolist()) == list(range(len(samples)))
+    first = order[: 3 * FILES_AT_ONCE] // 3
+    assert len(set(first.tolist())) == FILES_AT_ONCE
+
+
+def test_workers_change_nothing_and_waiting_is_counted(shards: Path) -> None:
+    samples = Shards(shards, 32, seed=9)
+    made = []
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    for workers in (0, 2):
+        order = Order(samples, 12, seed=2)
+        loader = Loader(samples, order, workers=workers)
+        epochs = []
+        for order.epoch in (0, 1):
+            epochs += [{name: tensor.clone() for name, tensor in part.items()} for part in loader]
+        assert loader.waited_s > 0
+        made.append(epochs)
+    for first, second in zip(*made, strict=True):
+        for name, tensor in first.items():
+            assert tensor.dtype == second[name].dtype
+            assert torch.equal(torch.nan_to_num(tensor), torch.nan_to_num(second[name]))
+    assert not torch.equal(made[0][0]["crops"], made[0][4]["crops"])
+    assert torch.equal(torch.get_rng_state(), before)  # resuming restores torch's state: loading must not move it
