@@ -1,0 +1,168 @@
+"""Checkpoints: tensors as safetensors, everything else as JSON, committed in one rename. Knows no network.
+
+`last.json` names the tensor file that belongs to it. A new checkpoint is written beside the old one, flushed to the
+disk, and only then named, so that a kill or a power cut at any moment leaves a complete one. Nothing is ever pickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from .errors import UserError
+
+SCHEMA = 1
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Checkpoints:
+    """The last good checkpoint of one run, in `folder`. One process writes it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pointer = folder / "last.json"
+        self.reserve = folder / "reserve.bin"
+
+    def exists(self) -> bool:
+        return self.pointer.is_file()
+
+    def hold_space(self, byte_count: int) -> None:
+        """Keep room for one more checkpoint, so that the epoch during which the disk fills up can still be saved."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for stray in self.folder.glob("*.partial"):
+            stray.unlink()
+        if self.reserve.exists() and self.reserve.stat().st_size >= byte_count:
+            return
+        try:
+            with self.reserve.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, byte_count)
+        except OSError as error:
+            if error.errno not in FULL:
+                return  # a file system without reservations: saving still works, only the safety margin is missing
+            self.reserve.unlink(missing_ok=True)
+            raise UserError(
+                f"{self.folder} has no room for {byte_count / 1e6:.0f} MB, which one checkpoint takes. "
+                "Free space or give another --output."
+            ) from None
+
+    def save(self, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
+        """Write and commit. On a full disk the held space is used, and the run stops with what to do."""
+        name = f"step-{state['step']:08d}.safetensors"
+        if (self.folder / name).is_file() and self.exists():
+            self.note(state)  # nothing was trained since; overwriting would risk the only good copy
+            return
+        body = save({key: value.detach().contiguous().cpu() for key, value in tensors.items()})
+        table = _json({"schema": SCHEMA, "tensors": name, "bytes": len(body), **state})
+        try:
+            self._commit(name, body, table)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise UserError(f"Checkpoint {self.folder / name} cannot be written: {error}.") from None
+            self.reserve.unlink(missing_ok=True)
+            try:
+                self._commit(name, body, table)
+                kept = f"The checkpoint of step {state['step']} was saved in the space held for this."
+            except OSError:
+                kept = f"The last good checkpoint is {self._describe()}."
+            raise UserError(
+                f"The disk is full: {self.folder / name} needs {len(body) / 1e6:.0f} MB. {kept} "
+                "Free space and run the same command again: it resumes there."
+            ) from None
+        for old in self.folder.glob("step-*.safetensors"):
+            if old.name != name:
+                old.unlink()
+
+    def note(self, state: Mapping[str, Any]) -> None:
+        """Another state for the tensors that are already saved."""
+        table = read_table(self.pointer)
+        write_or_stop(self.pointer, _json({**table, **state}))
+
+    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """The last committed checkpoint; its tensors on the CPU."""
+        table = read_table(self.pointer)
+        return load_tensors(self.folder / str(table["tensors"])), table
+
+    def _commit(self, name: str, body: bytes, table: bytes) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.folder / name, body)
+        write_whole(self.pointer, table)
+
+    def _describe(self) -> str:
+        return str(self.folder / str(read_table(self.pointer)["tensors"])) if self.exists() else "none yet"
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"No checkpoint: {path} does not exist. Give a run folder written by vlfau-train.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}). Delete the folder and train again.") from None
+    if not isinstance(table, dict) or table.get("schema") != SCHEMA:
+        came = table.get("schema") if isinstance(table, dict) else type(table).__name__
+        raise UserError(
+            f"{path} was written by another version (schema {came!r}, this one reads {SCHEMA}). "
+            "Continue with the version that wrote it, or start a new --output."
+        )
+    return table
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+    except (FileNotFoundError, SafetensorError, OSError) as error:
+        raise UserError(f"{path} is missing or damaged ({error}). Restore it or train again.") from None
+    return tensors
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """One safetensors file, whole or not at all."""
+    plain = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
+    write_or_stop(path, save(plain, metadata=dict(metadata or {})))
+
+
+def write_or_stop(path: Path, body: bytes) -> None:
+    """`write_whole`, with words for the person when the disk is full."""
+    try:
+        write_whole(path, body)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise UserError(f"{path} cannot be written: {error}.") from None
+        raise UserError(
+            f"The disk is full: {path} needs {len(body) / 1e6:.1f} MB; what was there before is untouched. "
+            "Free space and run the same command again: it resumes."
+        ) from None
+
+
+def _json(table: Mapping[str, Any]) -> bytes:
+    return (json.dumps(table, indent=1) + "\n").encode()
+
+
+def write_whole(path: Path, body: bytes) -> None:
+    """Whole or not at all, and on the disk when this returns."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+    if hasattr(os, "O_DIRECTORY"):
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

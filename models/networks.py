@@ -1,0 +1,38 @@
+"""The one place that knows which networks there are. Trainer, evaluation and export only see `AUNetwork`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import unknown
+from .network import AUNetwork
+from .settings import setting
+
+KINDS = ("vlfau", "graphau")
+
+
+@dataclass(frozen=True)
+class NetworkChoice:
+    """[network] of a configuration file."""
+
+    network: str = setting("vlfau", "vlfau, or graphau for the head of ME-GraphAU", choices=KINDS)
+    size: str = setting("paper", "a named size; --describe SIZE says what it is made of")
+    weights: Path | None = setting(None, "local .safetensors file with ImageNet weights of the stem")  # noqa: RUF009
+    pretrained: bool = setting(True, "ask timm for ImageNet weights where no --weights are given")
+
+
+def build(config: Mapping[str, Any]) -> AUNetwork:
+    """The network that a run folder or a manifest describes."""
+    match config.get("kind"):
+        case "vlfau":
+            from .network import VLFAU
+
+            return VLFAU.from_config(dict(config))
+        case "graphau":
+            from .graphau import GraphAU
+
+            return GraphAU.from_config(dict(config))
+    raise unknown("network", config.get("kind"), KINDS)

@@ -1,0 +1,142 @@
+"""Which pictures a run trains on and which it is tested on. Opens any layout; reads no picture and knows no loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from .augmentation import PAPER, RENDERS, Augmentation
+from .crop_cache import CropCache, FindPoints
+from .dataset import Crops, Samples, Shards
+from .errors import UserError
+from .folds import Fold, make_folds
+from .layouts import STYLES, open_layout
+from .settings import setting
+from .shards import Renders, read_renders
+from .table import Table
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    """[data] of a configuration file."""
+
+    data: Path | None = setting(None, "folder of labelled data of any known layout, a CSV, or shards")  # noqa: RUF009
+    layout: str = setting("auto", "its layout, where it is not recognised", choices=STYLES)
+    dataset: str | None = setting(None, "BP4D or DISFA, where both lie in one folder")
+    units: tuple[str, ...] = setting((), "action units to train, e.g. AU01 AU12; all that are coded by default")
+    fold: int = setting(1, "fold to train; see --all-folds")
+    folds: int = setting(3, "folds over the subjects of data without published parts")
+    hold_out: float = setting(0.1, "share of the people of rendered shards that are tested on; 0 trains on all")
+    align: bool = setting(
+        False, "find faces and align them as the engine does; without it pictures are taken as aligned"
+    )
+    cache: Path | None = setting(None, "folder for aligned crops")  # noqa: RUF009
+
+
+class TrainingData:
+    """Opened data of one fold. `open()` gives the training samples as they are now: folders of shards may grow."""
+
+    def __init__(
+        self,
+        choice: DataChoice,
+        fold: Fold | None,
+        units: tuple[str, ...],
+        opener: Callable[[list[str] | None], Samples],
+        test: Samples | None,
+    ) -> None:
+        self.choice, self.fold, self.units, self.test = choice, fold, units, test
+        self._opener = opener
+        self.files: list[str] | None = None  # the files the last open() read, where they can grow in number
+
+    def open(self, files: list[str] | None = None) -> Samples:
+        """With `files`, exactly what an earlier open() found: a resumed epoch must see the same pictures."""
+        samples = self._opener(files)
+        if isinstance(samples, Shards):
+            self.files = [path.name for path in samples.renders.files]
+        return samples
+
+    def __str__(self) -> str:
+        return (
+            str(self.fold) if self.fold is not None else f"{self.choice.data}: {len(self.test or ())} held-out pictures"
+        )
+
+
+def open_data(
+    choice: DataChoice,
+    side: int,
+    *,
+    all_folds: bool = False,
+    seed: int = 0,
+    augmentation: Augmentation | None = None,
+    find_points: FindPoints | None = None,
+    report: Callable[[str], None] = print,
+) -> Iterator[TrainingData]:
+    """One TrainingData per fold asked for. `side` is the network's."""
+    if choice.data is None:
+        raise UserError("No data given. Add --data FOLDER, or [data] data = ... to the configuration file.")
+    units: Sequence[str] | None = choice.units or None
+    if is_shards(choice):
+        yield _shards(choice, side, seed, augmentation or RENDERS)
+        return
+    table = open_layout(choice.data, choice.layout, dataset=choice.dataset, units=units)
+    for note in table.notes:
+        report(f"Note: {note}")
+    cache = CropCache(choice.cache, side, find_points if choice.align else None)
+    if choice.align:
+        table = cache.prepare(table)
+    folds = make_folds(table, choice.folds, seed)
+    for fold in folds:
+        if all_folds or fold.number == choice.fold:
+            report(f"{fold}")
+            yield _fold(choice, table, cache, fold, side, seed, augmentation or PAPER)
+    if not all_folds and choice.fold not in [fold.number for fold in folds]:
+        raise UserError(f"There is no fold {choice.fold}. Choose one of {', '.join(str(f.number) for f in folds)}.")
+
+
+def is_shards(choice: DataChoice) -> bool:
+    folder = choice.data
+    return choice.layout in ("auto", "shards") and folder is not None and any(folder.glob("shard-*.safetensors"))
+
+
+def _shards(choice: DataChoice, side: int, seed: int, augmentation: Augmentation) -> TrainingData:
+    folder = choice.data
+    assert folder is not None
+
+    def opened(files: list[str] | None) -> Shards:
+        renders = read_renders(folder, choice.units or None)
+        if files is not None:
+            renders = _only_files(renders, files)
+        return Shards(renders, side, augmentation=augmentation, seed=seed)
+
+    def train(files: list[str] | None) -> Samples:
+        whole = opened(files)
+        return whole.split(choice.hold_out)[0] if choice.hold_out else whole
+
+    first = opened(None)
+    test = first.split(choice.hold_out)[1] if choice.hold_out else None
+    return TrainingData(choice, None, first.units, train, test)
+
+
+def _only_files(renders: Renders, names: Sequence[str]) -> Renders:
+    """The same as if only these shards had been there."""
+    numbers = [number for number, path in enumerate(renders.files) if path.name in set(names)]
+    if len(numbers) != len(names):
+        raise UserError(
+            f"{renders.folder} lacks shards with which the run began. Put them back, or start with --fresh."
+        )
+    sizes = np.diff(renders.starts)
+    kept = np.repeat(np.isin(np.arange(len(sizes)), numbers), sizes)  # (n,)
+    arrays = {name: getattr(renders, name)[kept] for name in ("labels", "intensity", "points", "identity", "face")}
+    starts = np.concatenate([[0], np.cumsum(sizes[numbers])]).astype(np.int64)
+    return replace(renders, files=tuple(renders.files[number] for number in numbers), starts=starts, **arrays)
+
+
+def _fold(
+    choice: DataChoice, table: Table, cache: CropCache, fold: Fold, side: int, seed: int, augmentation: Augmentation
+) -> TrainingData:
+    train = Crops(table, cache, rows=fold.train, augmentation=augmentation, seed=seed)
+    test = Crops(table, cache, rows=fold.test, augmentation=None, seed=seed)
+    return TrainingData(choice, fold, table.units, lambda _: train, test)

@@ -1,0 +1,42 @@
+"""Sentences as targets of a batch, and the states that a conditioned captioner is told. Knows no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .corpus import Corpus
+from .texts import sample_tokens
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What turns labels into sentences."""
+
+    corpus: Corpus  # of the network's units, in their order
+    vocabulary: Sequence[str]
+    words: int  # T
+    conditioned: bool = False  # the captioner is told the decided states
+    noise: float = 0.0  # share of told states that are wrong on purpose, so that the sentence follows what it is told
+
+    def targets(self, labels: NDArray[np.int8], rng: np.random.Generator) -> dict[str, Tensor]:
+        """labels (B, A) -> local_tokens (B, A, T), global_tokens (B, T), active (B, A) float 0/1."""
+        told: NDArray[np.int8] | None = None
+        said = labels
+        if self.conditioned:
+            drawn = rng.random(labels.shape)
+            known = np.where(drawn < self.noise, 1 - labels, labels)
+            told = np.where(labels >= 0, known, drawn < 0.5).astype(np.int8)
+            said = np.where(labels >= 0, told, -1).astype(np.int8)
+        local, whole = sample_tokens(said, self.corpus, self.vocabulary, self.words, rng, states=told)
+        active = labels.clip(0, 1) if told is None else told
+        return {
+            "local_tokens": torch.from_numpy(local),
+            "global_tokens": torch.from_numpy(whole),
+            "active": torch.from_numpy(active.astype(np.float32)),
+        }
