@@ -6,6 +6,7 @@ Finding the five points is somebody else's work: a callable from a picture to (5
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -81,10 +82,15 @@ class CropCache:
             crop = align.crop(picture, matrix, side)
             # Lossless, so that training sees the engine's crop; level 1, because higher ones cost more than they save.
             data = cv2.imencode(".png", crop[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        partial.write_bytes(data)
-        partial.replace(path)
+        partial = path.with_name(f"{path.name}.{os.urandom(4).hex()}.partial")  # several machines may share the folder
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(data)
+            partial.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise UserError(f"Crop {path} cannot be written: {error}. Free space or choose another cache.") from None
         return bool(data)
 
     def path(self, table: Table, row: int) -> Path:

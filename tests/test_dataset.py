@@ -76,6 +76,13 @@ def test_cache_is_filled_once_and_again_when_a_picture_changes(tmp_path: Path) -
     assert len(asked) == 2 * len(table) + 1  # another side is another crop
 
 
+def test_crops_that_cannot_be_written_say_so(tmp_path: Path) -> None:
+    synthetic.make_graphau(tmp_path, "DISFA")
+    (tmp_path / "crops").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match=r"cannot be written: .* choose another cache"):
+        CropCache(tmp_path / "crops", 48, synthetic.find_points).prepare(open_layout(tmp_path))
+
+
 def test_no_face_anywhere_is_an_error(tmp_path: Path) -> None:
     synthetic.make_graphau(tmp_path, "DISFA")
     with pytest.raises(UserError, match="No face was found in any"):

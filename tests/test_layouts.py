@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import synthetic_layouts as synthetic
 
+from vlfau.models.crop_cache import read_picture
 from vlfau.models.errors import UserError
 from vlfau.models.folds import make_folds
 from vlfau.models.layouts import find_files, open_layout, recognise
@@ -38,6 +39,7 @@ def test_prepared_lists_say_what_was_coded(tmp_path: Path, style: str, dataset: 
     table = open_layout(tmp_path, dataset=dataset)
     assert as_truth(table, -1 if (style, dataset) == ("fgnet", "DISFA") else 0) == coded
     assert table.units == UNITS[dataset]
+    assert open_layout(tmp_path, style, dataset=dataset).pictures == table.pictures
     assert table.style == ("graphau" if style == "mdhr" else style)
     assert np.isnan(table.intensity).all()
     folds = make_folds(table)
@@ -102,6 +104,16 @@ def test_plain_csv(tmp_path: Path) -> None:
     assert open_layout(tmp_path / "labels.csv").labels.tolist() == table.labels.tolist()
     chosen = open_layout(tmp_path, units=("AU12", "AU01"))
     np.testing.assert_array_equal(chosen.labels, table.labels[:, [table.units.index("AU12"), 0]])
+
+
+def test_csv_may_name_frames_of_a_video(tmp_path: Path) -> None:
+    synthetic.write_video(tmp_path / "a.avi", [synthetic.draw([i % 2], "x") for i in range(4)])
+    synthetic.write_lines(tmp_path / "all.csv", ["path,frame,subject,AU1", "a.avi,3,x,1", "a.avi,0,x,0"])
+    table = open_layout(tmp_path)
+    assert table.frames.tolist() == [3, 0]
+    for row in (0, 1):
+        expected = synthetic.draw([int(table.labels[row, 0])], "x")
+        np.testing.assert_array_equal(read_picture(table, row), expected)
 
 
 def test_shards_are_a_table_too(tmp_path: Path) -> None:
