@@ -35,8 +35,12 @@ class Subtitles(Sink):
         self._tracks: dict[str, Captions] = {}
 
     def __enter__(self) -> Self:
-        for stream in self._streams:
-            self._open(stream)
+        try:
+            for stream in self._streams:
+                self._open(stream)
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def write(self, report: Report, pixels: Pixels | None = None) -> None:
@@ -59,16 +63,13 @@ class Subtitles(Sink):
 class Captions(GrowingFile):
     """Turns the sentences of one stream into cues that follow each other without overlap."""
 
-    def __enter__(self) -> Self:
-        super().__enter__()
-        self._srt = self.path.suffix.lower() == ".srt"
+    def __init__(self, path: Path) -> None:
+        self._srt = path.suffix.lower() == ".srt"
+        super().__init__(path, b"" if self._srt else b"WEBVTT\n\n")
         self._number = 0
         self._since = self._until = 0.0
         self._frame_s = LAST_S
         self._lines: tuple[str, ...] = ()
-        if not self._srt:
-            self.add(b"WEBVTT\n\n")
-        return self
 
     def show(self, report: Report) -> None:
         lines = _lines(report)

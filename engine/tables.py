@@ -15,7 +15,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,13 +71,19 @@ def _radians(face: Face) -> tuple[float | None, float | None, float | None]:
 class GrowingFile(Sink):
     """A file to which whole lines are added. What did not fit is taken back, so that the file ends with a row."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, header: bytes = b"") -> None:
         self.path = path
+        self._header = header
 
     def __enter__(self) -> Self:
         with file_errors(self.path):
             self._file = open(self.path, "wb", buffering=0)
         self._size = 0
+        try:
+            self.add(self._header)
+        except BaseException:
+            self._file.close()
+            raise
         return self
 
     def add(self, lines: bytes) -> None:
@@ -109,18 +115,14 @@ class JsonLines(GrowingFile):
 
 class CsvTable(GrowingFile):
     def __init__(self, path: Path, units: Sequence[str]) -> None:
-        super().__init__(path)
+        super().__init__(path, _lines([columns(units)]))
         self._units = tuple(units)
 
-    def __enter__(self) -> Self:
-        super().__enter__()
-        self._add_rows([columns(self._units)])
-        return self
-
     def write(self, report: Report, pixels: Pixels | None = None) -> None:
-        self._add_rows(rows(report, self._units))
+        self.add(_lines(rows(report, self._units)))
 
-    def _add_rows(self, cells: Iterator[list[Cell]] | list[list[str]]) -> None:
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(cells)
-        self.add(text.getvalue().encode())
+
+def _lines(cells: Iterable[Sequence[Cell]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(cells)
+    return text.getvalue().encode()
