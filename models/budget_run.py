@@ -94,7 +94,7 @@ class Run(Generic[N]):
         part = min(1.0, self.seconds / (self.budget.minutes * 60))
         rate = self.budget.learning_rate * min(1.0, (self.steps + 1) / 200) * (0.5 + 0.5 * np.cos(np.pi * part) + 0.005)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = float(rate)  # a numpy number could not be loaded again
         self.network.train()
         losses = cost(self.network, random)
         self.optimiser.zero_grad(set_to_none=True)
@@ -109,7 +109,7 @@ class Run(Generic[N]):
                     mine.lerp_(its, 1 - keep)
                 else:
                     mine.copy_(its)
-        return {name: float(value) for name, value in losses.items()}
+        return {name: float(value.detach()) for name, value in losses.items()}
 
 
 def export(

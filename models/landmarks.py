@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from .align import crop
 from .errors import UserError
 
+EMBEDDED = Path(__file__).with_name("embedded")  # what the package carries
 SIDE = 96  # pixels of the crop that the network sees
 POINTS = 68
 BOX_GROWTH = 1.15  # side of a face's box over the larger extent of its points: about where detectors draw theirs
@@ -51,10 +51,7 @@ def crop_matrix(box: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def open_landmarks(model: Path | str | None = None) -> LandmarkNet:
     """`model` is an .onnx file with its .json beside it; without one, the network that the package carries."""
-    if model is not None:
-        return LandmarkNet(Path(model).expanduser())
-    with resources.as_file(resources.files("vlfau.models.embedded") / "landmarks.onnx") as path:
-        return LandmarkNet(path)
+    return LandmarkNet(EMBEDDED / "landmarks.onnx" if model is None else Path(model).expanduser())
 
 
 class LandmarkNet:
