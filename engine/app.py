@@ -1,0 +1,195 @@
+"""The wiring: which parts there are, in which order, and how they begin and end. Does none of their work.
+
+source (a thread each) -> find faces (all streams) -> predict (all streams) -> publish -> whoever iterates
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from vlfau.models.bundle import Bundle, open_bundle
+from vlfau.models.errors import UserError
+
+from .packets import Ended, Faces, Frame, Outcome
+from .pipeline import Pipeline
+from .report import publish
+from .settings import EngineSettings, for_python
+from .sinks import Sinks, open_sinks
+from .sources import Source, open_sources
+from .status import StatusTicker
+from .wire import Report
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from vlfau.models.runtime import Runtime
+
+    from .find import Finder
+
+NEWEST = 1  # frames that wait of a live source: the newest
+QUEUE = 4  # packets between stages: enough to keep all busy and to fill a batch
+
+
+class StreamFailed(Exception):
+    """A source ended badly after it had given frames; everything it gave was published."""
+
+
+def open_engine(*sources: str, **settings: Any) -> Engine:
+    """`with open_engine("video.mp4") as reports: for report in reports: ...`
+
+    Keywords are the names of the command line flags (`detect_every=5`, `explain="never"`, `jsonl=Path("out.jsonl")`).
+    Nothing is printed, and nothing is published unless `bind` is given.
+    """
+    return Engine(for_python(sources, settings))
+
+
+class Engine:
+    """Enter to start, iterate over the reports of all streams, leave to stop. Used once."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        *,
+        threads: bool = True,
+        open_runtime: Callable[[Bundle], Runtime] | None = None,
+        open_finder: Callable[[Bundle, Engine], Finder] | None = None,
+    ) -> None:
+        """`threads` false runs the same stages in one chain; the openers are for whoever brings own networks."""
+        self.settings, self._threads = settings, threads
+        self._open_runtime = open_runtime or partial(_runtime, settings)
+        self._open_finder = open_finder or _finder
+        self.stopping = threading.Event()
+        self.bundle = open_bundle(settings.predict.model)
+        self.sources: list[Source] = open_sources(settings.sources, settings.source, self.stopping)
+        self.counters = {source.context.counters.stream: source.context.counters for source in self.sources}
+        self.sinks: Sinks = open_sinks(settings.output, self.bundle.manifest.units, [s.origin for s in self.sources])
+        self.runtime_name, self.device_name, self.detector_name = "", "", ""
+        self._failures: list[str] = []
+        self._stack = ExitStack()
+        self._reports: Iterable[Report] = ()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:  # what is open when a later step fails is closed at once
+            stack.enter_context(self.sinks)
+            stack.push(self._end)
+            ticker = stack.enter_context(StatusTicker(self.counters, self.sinks, self._status))
+            pipeline = self._pipeline() if self._threads else None
+            ticker.pipeline = pipeline
+            self.sinks.wait(self.stopping.is_set)
+            self._reports = stack.enter_context(pipeline) if pipeline is not None else self._chain()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stopping.set()
+        self._stack.__exit__(kind, error, trace)
+
+    def __iter__(self) -> Iterator[Report]:
+        yield from self._reports
+        if self._failures:
+            raise StreamFailed(" ".join(self._failures))
+
+    def stop(self) -> None:
+        """From any thread: the loop over the reports ends soon."""
+        self.stopping.set()
+
+    # The stages. Each opens its network on its own thread, so that both are loaded at the same time.
+
+    def _find(self, items: Iterable[Frame | Ended]) -> Generator[Faces | Ended, None, None]:
+        from .find import find_faces
+
+        finder = self._open_finder(self.bundle, self)
+        yield from find_faces(items, finder, streams=len(self.sources))
+
+    def _predict(self, items: Iterable[Faces | Ended]) -> Generator[Outcome | Ended, None, None]:
+        from .predict import Predictor, predict_faces
+
+        with self._open_runtime(self.bundle) as runtime:
+            self.runtime_name = f"{runtime.executor.name} {runtime.executor.precision}"
+            self.device_name = runtime.executor.device
+            late = [s.origin.stream for s in self.sources if s.live or self.settings.source.realtime]
+            every = self.settings.output.publish.why == "all"
+            yield from predict_faces(items, Predictor(runtime, self.settings.predict, all_units=every, late_text=late))
+
+    def _publish(self, items: Iterable[Outcome | Ended]) -> Generator[Report, None, None]:
+        yield from publish(items, self.sinks, self.counters, self._failures)
+
+    def _pipeline(self) -> Pipeline:
+        pipeline = Pipeline(self.stopping)
+        frames = []
+        for source in self.sources:
+            counters = source.context.counters
+            channel = pipeline.add(
+                f"read-{counters.stream}",
+                _read,
+                source.frames(),
+                capacity=NEWEST if source.live else QUEUE,
+                lossy=source.live,
+            )
+            counters.late = partial(getattr, channel, "dropped")
+            frames.append(channel)
+        faces = pipeline.add("find", self._find, frames, capacity=QUEUE)
+        outcomes = pipeline.add("predict", self._predict, [faces], capacity=QUEUE)
+        pipeline.add("publish", self._publish, [outcomes], capacity=QUEUE)
+        return pipeline
+
+    def _chain(self) -> Iterable[Report]:
+        """The same without threads: one source after the other."""
+        frames = (item for source in self.sources for item in source.frames())
+        return self._publish(self._predict(self._find(frames)))
+
+    def _status(self) -> dict[str, Any]:
+        manifest = self.bundle.manifest
+        return {
+            "runtime": self.runtime_name,
+            "device": self.device_name,
+            "model": manifest.name,
+            "detector": self.detector_name,
+            "tiers": dict(zip(manifest.units, manifest.tiers)),
+        }
+
+    def _end(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Streams that are still open when everything stops."""
+        stopped = error is None or isinstance(error, (KeyboardInterrupt, GeneratorExit))
+        for counters in self.counters.values():
+            if not counters.ended:
+                self.sinks.end(counters.end("stopped" if stopped else "error", "" if stopped else str(error)))
+
+
+def _read(items: Iterable[Any]) -> Generator[Any, None, None]:
+    yield from items
+
+
+def _runtime(settings: EngineSettings, bundle: Bundle) -> Runtime:
+    from vlfau.models.runtimes import open_runtime
+
+    return open_runtime(bundle, settings.predict.runtime, device=settings.predict.device)
+
+
+def _finder(bundle: Bundle, engine: Engine) -> Finder:
+    from vlfau.models.detectors import open_detector
+    from vlfau.models.landmarks import open_landmarks
+
+    from .find import Finder
+
+    faces = engine.settings.faces
+    detector = open_detector(faces.detector, faces.detector_model, size=faces.detector_size)
+    engine.detector_name = detector.reason
+    return Finder(
+        faces,
+        detector,
+        open_landmarks(),
+        bundle.manifest.side,
+        stills=[source.origin.stream for source in engine.sources if source.stills],
+        keep_pixels=engine.sinks.needs_pixels,
+    )
+
+
+__all__ = ["Engine", "StreamFailed", "UserError", "open_engine"]

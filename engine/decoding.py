@@ -1,0 +1,195 @@
+"""Compressed video -> RGB pictures with their times, through PyAV. All arithmetic with PyAV's clocks is in this file.
+
+What to open, and what to do when it ends or fails, is left to the sources.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import av
+import av.error
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+DAMAGED_IN_A_ROW = 500  # packets that could not be read one after the other, until a file counts as unreadable
+MICROSECONDS = 1e6  # FFmpeg's unit for the times of a whole container
+
+
+class Damaged(Exception):
+    """The rest of this source cannot be read."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    pixels: NDArray[np.uint8]  # (H, W, 3) RGB, upright, square pixels; rows may be padded
+    pts: float  # seconds since the beginning of the container
+    decode_ms: float  # from asking for it to having it, waiting for data included
+
+
+class Decoder:
+    """One open container. Used on one thread; FFmpeg's own threads decode beside it.
+
+    `live` trades throughput for delay: threads share a picture instead of working on several, which holds each back.
+    """
+
+    def __init__(
+        self,
+        address: Any,
+        *,
+        live: bool = False,
+        format: str | None = None,
+        options: Mapping[str, str] | None = None,
+        open_timeout_s: float = 10.0,
+        read_timeout_s: float = 5.0,
+        hwaccel: str = "none",
+        threads: int | None = None,
+    ) -> None:
+        self.damaged = 0  # packets that could not be decoded
+        self._reformatter = VideoReformatter()
+        try:
+            self._container = av.open(
+                address,
+                "r",
+                format=format,
+                options=dict(options or {}),
+                timeout=(open_timeout_s, read_timeout_s),
+                metadata_errors="ignore",
+                **_acceleration(hwaccel),
+            )
+        except av.error.FFmpegError as error:
+            raise Damaged(reason(error)) from error
+        try:
+            self._stream = _video_stream(self._container)
+            context = self._stream.codec_context
+            context.thread_type = "SLICE" if live else "AUTO"
+            context.thread_count = threads or min(os.cpu_count() or 1, 4)
+            if live:
+                context.low_delay = True
+        except BaseException:
+            self._container.close()
+            raise
+        self._begin = (self._container.start_time or 0) / MICROSECONDS
+
+    @property
+    def duration_s(self) -> float | None:
+        known = self._container.duration
+        return known / MICROSECONDS if known and known > 0 else None
+
+    @property
+    def fps(self) -> float:
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        return float(rate) if rate and 0 < float(rate) <= 1000 else 25.0
+
+    @property
+    def frames(self) -> int | None:
+        return self._stream.frames or None
+
+    def seek(self, seconds: float) -> None:
+        """To the key frame before; the caller skips what comes too early."""
+        if seconds > 0:
+            try:
+                self._container.seek(round((seconds + self._begin) * MICROSECONDS))
+            except av.error.FFmpegError:  # not seekable: the caller skips from the beginning
+                return
+
+    def __iter__(self) -> Iterator[Picture]:
+        last = -1 / self.fps
+        began = time.monotonic_ns()
+        for frame in self._decoded():
+            pts = last + 1 / self.fps if frame.pts is None else float(frame.pts * frame.time_base) - self._begin
+            last = pts
+            pixels = self._pixels(frame)
+            yield Picture(pixels, pts, (time.monotonic_ns() - began) / 1e6)
+            began = time.monotonic_ns()
+
+    def _decoded(self) -> Iterator[Any]:
+        packets = self._container.demux(self._stream)
+        failed = 0
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except av.error.FFmpegError as error:  # the index is damaged, or no data came in time
+                raise Damaged(reason(error)) from error
+            try:
+                frames = packet.decode()
+                failed = 0 if frames else failed
+            except av.error.EOFError:
+                return
+            except av.error.FFmpegError as error:
+                self.damaged += 1
+                failed += 1
+                if failed > DAMAGED_IN_A_ROW:
+                    raise Damaged(reason(error)) from error
+                continue
+            yield from frames
+
+    def _pixels(self, frame: Any) -> NDArray[np.uint8]:
+        """A view into the converted frame's memory: no copy, unless it must be turned."""
+        width, height = frame.width, frame.height
+        aspect = self._stream.sample_aspect_ratio
+        if aspect and float(aspect) > 0 and abs(float(aspect) - 1) > 0.01:
+            width = max(1, min(16384, round(width * float(aspect))))
+        rgb = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
+        plane = rgb.planes[0]
+        rows: NDArray[np.uint8] = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
+            :height, : 3 * width
+        ]
+        pixels: NDArray[np.uint8] = rows.reshape(height, width, 3)
+        turns = round((getattr(frame, "rotation", 0) or 0) / 90) % 4  # FFmpeg counts counter-clockwise, as rot90 does
+        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+    def close(self) -> None:
+        self._container.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def reason(error: BaseException) -> str:
+    """FFmpeg's word on it, without numbers and addresses (which may hold passwords)."""
+    if isinstance(error, av.error.ExitError):  # how FFmpeg words that our timeout woke it
+        return "no data came in time"
+    said = getattr(error, "strerror", None)
+    return str(said or error or type(error).__name__)
+
+
+def _video_stream(container: Any) -> Any:
+    streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+    if not streams:
+        raise Damaged("it holds no video")
+    return streams[0]
+
+
+def _is_cover(stream: Any) -> bool:
+    """A song's cover counts as a video stream of one picture."""
+    disposition = getattr(stream, "disposition", None)
+    return "attached_pic" in (getattr(disposition, "name", "") or "") and stream.frames <= 1
+
+
+def _acceleration(choice: str) -> dict[str, Any]:
+    if choice == "none" or (choice == "auto" and not os.path.exists("/dev/nvidia0")):
+        return {}
+    try:
+        from av.codec.hwaccel import HWAccel, hwdevices_available
+    except ImportError:
+        return {}
+    if choice == "auto" and "cuda" not in hwdevices_available():
+        return {}
+    return {"hwaccel": HWAccel(device_type="cuda", allow_software_fallback=True)}

@@ -1,0 +1,150 @@
+"""Cameras and network streams: the newest frame counts, and a lost connection is taken up again."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from vlfau.models.errors import UserError
+
+from .decoding import Damaged, Decoder, reason
+from .packets import Ended, Frame
+from .sinks import Origin
+from .sources import Context, Selection, stamp
+
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
+# A connection that held this long counts as good: the next failure is tried again at once.
+GOOD_S = 10.0
+
+OPTIONS = {
+    "rtsp": {"rtsp_transport": "tcp", "fflags": "nobuffer", "analyzeduration": "1000000"},
+    "udp": {"fifo_size": "100000", "overrun_nonfatal": "1", "fflags": "nobuffer"},
+    "http": {"fflags": "nobuffer"},
+    "https": {"fflags": "nobuffer"},
+}
+
+
+@dataclass
+class Backoff:
+    """0.5, 1, 2, 4 ... 30 seconds; None when the allowed number of attempts in a row is used up."""
+
+    limit: int | None = None
+    failures: int = 0
+
+    def next_delay(self, held_s: float) -> float | None:
+        if held_s >= GOOD_S:
+            self.failures = 0
+        if self.limit is not None and self.failures >= self.limit:
+            return None
+        delay = min(FIRST_DELAY_S * 2.0 ** min(self.failures, 10), LONGEST_DELAY_S)
+        self.failures += 1
+        return delay
+
+
+class LiveSource:
+    live = True
+    stills = False
+
+    def __init__(self, context: Context, *, camera: bool = False) -> None:
+        self.context, self.camera = context, camera
+        self._index = 0
+        self._last_pts = 0.0  # of this stream's own, ever rising time
+        self._last_ns = 0
+        self._selection = Selection(context.settings)
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.context.stream, duration_s=self.context.settings.duration)
+
+    def frames(self) -> Generator[Frame | Ended, None, None]:
+        counters, stopping = self.context.counters, self.context.stopping
+        backoff = Backoff(self.context.settings.reconnect)
+        while not stopping.is_set():
+            began = time.monotonic()
+            self._last_ns_of_connection = 0
+            try:
+                with self._open() as decoder:
+                    yield from self._connection(decoder)
+                    if self._over or (decoder.duration_s is not None and not self.camera):
+                        yield Ended(self.context.stream, "finished")
+                        return
+                why = "the sender ended the stream"
+            except (Damaged, OSError, ValueError) as error:
+                why = reason(error)
+                if self.camera and not self._index:
+                    raise UserError(
+                        f"Camera '{self.context.address}' cannot be opened: {why}. Is it plugged in and free?"
+                    ) from error
+            held = (self._last_ns_of_connection / 1e9 - began) if self._last_ns_of_connection else 0.0
+            delay = backoff.next_delay(held)
+            if delay is None:
+                yield Ended(self.context.stream, "lost", f"Source '{self.context.stream}' was lost: {why}.")
+                return
+            counters.state = "reconnecting" if self._index else "opening"
+            counters.note = f"{why}; trying again in {delay:g} s"
+            counters.reconnects += 1
+            stopping.wait(delay)
+
+    def _connection(self, decoder: Decoder) -> Generator[Frame, None, None]:
+        counters = self.context.counters
+        shift: float | None = None
+        for picture in decoder:
+            if self.context.stopping.is_set():
+                return
+            now = time.monotonic_ns()
+            if shift is None:  # a new connection counts from anywhere; ours goes on by the time that has passed
+                shift = 0.0
+                if self._last_ns:
+                    shift = self._last_pts + (now - self._last_ns) / 1e9 - picture.pts
+                else:
+                    self._selection.begin = picture.pts
+            pts = picture.pts + shift
+            if pts < self._last_pts - 1 and self._last_ns:  # the sender's clock jumped back
+                shift += self._last_pts + (now - self._last_ns) / 1e9 - pts
+                pts = picture.pts + shift
+            self._last_pts, self._last_ns, self._last_ns_of_connection = pts, now, now
+            counters.state, counters.note = "playing", ""
+            if self._selection.over(pts):
+                self._over = True
+                return
+            index, self._index = self._index, self._index + 1
+            if self._selection.wants(index, pts):
+                counters.height, counters.width = picture.pixels.shape[:2]
+                counters.frames_in += 1
+                yield Frame(stamp(self.context.stream, index, pts, picture.decode_ms), picture.pixels)
+
+    _over = False
+    _last_ns_of_connection = 0
+
+    def _open(self) -> Decoder:
+        settings, address = self.context.settings, self.context.address
+        options: dict[str, str] = {}
+        format = None
+        if self.camera:
+            address, format, options = self._camera()
+        else:
+            options = dict(OPTIONS.get(address.partition("://")[0].lower(), {}))
+        return Decoder(
+            address,
+            live=True,
+            format=format,
+            options=options,
+            open_timeout_s=settings.open_timeout,
+            read_timeout_s=settings.read_timeout,
+            hwaccel=settings.hwaccel,
+            threads=settings.decode_threads,
+        )
+
+    def _camera(self) -> tuple[str, str, dict[str, str]]:
+        """Address, FFmpeg's input device and its options on this system."""
+        settings, address = self.context.settings, self.context.address
+        options = {"framerate": f"{settings.camera_fps:g}"} if settings.camera_fps else {}
+        if settings.camera_size:
+            options["video_size"] = settings.camera_size
+        if sys.platform == "darwin":
+            return address, "avfoundation", {"framerate": "30"} | options
+        if sys.platform == "win32":
+            return f"video={address}", "dshow", options
+        return (f"/dev/video{address}" if address.isdecimal() else address), "v4l2", options

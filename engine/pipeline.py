@@ -1,0 +1,94 @@
+"""Runs stages, each in its own thread, joined by channels. Knows nothing about what travels.
+
+A stage is a generator over its input, so the same stages also run without threads: `last(middle(first(source)))` is the
+reference that the tests compare against. What a stage opens with `with` is closed on its own thread, however it ends.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import Any, TypeVar
+
+from .channel import Channel, Closed, Junction
+
+T = TypeVar("T")
+Stage = Callable[[Iterable[Any]], Generator[Any, None, None]]
+
+
+class Pipeline:
+    """add() stages, enter to start them, iterate over what the last one yields. Leaving stops and joins all threads."""
+
+    def __init__(self, stopping: threading.Event | None = None) -> None:
+        self.stopping = stopping or threading.Event()  # for what waits elsewhere than at a channel
+        self.channels: dict[str, Channel[Any]] = {}
+        self._threads: list[threading.Thread] = []
+        self._error: BaseException | None = None
+        self._lock = threading.Lock()
+
+    def add(
+        self,
+        name: str,
+        stage: Stage,
+        inputs: Iterable[Any] | Sequence[Channel[Any]],
+        *,
+        capacity: int = 4,
+        lossy: bool = False,
+    ) -> Channel[Any]:
+        """`inputs` are channels of earlier stages, or whatever a first stage iterates over."""
+        outbox: Channel[Any] = Channel(capacity, lossy=lossy)
+        self.channels[name] = outbox
+        channels = list(inputs) if isinstance(inputs, list | tuple) else []
+        inbox = Junction(channels) if channels and all(isinstance(c, Channel) for c in channels) else inputs
+        self._threads.append(threading.Thread(target=self._run, args=(stage, inbox, outbox), name=f"vlfau-{name}"))
+        return outbox
+
+    def _run(self, stage: Stage, inbox: Iterable[Any], outbox: Channel[Any]) -> None:
+        try:
+            with closing(stage(inbox)) as items:
+                for item in items:
+                    outbox.put(item)
+        except Closed:
+            pass  # downstream is gone, so this stage is done too
+        except BaseException as error:
+            self.fail(error)
+        finally:
+            outbox.close()
+
+    def fail(self, error: BaseException) -> None:
+        """The first failure stops everything and is raised to whoever iterates."""
+        with self._lock:
+            self._error = self._error or error
+        self.stop()
+
+    def stop(self) -> None:
+        """Drop what is in flight and let every stage return. Safe from any thread, any number of times."""
+        self.stopping.set()
+        for channel in self.channels.values():
+            channel.close(discard=True)
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from list(self.channels.values())[-1]
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> Pipeline:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        for thread in self._threads:
+            thread.join()
+
+
+def waiting(items: Iterable[T], limit: int) -> Iterator[list[T]]:
+    """Whatever has queued up while the last batch ran: full batches under load, no added delay at rest."""
+    if isinstance(items, Junction):
+        while group := items.take(limit):
+            yield group
+    else:
+        for item in items:
+            yield [item]

@@ -1,0 +1,57 @@
+"""Once a second, the state of every stream to every sink, on a thread of its own. What is counted is counters.py's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from .counters import Counters
+from .pipeline import Pipeline
+from .sinks import Sinks
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+EVERY_S = 1.0
+
+
+class StatusTicker:
+    def __init__(self, counters: Mapping[str, Counters], sinks: Sinks, describe: Callable[[], dict[str, Any]]) -> None:
+        self.pipeline: Pipeline | None = None
+        self._counters, self._sinks, self._describe = counters, sinks, describe
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="vlfau-status")
+
+    def _run(self) -> None:
+        while not self._done.wait(EVERY_S):
+            try:
+                self._tell()
+            except BaseException as error:
+                if self.pipeline is not None:
+                    self.pipeline.fail(error)
+                return
+
+    def _tell(self) -> None:
+        channels = self.pipeline.channels if self.pipeline is not None else {}
+        described = self._describe()
+        for stream, counters in self._counters.items():
+            if counters.ended:
+                continue
+            queues = {
+                name: len(channel)
+                for name, channel in channels.items()
+                if not name.startswith("read-") or name == f"read-{stream}"
+            }
+            self._sinks.status(counters.status(queues, **described))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
