@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from . import ict, makehuman
+from .facemap import FaceMap, bake
 from .heads import Head
 
 SOURCES = """\
@@ -48,6 +49,7 @@ SPRITES: dict[str, str] = (
 @dataclass(frozen=True)
 class Assets:
     heads: tuple[Head, Head]  # MakeHuman, ICT
+    face: FaceMap  # where on the face the skins' texels lie
     skins: tuple[NDArray[np.uint8], ...]  # each (1024, 1024, 3) RGB, all with the same texture coordinates
     skin_names: tuple[str, ...]
     sprites: NDArray[np.uint8]  # (K, 256, 256, 4) RGBA
@@ -79,6 +81,7 @@ def load_assets(folder: Path) -> Assets:
     sprites = [_sprite(textures / f"{file}.png", fine=name in BROWS + LASHES) for name, file in SPRITES.items()]
     return Assets(
         heads=(first, second),
+        face=bake(first),
         skins=tuple(np.ascontiguousarray(cv2.imread(str(path))[:, :, ::-1]) for path in skins),
         skin_names=tuple(path.stem for path in skins),
         sprites=np.stack(sprites),

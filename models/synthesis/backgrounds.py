@@ -36,10 +36,10 @@ def clouds(rng: np.random.Generator, side: int) -> Floats:
     """Coloured noise at several scales, its strength falling with frequency as in photographs."""
     base = rng.uniform(0.05, 0.95, 3).astype(np.float32)
     picture = np.tile(base, (side, side, 1))
-    fall = rng.uniform(0.5, 1.0)
+    fall, strength = rng.uniform(0.5, 1.0), rng.uniform(0.04, 0.25)
     for scale in (3, 6, 12, 24, 48, 96):
         channels = 3 if rng.random() < 0.5 else 1
-        grid = rng.normal(0, 0.28 * (3 / scale) ** fall, (scale, scale, channels)).astype(np.float32)
+        grid = rng.normal(0, strength * (3 / scale) ** fall, (scale, scale, channels)).astype(np.float32)
         layer = cv2.resize(grid, (side, side), interpolation=cv2.INTER_CUBIC)
         picture += layer.reshape(side, side, channels)
     return picture

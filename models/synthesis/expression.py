@@ -50,8 +50,9 @@ class Expression:
     sealed: bool = False  # the lips stay closed where only a raised upper lip would part them
 
     @property
-    def speaks(self) -> bool:
-        return any(name.startswith("say_") for name in self.extras)
+    def moves_jaw(self) -> bool:
+        """Whether something besides the units may open the mouth."""
+        return any(name.startswith("say_") or name in ("tongue", "funnel") for name in self.extras)
 
 
 def draw_expression(rng: np.random.Generator, statistics: Mapping[str, Any]) -> Expression:

@@ -15,24 +15,27 @@ BLEND = 0.8  # centimetres over which a movement passes from one half of the fac
 
 # Per unit a weighted sum of the head's ARKit-like shapes; "*" stands for both sides. Several recipes are variants.
 RECIPES: dict[str, tuple[dict[str, float], ...]] = {
-    "AU01": ({"browInnerUp_*": 1.0},),
-    "AU02": ({"browOuterUp_*": 1.0},),
-    "AU04": ({"browDown_*": 1.0}, {"browDown_*": 0.9, "noseSneer_*": 0.08}),
-    "AU05": ({"eyeWide_*": 1.0},),
-    "AU06": ({"cheekSquint_*": 0.6, "cheekRaiser_*": 0.6}, {"cheekSquint_*": 0.9, "cheekRaiser_*": 0.3}),
-    "AU07": ({"eyeSquint_*": 1.0, "eyeBlink_*": 0.25}, {"eyeSquint_*": 1.2, "eyeBlink_*": 0.12}),
-    "AU09": ({"noseSneer_*": 1.0}, {"noseSneer_*": 1.1, "browDown_*": 0.15}),
-    "AU10": ({"mouthUpperUp_*": 0.9, "noseSneer_*": 0.25}, {"mouthUpperUp_*": 1.05, "noseSneer_*": 0.1}),
-    "AU12": ({"mouthSmile_*": 1.0}, {"mouthSmile_*": 0.9, "mouthDimple_*": 0.15}),
-    "AU14": ({"mouthDimple_*": 1.0}, {"mouthDimple_*": 0.9, "mouthPress_*": 0.25}),
-    "AU15": ({"mouthFrown_*": 1.0}, {"mouthFrown_*": 1.1}),
-    "AU17": ({"mouthShrugLower": 0.8, "mouthShrugUpper": 0.3}, {"mouthShrugLower": 0.95, "mouthShrugUpper": 0.5}),
-    "AU20": ({"mouthStretch_*": 1.0},),
-    "AU23": (
-        {"mouthPress_*": 0.6, "mouthRollLower": 0.35, "mouthRollUpper": 0.35, "mouthPucker": 0.25},
-        {"mouthPress_*": 0.4, "mouthRollLower": 0.45, "mouthRollUpper": 0.45, "mouthPucker": 0.15},
+    "AU01": ({"browInnerUp_*": 1.35}, {"browInnerUp_*": 1.15}),
+    "AU02": ({"browOuterUp_*": 1.15}, {"browOuterUp_*": 1.3}),
+    "AU04": ({"browDown_*": 1.3}, {"browDown_*": 1.2, "noseSneer_*": 0.06}),
+    "AU05": ({"eyeWide_*": 1.2},),
+    "AU06": (
+        {"cheekSquint_*": 1.0, "cheekRaiser_*": 1.0},
+        {"cheekSquint_*": 1.3, "cheekRaiser_*": 0.6, "eyeSquint_*": 0.25},
     ),
-    "AU24": ({"mouthPress_*": 1.0, "mouthShrugLower": 0.3}, {"mouthPress_*": 1.1, "mouthShrugLower": 0.15}),
+    "AU07": ({"eyeSquint_*": 1.3, "eyeBlink_*": 0.25}, {"eyeSquint_*": 1.5, "eyeBlink_*": 0.15}),
+    "AU09": ({"noseSneer_*": 1.25}, {"noseSneer_*": 1.25, "browDown_*": 0.2}),
+    "AU10": ({"mouthUpperUp_*": 1.0, "noseSneer_*": 0.2}, {"mouthUpperUp_*": 1.15, "noseSneer_*": 0.08}),
+    "AU12": ({"mouthSmile_*": 1.05}, {"mouthSmile_*": 0.95, "mouthDimple_*": 0.15}),
+    "AU14": ({"mouthDimple_*": 1.4}, {"mouthDimple_*": 1.25, "mouthPress_*": 0.25}),
+    "AU15": ({"mouthFrown_*": 1.4}, {"mouthFrown_*": 1.55}),
+    "AU17": ({"mouthShrugLower": 0.9, "mouthShrugUpper": 0.35}, {"mouthShrugLower": 1.05, "mouthShrugUpper": 0.55}),
+    "AU20": ({"mouthStretch_*": 1.15},),
+    "AU23": (
+        {"mouthPress_*": 0.7, "mouthRollLower": 0.5, "mouthRollUpper": 0.5, "mouthPucker": 0.25},
+        {"mouthPress_*": 0.5, "mouthRollLower": 0.6, "mouthRollUpper": 0.6, "mouthPucker": 0.15},
+    ),
+    "AU24": ({"mouthPress_*": 1.6, "mouthShrugLower": 0.3}, {"mouthPress_*": 1.8, "mouthRollLower": 0.2}),
     "AU25": (
         {"mouthLowerDown_*": 0.5, "mouthUpperUp_*": 0.35, "jawOpen": 0.08},
         {"mouthLowerDown_*": 0.6, "mouthUpperUp_*": 0.12, "jawOpen": 0.12},
@@ -71,7 +74,6 @@ SKIN_MESHES = ("M_Face", "M_BackHead")
 SKIN_VERTICES = 14062  # face and back of the head come first
 GUMS, TEETH = slice(14062, 17039), slice(17039, 21451)
 EYES = (slice(23021, 24591), slice(21451, 23021))  # left of the picture, right of the picture
-LASHES = slice(25351, 26719)
 SOCKET = slice(11248, 13294)  # the inside of the mouth, drawn as skin
 
 
@@ -93,12 +95,12 @@ def read_head(main: Mapping[str, NDArray[Any]], fit: Mapping[str, NDArray[Any]],
     skin = faces[np.logical_or.reduce([mesh_of[name] for name in SKIN_MESHES])]
     uv = np.zeros((len(neutral), 2), np.float32)
     uv[:SKIN_VERTICES] = fit["uv"]
+    _mirror_mouth(uv, neutral[:SKIN_VERTICES])
     solid = ("M_GumsTongue", "M_Teeth", "M_ScleraLeft", "M_IrisLeft", "M_ScleraRight", "M_IrisRight")
     colour, openness = np.ones_like(neutral), np.ones(len(neutral), np.float32)
-    colour[GUMS], openness[GUMS] = (0.62, 0.24, 0.24), 0.5
-    colour[TEETH], openness[TEETH] = (0.95, 0.92, 0.85), 0.7
-    colour[SOCKET], openness[SOCKET] = (0.6, 0.3, 0.3), 0.25
-    colour[LASHES] = 0.06
+    colour[GUMS], openness[GUMS] = (0.62, 0.28, 0.28), 0.45 * _frontness(neutral[GUMS])
+    colour[TEETH], openness[TEETH] = (0.88, 0.84, 0.77), 0.7 * _frontness(neutral[TEETH])
+    openness[SOCKET] = 0.2
     head = Head(
         kind=ICT,
         neutral=neutral,
@@ -110,10 +112,7 @@ def read_head(main: Mapping[str, NDArray[Any]], fit: Mapping[str, NDArray[Any]],
             u: tuple(split_sides(total(r), neutral[:, 0], BLEND) for r in recipes) for u, recipes in RECIPES.items()
         },
         extras={name: total(recipe) for name, recipe in EXTRAS.items()},
-        parts=(
-            _own_part("inside", faces[np.logical_or.reduce([mesh_of[name] for name in solid])]),
-            _own_part("lashes", faces[mesh_of["M_EyeLashes"]]),
-        ),
+        parts=(_own_part("inside", faces[np.logical_or.reduce([mesh_of[name] for name in solid])]),),
         cards={name: _fitted(fit, name, part) for name, part in sprites.items() if _key(part.name) + ".tri" in fit},
         points=ict_points(),
         colour=colour,
@@ -122,6 +121,28 @@ def read_head(main: Mapping[str, NDArray[Any]], fit: Mapping[str, NDArray[Any]],
         eyeballs=tuple(np.arange(span.start, span.stop) for span in EYES),
     )
     return in_eye_distances(head)
+
+
+def _frontness(inside: Floats) -> Floats:
+    """Light that reaches the inside of the mouth: all of it at the front teeth, little at the molars."""
+    depth = (inside[:, 2].max() - inside[:, 2]) / 5.0  # centimetres, over the depth of the row of teeth
+    return np.asarray(np.clip(1 - depth, 0.12, 1) ** 2, np.float32)
+
+
+def _mirror_mouth(uv: Floats, skin: Floats) -> None:
+    """The fitted coordinates are torn at one corner of the mouth: that half takes the mirror image of the other."""
+    left, middle = skin[5708], skin[5533]  # the sound corner and the upper lip's middle
+    reach = 1.25 * float(np.linalg.norm(left - middle))
+    damaged = np.flatnonzero((skin[:, 0] > 0.02) & (np.abs(skin[:, 1] - left[1]) < 0.8 * reach))
+    damaged = damaged[np.linalg.norm(skin[damaged] - middle, axis=1) < 2.2 * reach]
+    sound = np.flatnonzero((skin[:, 0] < 0.02) & (np.linalg.norm(skin - middle, axis=1) < 2.6 * reach))
+    flipped = skin[damaged] * np.array([-1, 1, 1], np.float32)
+    axis = float(np.median(uv[: len(skin)][np.abs(skin[:, 0]) < 0.02, 1]))
+    for start in range(0, len(damaged), 256):
+        rows = slice(start, start + 256)
+        nearest = sound[np.square(flipped[rows, None] - skin[None, sound]).sum(2).argmin(1)]
+        uv[damaged[rows], 0] = uv[nearest, 0]
+        uv[damaged[rows], 1] = 2 * axis - uv[nearest, 1]
 
 
 def _own_part(name: str, faces: NDArray[np.int32]) -> Part:

@@ -40,7 +40,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 
 # FACSHuman's jaw drop at 1 is a wide open mouth (AU27): half of it is what coders call AU26.
-STRENGTH = {"AU26": 0.5}
+STRENGTH = {"AU26": 0.5, "AU06": 1.35}
 
 # Movements that a face makes and that are no unit of the set. "th/" names the ARKit-like shapes.
 EXTRAS: dict[str, str] = {
@@ -99,6 +99,8 @@ def read_head(main: Mapping[str, NDArray[Any]], parts: Mapping[str, NDArray[Any]
         f"{group}/{name}": row for group in ("macro", "det", "asym") for name, row in offsets(group).items()
     }
     identity = {name: row for name, row in identity.items() if np.abs(row).max() > 1e-4 and "-child" not in name}
+    openness = np.ones(len(neutral), np.float32)
+    openness[renumber[faces[(uv[..., 0].min(1) > 0.72) & (uv[..., 1].max(1) < 0.3)]].ravel()] = 0.25  # inside the mouth
     head = Head(
         kind=MAKEHUMAN,
         neutral=neutral,
@@ -119,7 +121,7 @@ def read_head(main: Mapping[str, NDArray[Any]], parts: Mapping[str, NDArray[Any]
         },
         points=Points(renumber[points.vertices], points.weights),
         colour=np.ones_like(neutral),
-        openness=np.ones(len(neutral), np.float32),
+        openness=openness,
     )
     return in_eye_distances(head)
 

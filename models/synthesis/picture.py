@@ -12,16 +12,21 @@ from .assets import Assets
 from .backgrounds import draw_background
 from .camera import Lens, Pose, draw_curve, draw_lens, draw_light, draw_pose, photograph
 from .expression import Expression, draw_expression
+from .layers import put_glasses, put_wrap
+from .occluders import put_occluder, unseen
 from .person import Person, draw_person
 from .rasteriser import draw, draw_cutout, empty_buffers, vertex_normals
 from .shading import LINEAR, Light, Surface, blend_cards, develop, shade, shadow_map
-from .units import UNITS, presence
+from .skin import TONES
+from .units import UNITS, UNKNOWN, presence
 
 Floats = NDArray[np.float32]
 
 SIDE = 160  # pixels of a stored picture: the face and a margin, so that a trainer can cut its own jittered crops
 SUPERSAMPLING = 1.5
 PICTURES_PER_PERSON = 5
+FACELESS = 0.08  # share of pictures without a face
+OCCLUDED = 0.12  # share of faces with something in front
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,22 @@ class Shot:
 
     linear: Floats  # (R, R, 3)
     covered: NDArray[np.bool_]  # (R, R)
+    hidden: NDArray[np.bool_]  # (R, R) where hair or cloth lies over the face
+    depth: Floats  # (R, R)
     points: Floats  # (68, 2) in pixels of the shot, centres at half numbers
 
 
-def take(person: Person, vertices: Floats, pose: Pose, lens: Lens, light: Light, side: int, assets: Assets) -> Shot:
-    """Renders `vertices` (V, 3), the person's head with an expression, into a square of `side` pixels."""
+def take(
+    person: Person,
+    vertices: Floats,
+    intensity: Floats,
+    pose: Pose,
+    lens: Lens,
+    light: Light,
+    side: int,
+    assets: Assets,
+) -> Shot:
+    """Renders `vertices` (V, 3), the person's head showing `intensity` (A, 2), into a square of `side` pixels."""
     mesh = person.mesh
     turned = np.ascontiguousarray(person.with_parts(vertices) @ pose.rotation().T)
     screen = lens.project(turned, side)
@@ -56,25 +72,31 @@ def take(person: Person, vertices: Floats, pose: Pose, lens: Lens, light: Light,
     draw(screen, mesh.faces[: mesh.solid], depth, visible)
     draw_cutout(screen, mesh.faces[: mesh.cutout], mesh.solid, mesh.uv, mesh.sprite, assets.sprites, 1, depth, visible)
     shadow, matrix = shadow_map(turned, person.head.skin, light.directions[0])
-    surface = person_surface(person)
+    surface = Surface(
+        texture=person.skin.texture,
+        shine=person.shine,
+        gloss=person.gloss,
+        relief=person.wrinkles.relief(intensity),
+        window=assets.face.window,
+        cloth=person.cloth,
+    )
     linear = np.zeros((side, side, 3), np.float32)
     shared = (
         screen, mesh.faces, mesh.uv, mesh.material, mesh.sprite, mesh.colour, mesh.openness, turned, normals,
-        surface.texture, LINEAR, assets.sprites, surface.tint, surface.shine, surface.gloss, surface.relief,
+        surface.texture, LINEAR, assets.sprites, surface.shine, surface.gloss, surface.relief,
         surface.window, surface.cloth, light.harmonics, light.directions, light.colours, shadow, matrix, 0.12,
     )  # fmt: skip
     shade(linear, visible, *shared)
     blend_cards(linear, depth, mesh.cutout, person.brow_strength, 0.06, *shared)
     points = lens.project(np.ascontiguousarray(person.head.points.on(turned[: len(vertices)])), side)[:, :2]
-    return Shot(linear, visible >= 0, points)
-
-
-def person_surface(person: Person) -> Surface:
-    flat = np.zeros((4, 4, 2), np.float32)
-    flat[..., 1] = 1
-    return Surface(
-        person.texture, person.tint, person.shine, person.gloss, flat, np.array([2, 2, 1, 1], np.float32), person.cloth
-    )
+    covered = visible >= 0
+    hidden = visible >= mesh.solid
+    if person.wrap:
+        linear[~covered] = 0
+        level = light.harmonics[0] + np.float32(0.5) * light.colours.sum(0)
+        linear, covered, front = put_wrap(person.wrap, linear, covered, level, pose.rotation(), lens)
+        hidden |= front
+    return Shot(linear, covered, hidden, depth, points)
 
 
 def exposure(rng: np.random.Generator, shot: Shot) -> Floats:
@@ -87,24 +109,34 @@ def exposure(rng: np.random.Generator, shot: Shot) -> Floats:
     return (gain * np.clip(1 + rng.normal(0, 0.07, 3), 0.75, 1.3)).astype(np.float32)
 
 
-def make_picture(assets: Assets, seed: int, number: int) -> tuple[Picture, Expression]:
+def make_picture(assets: Assets, seed: int, number: int) -> tuple[Picture, Expression | None]:
     """Picture `number` of the endless series `seed`: depends on these two numbers and the assets only."""
     identity, rng = number // PICTURES_PER_PERSON, np.random.default_rng([seed, 1, number])
     person = _person(assets, seed, identity)
+    if rng.random() < FACELESS:
+        return _without_face(rng, person, assets, identity), None
     expression = draw_expression(rng, assets.statistics)
     vertices = person.vertices(expression)
     intensity = person.seen_intensity(expression, vertices)
     pose, lens, light = draw_pose(rng), draw_lens(rng), draw_light(rng)
     side = round(SIDE * SUPERSAMPLING)
-    shot = take(person, vertices, pose, lens, light, side, assets)
+    shot = take(person, vertices, intensity, pose, lens, light, side, assets)
     image = develop(shot.linear, exposure(rng, shot), draw_curve(rng))
     image = np.where(shot.covered[..., None], image, draw_background(rng, side))
+    hidden = shot.hidden
+    if person.glasses:
+        image, dark = put_glasses(person.glasses, image, shot.depth, pose.rotation(), lens, float(rng.uniform(0, 3)))
+        hidden = hidden | dark
+    if rng.random() < OCCLUDED:
+        cheek = image[tuple(np.clip(shot.points[[2, 14, 30]].mean(0).astype(int), 0, side - 1)[::-1])]
+        image, over = put_occluder(rng, image, shot.points, cheek)
+        hidden = hidden | over
     image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     points = shot.points * (SIDE / side) - 0.5
     picture = Picture(
         image=photograph(rng, image),
         intensity=intensity,
-        presence=presence(intensity),
+        presence=unseen(presence(intensity), shot.points, hidden),
         points=points.astype(np.float32),
         pose=np.array([pose.yaw, pose.pitch, pose.roll], np.float32),
         box=np.concatenate([points.min(0), points.max(0)]).astype(np.float32),
@@ -112,8 +144,41 @@ def make_picture(assets: Assets, seed: int, number: int) -> tuple[Picture, Expre
         face=1,
         head=person.head.kind,
     )
-    assert len(picture.intensity) == len(UNITS)
     return picture, expression
+
+
+def _without_face(rng: np.random.Generator, person: Person, assets: Assets, identity: int) -> Picture:
+    """Backgrounds, things, skin without a face, the back of a head, a body whose face is out of the picture."""
+    side = round(SIDE * SUPERSAMPLING)
+    image = draw_background(rng, side)
+    kind = rng.choice(["background", "things", "head"], p=[0.35, 0.25, 0.4])
+    if kind == "things":
+        for _ in range(int(rng.integers(1, 5))):
+            somewhere = rng.uniform(0, side, (68, 2)).astype(np.float32)
+            image, _ = put_occluder(rng, image, somewhere, (TONES[int(rng.integers(len(TONES)))] ** (1 / 2.2)))
+    elif kind == "head":
+        pose, lens, light = draw_pose(rng), draw_lens(rng), draw_light(rng)
+        if rng.random() < 0.5:
+            pose = Pose(float(rng.uniform(120, 240)), pose.pitch, pose.roll)
+        else:
+            away = (float(rng.uniform(-0.2, 1.2)), float(rng.choice([-0.75, 1.5])))
+            lens = Lens(lens.fov, lens.eye_distance * float(rng.uniform(0.9, 1.6)), away)
+        nothing = np.zeros((len(UNITS), 2), np.float32)
+        shot = take(person, person.neutral, nothing, pose, lens, light, side, assets)
+        developed = develop(shot.linear, exposure(rng, shot), draw_curve(rng))
+        image = np.where(shot.covered[..., None], developed, image)
+    image = cv2.resize(image.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return Picture(
+        image=photograph(rng, image),
+        intensity=np.zeros((len(UNITS), 2), np.float32),
+        presence=np.full(len(UNITS), UNKNOWN, np.int8),
+        points=np.zeros((68, 2), np.float32),
+        pose=np.zeros(3, np.float32),
+        box=np.zeros(4, np.float32),
+        identity=identity,
+        face=0,
+        head=person.head.kind,
+    )
 
 
 _last: dict[tuple[int, int, int], Person] = {}

@@ -49,7 +49,6 @@ class Surface:
     """What the skin is like."""
 
     texture: Bytes  # (T, T, 3)
-    tint: Floats  # (3,) factor on linear light
     shine: float
     gloss: float
     relief: Floats  # (B, B, 2) height in eye distances, and a factor on the light that arrives
@@ -114,10 +113,10 @@ def _lit_by_shadow(matrix: Floats, shadow: Floats, bias: float, px: float, py: f
     return np.float32(lit / taps) if taps > 0 else np.float32(1)
 
 
-@nb.njit(cache=True, fastmath=True, nogil=True)
+@nb.njit(cache=True, fastmath=True, nogil=True, inline="always")  # a call would push some 150 words per pixel
 def _shade_pixel(
     f: int, w0: float, w1: float, w2: float, faces: Ints, uv: Floats, material: Bytes, sprite: Ints, colour: Floats,
-    openness: Floats, space: Floats, normals: Floats, texture: Bytes, lut: Floats, sprites: Bytes, tint: Floats,
+    openness: Floats, space: Floats, normals: Floats, texture: Bytes, lut: Floats, sprites: Bytes,
     shine: float, gloss: float, relief: Floats, window: Floats, cloth: Floats, harmonics: Floats, lamps: Floats,
     lamp_colours: Floats, shadow: Floats, matrix: Floats, bias: float, out: Floats,
 ) -> None:  # fmt: skip
@@ -135,7 +134,6 @@ def _shade_pixel(
     vx, vy, vz = space[c, 0] - space[a, 0], space[c, 1] - space[a, 1], space[c, 2] - space[a, 2]
     if kind == SKIN:
         r, g, bl = _texel(texture, lut, u, v)
-        r, g, bl = r * tint[0], g * tint[1], bl * tint[2]
         side = relief.shape[0]
         column = (u - window[0]) / window[2] * side
         row = (v - window[1]) / window[3] * side
@@ -179,7 +177,7 @@ def _shade_pixel(
         length = -length
     nx, ny, nz = nx * length, ny * length, nz * length
     if kind == EYE:
-        open_to *= np.float32(0.8) - np.float32(0.45) * max(zero, ny)  # the upper lid shades the ball
+        open_to *= np.float32(0.75) - np.float32(0.5) * max(zero, ny)  # the upper lid shades the ball
     px = w0 * space[a, 0] + w1 * space[b, 0] + w2 * space[c, 0]
     py = w0 * space[a, 1] + w1 * space[b, 1] + w2 * space[c, 1]
     pz = w0 * space[a, 2] + w1 * space[b, 2] + w2 * space[c, 2]
@@ -211,7 +209,7 @@ def _shade_pixel(
     for k in range(lamps.shape[0]):
         lit = _lit_by_shadow(matrix, shadow, bias, px, py, pz) if k == 0 else one
         facing = nx * lamps[k, 0] + ny * lamps[k, 1] + nz * lamps[k, 2]
-        reached = lit * (np.float32(0.4) + np.float32(0.6) * open_to)
+        reached = lit * open_to if kind == PLAIN else lit * (np.float32(0.4) + np.float32(0.6) * open_to)
         if kind == SKIN:
             # Light scattered under the skin reaches past the terminator, red farthest.
             e0 += lamp_colours[k, 0] * max(zero, (facing + np.float32(0.34)) / np.float32(1.34)) * reached
@@ -236,7 +234,7 @@ def _shade_pixel(
 def shade(
     picture: Floats, visible: Ints, screen: Floats, faces: Ints, uv: Floats, material: Bytes, sprite: Ints,
     colour: Floats, openness: Floats, space: Floats, normals: Floats, texture: Bytes, lut: Floats, sprites: Bytes,
-    tint: Floats, shine: float, gloss: float, relief: Floats, window: Floats, cloth: Floats, harmonics: Floats,
+    shine: float, gloss: float, relief: Floats, window: Floats, cloth: Floats, harmonics: Floats,
     lamps: Floats, lamp_colours: Floats, shadow: Floats, matrix: Floats, bias: float,
 ) -> None:  # fmt: skip
     """Linear light of every covered pixel into picture (H, W, 3)."""
@@ -252,7 +250,7 @@ def shade(
             )
             _shade_pixel(
                 f, w0, w1, w2, faces, uv, material, sprite, colour, openness, space, normals, texture, lut, sprites,
-                tint, shine, gloss, relief, window, cloth, harmonics, lamps, lamp_colours, shadow, matrix, bias, out,
+                shine, gloss, relief, window, cloth, harmonics, lamps, lamp_colours, shadow, matrix, bias, out,
             )  # fmt: skip
             picture[y, x, 0], picture[y, x, 1], picture[y, x, 2] = out[0], out[1], out[2]
 
@@ -261,7 +259,7 @@ def shade(
 def blend_cards(
     picture: Floats, depth: Floats, first: int, strength: float, margin: float, screen: Floats, faces: Ints, uv: Floats,
     material: Bytes, sprite: Ints, colour: Floats, openness: Floats, space: Floats, normals: Floats, texture: Bytes,
-    lut: Floats, sprites: Bytes, tint: Floats, shine: float, gloss: float, relief: Floats, window: Floats,
+    lut: Floats, sprites: Bytes, shine: float, gloss: float, relief: Floats, window: Floats,
     cloth: Floats, harmonics: Floats, lamps: Floats, lamp_colours: Floats, shadow: Floats, matrix: Floats, bias: float,
 ) -> None:  # fmt: skip
     """Brows and lashes, triangles faces[first:], mixed over the picture by their sprite's alpha.
@@ -303,7 +301,7 @@ def blend_cards(
                     continue
                 _shade_pixel(
                     f, w0, w1, w2, faces, uv, material, sprite, colour, openness, space, normals, texture, lut,
-                    sprites, tint, shine, gloss, relief, window, cloth, harmonics, lamps, lamp_colours, shadow, matrix,
+                    sprites, shine, gloss, relief, window, cloth, harmonics, lamps, lamp_colours, shadow, matrix,
                     bias, out,
                 )  # fmt: skip
                 for k in range(3):

@@ -51,12 +51,15 @@ def reconcile(intensity: NDArray[np.float32]) -> NDArray[np.float32]:
     return result
 
 
-def with_measured_opening(intensity: NDArray[np.float32], gap: float) -> NDArray[np.float32]:
-    """AU25 as it is seen: whatever parts the lips (jaw, upper lip raiser, a vowel) shows as parted lips.
+def with_measured_mouth(intensity: NDArray[np.float32], gap: float, jaw: float) -> NDArray[np.float32]:
+    """AU25 and AU26 as they are seen: a vowel, a tongue or a raised upper lip part the lips and may drop the jaw.
 
-    `gap` is how much farther the lips' rims are apart than in the same person's neutral face, in eye distances.
+    `gap` is how much farther the lips' rims are apart than in the same person's neutral face, in eye distances; `jaw` is
+    how far the chin came down as a share of what AU26 alone does at intensity 1, 0 where nothing but AU26 moves it.
     """
     result = intensity.copy()
-    seen = np.float32(np.clip(gap / FULL_GAP, 0.0, 1.2))
-    result[INDEX["AU25"]] = seen if seen > 0.08 else 0.0
+    parted, dropped = np.float32(np.clip(gap / FULL_GAP, 0.0, 1.2)), np.float32(np.clip(jaw, 0.0, 1.2))
+    result[INDEX["AU25"]] = parted if parted > 0.08 else 0.0
+    if dropped > 0.12:
+        result[INDEX["AU26"]] = np.maximum(result[INDEX["AU26"]], dropped)
     return result

@@ -1,0 +1,275 @@
+"""Wrinkles: furrows that come with an action unit, and the same furrows at rest in older faces.
+
+A furrow is a line on the front view of the face (see `facemap.py`), a little different in every drawing. A bank of
+drawings is made once; a person takes one of each and scales it. Heights are in eye distances, negative into the skin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .facemap import HEIGHT, LEFT, SCALE, SIDE, TOP, WIDTH, FaceMap, canvas_place
+from .units import INDEX
+
+Floats = NDArray[np.float32]
+Line = Sequence[tuple[float, float]]
+
+DRAWINGS = 10  # of each furrow group
+
+
+@dataclass(frozen=True)
+class Group:
+    """Furrows that appear together. Lines are given for the right of the picture and mirrored to the left."""
+
+    units: tuple[tuple[str, float], ...]  # what makes them appear, with weights that add up
+    lines: tuple[Line, ...]
+    depth: float  # eye distances at intensity 1 in a middle-aged face
+    width: float  # eye distances
+    wander: float = 0.02  # how far a line's points differ between drawings
+    rest: float = 0.5  # how much of it age leaves in a resting face
+    bumps: float = 0.0  # depth of an irregular pattern instead of lines: an orange peel
+
+
+def _arch(y: float, inner: float, outer: float, bow: float) -> Line:
+    """A nearly horizontal line from x = inner to outer, `bow` higher in its middle."""
+    return [(x, y + bow * (1 - ((x - inner) / (outer - inner) * 2 - 1) ** 2)) for x in np.linspace(inner, outer, 7)]
+
+
+GROUPS: dict[str, Group] = {
+    "forehead_middle": Group(
+        (("AU01", 1.0),), tuple(_arch(y, 0.0, 0.42, 0.03) for y in (0.50, 0.62, 0.74, 0.86)), 0.016, 0.022, 0.03
+    ),
+    "forehead_side": Group(
+        (("AU02", 1.0),), tuple(_arch(y, 0.34, 0.82, 0.06) for y in (0.48, 0.59, 0.71, 0.83)), 0.015, 0.022, 0.03
+    ),
+    "between_brows": Group(
+        (("AU04", 1.0),),
+        (((0.10, 0.34), (0.085, 0.20), (0.07, 0.07)), ((0.16, 0.31), (0.15, 0.22))),
+        0.022,
+        0.020,
+        0.014,
+    ),
+    "brow_pinch": Group((("AU04", 0.8),), (((0.0, 0.10), (0.06, 0.105), (0.12, 0.13)),), 0.014, 0.022, 0.012),
+    "nose_root": Group(
+        (("AU09", 1.0),),
+        (
+            ((0.0, 0.09), (0.06, 0.08), (0.12, 0.05)),
+            ((0.05, 0.02), (0.12, -0.05), (0.19, -0.10)),
+            ((0.05, -0.07), (0.12, -0.14), (0.18, -0.18)),
+            ((0.06, -0.16), (0.12, -0.22), (0.17, -0.25)),
+        ),
+        0.017,
+        0.018,
+        0.012,
+        rest=0.1,
+    ),
+    "nose_wing": Group(
+        (("AU09", 0.9), ("AU10", 0.8)), (((0.22, -0.52), (0.29, -0.62), (0.34, -0.74)),), 0.024, 0.028, 0.015
+    ),
+    "under_eye": Group(
+        (("AU06", 0.8), ("AU09", 0.5), ("AU07", 0.25)),
+        (((0.28, -0.10), (0.40, -0.20), (0.56, -0.22), (0.70, -0.16)), ((0.34, -0.16), (0.46, -0.27), (0.60, -0.28))),
+        0.013,
+        0.022,
+        0.018,
+    ),
+    "lower_lid": Group(
+        (("AU07", 1.0),), (((0.34, -0.09), (0.5, -0.135), (0.66, -0.09)),), 0.012, 0.018, 0.01, rest=0.3
+    ),
+    "crow_feet": Group(
+        (("AU06", 1.0), ("AU07", 0.15)),
+        (
+            ((0.77, 0.02), (0.87, 0.09), (0.95, 0.15)),
+            ((0.78, -0.01), (0.90, 0.0), (1.0, 0.02)),
+            ((0.77, -0.05), (0.88, -0.10), (0.97, -0.15)),
+            ((0.74, -0.10), (0.83, -0.19), (0.91, -0.27)),
+        ),
+        0.014,
+        0.016,
+        0.014,
+    ),
+    "nasolabial": Group(
+        (("AU12", 0.9), ("AU10", 0.7), ("AU06", 0.25), ("AU09", 0.3)),
+        (((0.26, -0.60), (0.34, -0.73), (0.43, -0.87), (0.49, -0.99), (0.51, -1.06)),),
+        0.022,
+        0.028,
+        0.02,
+        rest=0.8,
+    ),
+    "cheek_line": Group(
+        (("AU12", 0.8), ("AU14", 0.3)), (((0.60, -0.85), (0.66, -1.0), (0.66, -1.14)),), 0.007, 0.04, 0.03
+    ),
+    "dimple": Group(
+        (("AU14", 1.0), ("AU12", 0.15)),
+        (((0.505, -1.06), (0.52, -1.12), (0.505, -1.19)), ((0.56, -1.05), (0.575, -1.13), (0.555, -1.2))),
+        0.024,
+        0.024,
+        0.012,
+        rest=0.15,
+    ),
+    "marionette": Group(
+        (("AU15", 1.0), ("AU14", 0.15)), (((0.45, -1.15), (0.50, -1.25), (0.52, -1.40)),), 0.020, 0.026, 0.015, rest=0.7
+    ),
+    "under_lip": Group(
+        (("AU17", 0.9), ("AU24", 0.6), ("AU15", 0.3), ("AU23", 0.3)),
+        (((0.0, -1.42), (0.12, -1.425), (0.24, -1.46)),),
+        0.020,
+        0.030,
+        0.012,
+    ),
+    "chin": Group((("AU17", 1.0), ("AU15", 0.1), ("AU24", 0.15)), (), 0.0, 0.02, bumps=0.015, rest=0.05),
+    "stretch": Group(
+        (("AU20", 1.0),),
+        (((0.52, -0.98), (0.57, -1.12), (0.55, -1.27)), ((0.62, -1.0), (0.66, -1.15))),
+        0.017,
+        0.025,
+        0.015,
+    ),
+    "lip_lines": Group(
+        (("AU23", 1.0), ("AU24", 0.3)),
+        (
+            *(((x, -0.93 - 0.1 * x), (x * 0.95, -1.04)) for x in (0.06, 0.14, 0.22, 0.30)),
+            *(((x, -1.30), (x, -1.20)) for x in (0.05, 0.13, 0.22)),
+        ),
+        0.011,
+        0.013,
+        0.01,
+        rest=0.4,
+    ),
+    "pressed_corner": Group(
+        (("AU24", 1.0), ("AU23", 0.4)), (((0.44, -1.05), (0.475, -1.12), (0.45, -1.18)),), 0.018, 0.024, 0.01
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Furrow:
+    """One group on one side in one drawing, cut to where it is."""
+
+    place: tuple[slice, slice]
+    height: Floats  # (h, w) eye distances at intensity 1, for depth factor 1
+    shadow: Floats  # (h, w) 0..1, how much surrounding light the furrow loses
+
+
+Bank = dict[str, tuple[tuple[Furrow, Furrow], ...]]  # per group its drawings, each of the two sides
+
+
+@dataclass(frozen=True)
+class Wrinkles:
+    """A person's choice from the bank."""
+
+    furrows: dict[str, tuple[Furrow, Furrow]]
+    depth: dict[str, float]  # factor on the furrow's depth when a unit makes it
+    rest: dict[str, float]  # share that stays in the resting face
+    ground: Floats  # (SIDE, SIDE) pores and unevenness of the skin
+    shade: float  # how dark a furrow of strength 1 is
+
+    def relief(self, intensity: NDArray[np.floating]) -> Floats:
+        """(SIDE, SIDE, 2): height, and the factor on the arriving light, for intensities (A, 2)."""
+        relief = np.empty((SIDE, SIDE, 2), np.float32)
+        relief[..., 0] = self.ground
+        relief[..., 1] = 1
+        for name, sides in self.furrows.items():
+            for side, furrow in enumerate(sides):
+                made = sum(weight * float(intensity[INDEX[unit], side]) for unit, weight in GROUPS[name].units)
+                strength = np.float32(self.depth[name] * min(max(made, 0.0), 1.2) ** 1.2 + self.rest[name])
+                if strength > 0.03:
+                    relief[(*furrow.place, 0)] += strength * furrow.height
+                    relief[(*furrow.place, 1)] *= 1 - np.float32(min(strength * self.shade, 0.75)) * furrow.shadow
+        return relief
+
+
+def draw_wrinkles(rng: np.random.Generator, bank: Bank, age: float) -> Wrinkles:
+    """Smooth young faces to furrowed old ones: age sets how deep and how much of it stays at rest."""
+    looks = float(np.exp(rng.normal(0, 0.3))) * (0.6 + 0.9 * age)
+    depth, rest, furrows = {}, {}, {}
+    old = max(age - 0.35, 0.0) / 0.65
+    for name, group in GROUPS.items():
+        furrows[name] = bank[name][int(rng.integers(DRAWINGS))]
+        depth[name] = looks * float(np.exp(rng.normal(0, 0.35)))
+        rest[name] = float(rng.uniform(0, 1.0)) * group.rest * old * looks * 0.8
+    grid = rng.standard_normal((SIDE, SIDE)).astype(np.float32)
+    pores = cv2.GaussianBlur(grid, (0, 0), 0.9) * np.float32(rng.uniform(0.0, 0.004))
+    uneven = cv2.GaussianBlur(grid, (0, 0), 4) * np.float32(rng.uniform(0.0, 0.02) * (0.3 + age))
+    return Wrinkles(furrows, depth, rest, pores + uneven, float(rng.uniform(0.25, 0.6)))
+
+
+@lru_cache(maxsize=2)
+def _bank(face: _Frozen) -> Bank:
+    rng = np.random.default_rng(20_000)  # the same bank for every seed: a person's seed chooses from it
+    return {
+        name: tuple((_furrow(rng, group, face.map, -1), _furrow(rng, group, face.map, 1)) for _ in range(DRAWINGS))
+        for name, group in GROUPS.items()
+    }
+
+
+class _Frozen:
+    """Lets a map be an argument of a cached function: equal when it is the same object."""
+
+    def __init__(self, face: FaceMap) -> None:
+        self.map = face
+
+    def __hash__(self) -> int:
+        return id(self.map)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Frozen) and other.map is self.map
+
+
+def furrow_bank(face: FaceMap) -> Bank:
+    return _bank(_Frozen(face))
+
+
+def _furrow(rng: np.random.Generator, group: Group, face: FaceMap, side: int) -> Furrow:
+    height, shadow = (_peel if group.bumps else _lines)(rng, group, side)
+    # The middle belongs half to either side, so that two sides at full intensity make one whole furrow.
+    x = (np.arange(WIDTH, dtype=np.float32) + 0.5) / SCALE + LEFT
+    share = np.clip(0.5 + side * x / 0.12, 0, 1)
+    height, shadow = face.from_canvas(height * share), face.from_canvas(shadow * share)
+    rows, columns = np.nonzero(np.abs(height) > 2e-4)
+    place = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
+    return Furrow(place, height[place].copy(), shadow[place].copy())
+
+
+def _lines(rng: np.random.Generator, group: Group, side: int) -> tuple[Floats, Floats]:
+    deep = np.zeros((HEIGHT, WIDTH), np.float32)
+    stretch, shift = 1 + rng.normal(0, 0.03), rng.normal(0, 0.5, 2) * group.wander
+    for line in group.lines:
+        points = np.array(line) * stretch + shift + rng.normal(0, group.wander * 0.6, (len(line), 2))
+        points = np.stack(
+            [np.interp(np.linspace(0, 1, 24), np.linspace(0, 1, len(line)), points[:, k]) for k in (0, 1)], 1
+        )
+        points[:, 0] *= side
+        stroke = np.zeros_like(deep)
+        pixels = np.round(canvas_place(points) * 16).astype(np.int32)
+        strength = rng.uniform(0.45, 1.0)
+        # A furrow fades out at its ends.
+        for i, (start, end) in enumerate(zip(pixels[:-1], pixels[1:])):
+            fade = strength * np.sin(np.pi * (i + 1) / 24) ** 0.6
+            cv2.line(stroke, tuple(map(int, start)), tuple(map(int, end)), float(fade), 2, cv2.LINE_AA, 4)
+        deep = np.maximum(deep, stroke)
+    sigma = group.width * SCALE
+    narrow, wide = cv2.GaussianBlur(deep, (0, 0), sigma), cv2.GaussianBlur(deep, (0, 0), sigma * 2.2)
+    scale = 1 / max(float(narrow.max()), 1e-6)
+    # The skin that leaves the furrow piles up beside it.
+    dark = min(1.0, 0.02 / group.width)  # a wide fold is seen by its shading, not as a dark line
+    return -group.depth * scale * (narrow - 0.8 * wide), dark * narrow * scale
+
+
+def _peel(rng: np.random.Generator, group: Group, side: int) -> tuple[Floats, Floats]:
+    """The dimpled chin: bumps of a few millimetres within an ellipse."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
+    x, y = x / SCALE + LEFT, TOP - y / SCALE
+    patch = np.exp(-(((x / 0.24) ** 2 + ((y + 1.58) / 0.14) ** 2) ** 2))
+    grid = rng.standard_normal((HEIGHT, WIDTH)).astype(np.float32)
+    bumps = cv2.GaussianBlur(grid, (0, 0), group.width * SCALE) - cv2.GaussianBlur(
+        grid, (0, 0), group.width * SCALE * 2
+    )
+    bumps *= patch / max(float(bumps.std()) * 2, 1e-6)
+    return group.bumps * bumps, np.clip(-bumps, 0, 1)

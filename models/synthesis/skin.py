@@ -1,0 +1,175 @@
+"""A person's skin: one of the public textures, its tone moved over the whole human range, lips, make-up, beard, spots.
+
+Works in the texels that `facemap.py` covers. Wrinkles are `relief.py`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .facemap import HEIGHT, LEFT, SCALE, TOP, WIDTH, FaceMap, canvas_place
+from .shading import LINEAR
+
+Floats = NDArray[np.float32]
+
+# Skin in linear light from very light to very dark; between the stops it is interpolated. Read off as rounded averages of
+# what photographs of the six Fitzpatrick types show.
+TONES = np.array(
+    [
+        (0.74, 0.53, 0.43), (0.63, 0.42, 0.31), (0.52, 0.32, 0.21), (0.38, 0.215, 0.13), (0.23, 0.12, 0.07),
+        (0.11, 0.058, 0.038), (0.055, 0.032, 0.024),
+    ],
+    np.float32,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Skin:
+    texture: NDArray[np.uint8]  # (T, T, 3)
+    darkness: float  # 0 lightest .. 1 darkest
+
+
+def draw_skin(
+    rng: np.random.Generator, source: NDArray[np.uint8], face: FaceMap, male: bool, age: float, hair: Floats
+) -> Skin:
+    """`hair` (3,) is the linear colour of this person's hair, for the beard."""
+    darkness = float(rng.beta(1.0, 1.15))
+    side = source.shape[0]
+    rows, columns = face.texture_slice(side)
+    patch = LINEAR[source[rows, columns]]  # (h, w, 3) linear
+    cheeks = face.to_texture(
+        ((np.abs(np.abs(face.x) - 0.55) < 0.2) & (np.abs(face.y + 0.6) < 0.2)).astype(np.float32), side
+    )
+    mean = (patch * cheeks[..., None]).sum((0, 1)) / max(float(cheeks.sum()), 1.0)
+    stop = darkness * (len(TONES) - 1)
+    low = min(int(stop), len(TONES) - 2)
+    wanted = TONES[low] + (stop - low) * (TONES[low + 1] - TONES[low])
+    wanted = wanted * np.clip(1 + rng.normal(0, 0.05, 3), 0.85, 1.15)
+    tint = np.clip(wanted / np.maximum(mean, 1e-3), 0.05, 8).astype(np.float32)
+    # A dark texture lit up would show its contrasts stronger than skin has them.
+    contrast = 0.7 if tint.mean() > 1.5 else 1.0
+    curves = wanted * (LINEAR[:, None] / np.maximum(mean, 1e-3)) ** contrast  # (256, 3) linear
+    table = (np.clip(curves, 0, 1) ** (1 / 2.2) * 255 + 0.5).astype(np.uint8)
+    texture = np.ascontiguousarray(cv2.LUT(source, table[None]), np.uint8)
+    patch = LINEAR[texture[rows, columns]]
+    blotch = cv2.GaussianBlur(rng.standard_normal(patch.shape).astype(np.float32), (0, 0), float(rng.uniform(2, 12)))
+    blotch = 0.7 * blotch.mean(2, keepdims=True) * np.float32(3**0.5) + 0.3 * blotch
+    patch = patch * (1 + blotch / max(float(blotch.std()), 1e-6) * np.float32(rng.uniform(0, 0.05)))
+
+    def on(canvas: Floats) -> Floats:
+        return face.to_texture(face.from_canvas(canvas), side)[..., None]
+
+    def paint(mask: Floats, colour: NDArray[np.floating]) -> None:
+        nonlocal patch
+        patch = patch + mask * (np.asarray(colour, np.float32) - patch)
+
+    lips = on(_lips(face))
+    if rng.random() < (0.45 if not male else 0.05):
+        lipstick = rng.uniform([0.18, 0.01, 0.02], [0.75, 0.22, 0.25])
+        paint(lips * rng.uniform(0.3, 0.9), lipstick)
+    else:  # lips come in every strength from skin-coloured to red
+        red = rng.uniform(0.6, 1.05)
+        green = red * rng.uniform(0.5, 0.9)
+        natural = wanted * np.array([red, green, green * rng.uniform(0.9, 1.15)])
+        paint(lips * rng.uniform(0.1, 0.75), natural)
+    if rng.random() < (0.5 if not male else 0.04):
+        paint(on(_eye_shadow(face, rng)) * rng.uniform(0.1, 0.6), wanted * rng.uniform(0.1, 0.8, 3))
+    if rng.random() < 0.75:  # lashes and eye liner: the dark rim of the upper lid
+        paint(on(_eye_line(face, rng)) * rng.uniform(0.2, 0.7), np.full(3, 0.015))
+    if rng.random() < 0.3:
+        paint(on(_cheek_spots(rng)) * rng.uniform(0.1, 0.4), wanted * np.array([1.15, 0.65, 0.65]))
+    if rng.random() < 0.3 + 0.4 * age:  # shadows under the eyes
+        paint(on(_under_eyes(face)) * rng.uniform(0.1, 0.45), wanted * np.array([0.55, 0.42, 0.45]))
+    if rng.random() < 0.3:
+        paint(_spots(rng, patch.shape, int(rng.integers(5, 120))) * rng.uniform(0.2, 0.7), wanted * 0.4)
+    if male and rng.random() < 0.6:
+        density = on(_beard(rng))
+        strands = cv2.GaussianBlur(rng.standard_normal(patch.shape[:2]).astype(np.float32), (0, 0), 0.7)
+        strength = rng.uniform(0.15, 0.5) if rng.random() < 0.5 else rng.uniform(0.6, 1.3)
+        cover = np.clip(density * strength * (1 + 0.6 * strands[..., None]), 0, 0.95)
+        paint(cover, hair * rng.uniform(0.6, 1.2))
+    texture[rows, columns] = (np.clip(patch, 0, 1) ** (1 / 2.2) * 255 + 0.5).astype(np.uint8)
+    return Skin(texture, darkness)
+
+
+def _filled(polygons: list[NDArray[np.floating]], blur: float) -> Floats:
+    """Polygons in eye distances -> (HEIGHT, WIDTH) 0..1, edges softened over `blur` eye distances."""
+    canvas = np.zeros((HEIGHT, WIDTH), np.float32)
+    for polygon in polygons:
+        cv2.fillPoly(canvas, [np.round(canvas_place(polygon) * 16).astype(np.int32)], 1.0, cv2.LINE_AA, 4)
+    return np.asarray(cv2.GaussianBlur(canvas, (0, 0), blur * SCALE), np.float32)
+
+
+def _lips(face: FaceMap) -> Floats:
+    return _filled([face.points[48:60]], 0.02)
+
+
+def _eye_shadow(face: FaceMap, rng: np.random.Generator) -> Floats:
+    height = rng.uniform(0.3, 0.9)
+    shapes = []
+    for lid, brow in ((slice(36, 40), slice(17, 22)), (slice(42, 46), slice(22, 27))):
+        rim, above = face.points[lid], face.points[brow]
+        top = rim + height * 0.7 * (above[[0, 1, 3, 4]] - rim)
+        shapes.append(np.concatenate([rim, top[::-1]]))
+    return _filled(shapes, 0.035)
+
+
+def _eye_line(face: FaceMap, rng: np.random.Generator) -> Floats:
+    canvas = np.zeros((HEIGHT, WIDTH), np.float32)
+    for lid in (slice(36, 40), slice(42, 46)):
+        pixels = np.round(canvas_place(face.points[lid]) * 16).astype(np.int32)
+        cv2.polylines(canvas, [pixels], False, 1.0, int(rng.choice([2, 3, 5], p=[0.5, 0.35, 0.15])), cv2.LINE_AA, 4)
+    return np.asarray(cv2.GaussianBlur(canvas, (0, 0), 0.012 * SCALE), np.float32)
+
+
+def _grid(coarse: int = 1) -> tuple[Floats, Floats]:
+    """x and y of every canvas pixel in eye distances; `coarse` of them are one."""
+    y, x = np.ogrid[: HEIGHT // coarse, : WIDTH // coarse]
+    scale = np.float32(SCALE / coarse)
+    return x.astype(np.float32) / scale + np.float32(LEFT), np.float32(TOP) - y.astype(np.float32) / scale
+
+
+def _cheek_spots(rng: np.random.Generator) -> Floats:
+    x, y = _grid()
+    across, down = rng.uniform(0.5, 0.72), -rng.uniform(0.4, 0.75)
+    return np.exp(-(((np.abs(x) - across) / 0.26) ** 2) - ((y - down) / 0.2) ** 2).astype(np.float32)
+
+
+def _under_eyes(face: FaceMap) -> Floats:
+    x, y = _grid()
+    return np.exp(-(((np.abs(x) - 0.45) / 0.2) ** 2) - ((y + 0.18) / 0.07) ** 2).astype(np.float32)
+
+
+def _spots(rng: np.random.Generator, shape: tuple[int, ...], count: int) -> Floats:
+    """Freckles and moles anywhere in the texels."""
+    canvas = np.zeros(shape[:2], np.float32)
+    for row, column in zip(rng.integers(0, shape[0], count), rng.integers(0, shape[1], count)):
+        cv2.circle(
+            canvas,
+            (int(column), int(row)),
+            int(rng.choice([0, 1, 2], p=[0.6, 0.33, 0.07])),
+            float(rng.uniform(0.3, 1)),
+            -1,
+        )
+    return np.asarray(cv2.GaussianBlur(canvas, (0, 0), 0.6), np.float32)[..., None]
+
+
+def _beard(rng: np.random.Generator) -> Floats:
+    """Where hair grows: full beard, moustache, goatee, or a shadow over all of it."""
+    x, y = _grid(2)  # soft shapes: half the resolution does
+    wide = np.abs(x)
+    kind = rng.choice(["full", "moustache", "goatee", "moustache and goatee"], p=[0.6, 0.14, 0.1, 0.16])
+    lower = 1 / (1 + np.exp((y + 0.95 + rng.uniform(-0.1, 0.15) - 0.55 * np.clip(wide - 0.55, 0, 1)) / 0.05))
+    jaw = lower * 1 / (1 + np.exp(-(wide + np.clip(-y - 1.28, 0, 1) * 2 - 0.5) / 0.05))  # leaves the lips' sides free
+    chin = np.exp(-((wide / rng.uniform(0.22, 0.4)) ** 4) - ((y + 1.68) / 0.26) ** 4)
+    upper = np.exp(-((wide / rng.uniform(0.4, 0.5)) ** 6) - ((y + 0.89 + 0.12 * wide) / 0.085) ** 4)
+    area = {"full": np.maximum(np.maximum(jaw, chin), upper), "moustache": upper, "goatee": chin}.get(
+        str(kind), np.maximum(chin, upper)
+    )
+    lips = np.exp(-((wide / 0.4) ** 4) - ((y + 1.13) / 0.15) ** 4)
+    area = np.clip(area * (1 - 0.95 * lips), 0, 1).astype(np.float32)
+    return np.asarray(cv2.resize(area, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR), np.float32)
