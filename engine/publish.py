@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -41,6 +41,7 @@ class Publisher(Sink):
         self.address = settings.bind
         self.subscribers = 0  # that have shaken hands and are still there
         self._subscriptions = 0  # so far, one per subscriber and topic
+        self._quiet_since = 0.0
         self._last: dict[str, Status | End] = {}  # by topic
         self._texts: dict[str, dict[int, Text]] = {}  # stream -> track -> its sentence
         self._present: dict[str, Report] = {}
@@ -86,19 +87,16 @@ class Publisher(Sink):
         self._socket.close(LINGER_MS)
         self._context.term()
 
-    def wait(self, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Hold until `wait_subscribers` have joined: shaken hands, and said what they want."""
+    def ready(self) -> bool:
+        """Whether `wait_subscribers` have joined: shaken hands, and said what they want."""
         wanted = self.settings.wait_subscribers
-        quiet_since = time.monotonic()
-        while wanted and not stopped():
-            before = self._subscriptions
-            self._welcome()
-            if self._subscriptions != before:
-                quiet_since = time.monotonic()
-            settled = self._subscriptions >= wanted and time.monotonic() - quiet_since > SETTLE_S
-            if self.subscribers >= wanted and settled:
-                return
-            self._socket.poll(100)
+        before = self._subscriptions
+        self._welcome()
+        now = time.monotonic()
+        if self._subscriptions != before:
+            self._quiet_since = now
+        joined = min(self.subscribers, self._subscriptions) >= wanted
+        return not wanted or (joined and now - self._quiet_since > SETTLE_S)
 
     def _keep(self, message: Status | End) -> None:
         self._welcome()

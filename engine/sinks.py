@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB, upright, as the report's boxes count
 
+WAIT_STEP_S = 0.02
 KNOWN_TRACKS = 256  # tracks of a stream whose last sentence is remembered
 
 
@@ -57,6 +59,10 @@ class Sink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def ready(self) -> bool:
+        """False holds the start, for example for subscribers that are awaited."""
+        return True
 
     def write(self, report: Report, pixels: Pixels | None = None) -> None:
         """Every frame. `pixels` is there if `needs_pixels`; it must be neither kept nor drawn into."""
@@ -167,11 +173,11 @@ class Sinks:
 
     def wait(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Hold until the asked number of subscribers has joined, or `stopped()`."""
-        from .publish import Publisher
-
-        for sink in self.sinks:
-            if isinstance(sink, Publisher):
-                sink.wait(stopped)
+        while not stopped():
+            with self._lock:
+                if all(sink.ready() for sink in self.sinks):
+                    return
+            time.sleep(WAIT_STEP_S)  # not a wait on the socket: the status has to get through meanwhile
 
 
 def open_sinks(settings: OutputSettings, units: Sequence[str], origins: Sequence[Origin]) -> Sinks:

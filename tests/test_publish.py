@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,11 @@ def publisher() -> Iterator[Publisher]:
         yield made
 
 
+def joined(publisher: Publisher, stopped: Callable[[], bool] = lambda: False) -> None:
+    """Wait as a run does."""
+    Sinks([publisher]).wait(stopped)
+
+
 def play(publisher: Publisher, frames: int, stream: str = "cam") -> None:
     with_texts = Sinks([publisher], [stream])
     for frame in range(frames):
@@ -43,7 +48,7 @@ def test_a_waited_for_subscriber_misses_nothing(bind: str, encoding: str, tmp_pa
     bind = f"ipc://{tmp_path}/s" if bind == "ipc" else bind
     settings = PublishSettings(bind=bind, encoding=encoding, wait_subscribers=1)
     with Publisher(settings) as publisher, subscribe(publisher.address, timeout_s=PATIENCE_S) as reports:
-        publisher.wait()
+        joined(publisher)
         play(publisher, 50)
         assert [report.frame for report in reports] == list(range(50)), "and the end of the stream ends the loop"
         assert reports.lost_total == 0
@@ -51,7 +56,7 @@ def test_a_waited_for_subscriber_misses_nothing(bind: str, encoding: str, tmp_pa
 
 def test_topics_are_kinds_or_single_streams(publisher: Publisher) -> None:
     with subscribe(publisher.address, ("au/cam1", "text/", "end/"), timeout_s=PATIENCE_S) as messages:
-        publisher.wait()
+        joined(publisher)
         both = Sinks([publisher], ["cam1", "cam10"])
         for stream in ("cam1", "cam10"):
             both.write(make_report(0, stream))
@@ -66,7 +71,7 @@ def test_the_plain_socket_gets_one_part_topic_space_payload(publisher: Publisher
         socket.linger = 0
         socket.subscribe("au/cam")
         socket.connect(publisher.address)
-        publisher.wait()
+        joined(publisher)
         publisher.write(make_report(3))
         assert socket.poll(PATIENCE_S * 1000)
         parts = socket.recv_multipart()
@@ -77,7 +82,7 @@ def test_the_plain_socket_gets_one_part_topic_space_payload(publisher: Publisher
 def test_a_late_subscriber_gets_status_and_sentences_at_once(publisher: Publisher) -> None:
     sinks = Sinks([publisher], ["cam"])
     with subscribe(publisher.address, ("status/", "text/"), timeout_s=PATIENCE_S) as early:
-        publisher.wait()
+        joined(publisher)
         sinks.write(make_report(0, faces=3))
         sinks.write(make_report(1, faces=2, sentence=1))
         sinks.status(make_status(4))
@@ -103,7 +108,7 @@ def test_a_late_subscriber_gets_status_and_sentences_at_once(publisher: Publishe
 
 def test_the_status_of_a_late_subscriber_is_the_control_of_an_empty_publisher(publisher: Publisher) -> None:
     with subscribe(publisher.address, "status/") as early:
-        publisher.wait()
+        joined(publisher)
         publisher.write(make_report(0))
         with pytest.raises(TimeoutError, match=r"No message from .* within 0.3 s"):
             early.receive(timeout_s=0.3)
@@ -117,7 +122,7 @@ def test_a_slow_subscriber_holds_nobody_up_and_sees_its_losses() -> None:
             subscribe(publisher.address, timeout_s=PATIENCE_S, receive_queue=20) as slow,
             subscribe(publisher.address, timeout_s=PATIENCE_S) as quick,
         ):
-            publisher.wait()
+            joined(publisher)
             reader = threading.Thread(target=lambda: fast.extend(report.seq for report in quick))
             reader.start()
             slowest = 0.0
@@ -161,7 +166,7 @@ def test_many_subscribers_of_which_some_never_read(count: int) -> None:
             socket.connect(publisher.address)
             sockets.append(socket)
         started = time.monotonic()
-        publisher.wait(lambda: time.monotonic() - started > PATIENCE_S)
+        joined(publisher, lambda: time.monotonic() - started > PATIENCE_S)
         assert publisher.subscribers == count
         times = []
         for frame in range(100):
@@ -181,7 +186,7 @@ def test_many_subscribers_of_which_some_never_read(count: int) -> None:
 
 def test_a_dead_subscriber_is_forgotten(publisher: Publisher) -> None:
     doomed = subscribe(publisher.address)
-    publisher.wait()
+    joined(publisher)
     assert publisher.subscribers == 1
     doomed.close()
     deadline = time.monotonic() + PATIENCE_S
@@ -207,14 +212,14 @@ def test_losses_and_restarts_are_told_apart() -> None:
 
 def test_waiting_can_be_stopped(publisher: Publisher) -> None:
     started = time.monotonic()
-    publisher.wait(lambda: time.monotonic() - started > 0.2)
+    joined(publisher, lambda: time.monotonic() - started > 0.2)
     assert time.monotonic() - started < 2
 
 
 def test_the_end_arrives_although_the_engine_leaves_at_once() -> None:
     publisher = Publisher(PublishSettings(bind=LOCAL, wait_subscribers=1))
     with publisher, subscribe(publisher.address, "end/", timeout_s=PATIENCE_S) as ends:
-        publisher.wait()
+        joined(publisher)
         publisher.end(make_end(reason="stopped"))
         publisher.__exit__(None, None, None)
         assert [end.reason for end in ends if isinstance(end, wire.End)] == ["stopped"]
