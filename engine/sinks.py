@@ -212,7 +212,7 @@ def open_sinks(settings: OutputSettings, units: Sequence[str], origins: Sequence
 
         sinks.append(Render(files.render, origins))
     if screen.metrics:
-        from .metrics import Metrics
+        from .prometheus import Metrics
 
         sinks.append(Metrics(screen.metrics))
     if screen.show:
