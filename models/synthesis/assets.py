@@ -82,7 +82,7 @@ def load_assets(folder: Path) -> Assets:
     return Assets(
         heads=(first, second),
         face=bake(first),
-        skins=tuple(np.ascontiguousarray(cv2.imread(str(path))[:, :, ::-1]) for path in skins),
+        skins=tuple(np.ascontiguousarray(_read(path, cv2.IMREAD_COLOR)[:, :, ::-1]) for path in skins),
         skin_names=tuple(path.stem for path in skins),
         sprites=np.stack(sprites),
         sprite_index={name: i for i, name in enumerate(SPRITES)},
@@ -90,13 +90,20 @@ def load_assets(folder: Path) -> Assets:
     )
 
 
+def _read(path: Path, how: int) -> NDArray[np.uint8]:
+    picture = cv2.imread(str(path), how)
+    if picture is None:
+        raise UserError(f"{path} is no readable picture. Fetch the assets again.")
+    return np.asarray(picture, np.uint8)
+
+
 def _sprite(path: Path, fine: bool) -> NDArray[np.uint8]:
     """RGBA, averaged with its colours weighted by alpha so that invisible background does not bleed in."""
-    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    picture = _read(path, cv2.IMREAD_UNCHANGED)
     if picture.ndim == 2:
-        picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGRA)
+        picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_GRAY2BGRA), np.uint8)
     elif picture.shape[2] == 3:
-        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2BGRA)
+        picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2BGRA), np.uint8)
     pixels = picture.astype(np.float32) / 255
     pixels[..., :3] *= pixels[..., 3:]
     if fine:

@@ -24,7 +24,7 @@ def draw_background(rng: np.random.Generator, side: int) -> Floats:
     picture = grey + np.float32(rng.beta(1.2, 2.5)) * (picture - grey)
     if rng.random() < 0.5:
         picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.5, 6)))
-    return np.clip(picture, 0, 1)
+    return np.asarray(np.clip(picture, 0, 1), np.float32)
 
 
 def _gradient(rng: np.random.Generator, side: int) -> Floats:

@@ -13,6 +13,7 @@ from .shading import Light
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
+Frame = tuple[int, int]  # height and width in pixels
 
 
 @dataclass(frozen=True)
@@ -26,22 +27,23 @@ class Pose:
         turn = np.array([[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]])
         nod = np.array([[1, 0, 0], [0, math.cos(pitch), -math.sin(pitch)], [0, math.sin(pitch), math.cos(pitch)]])
         lean = np.array([[math.cos(roll), -math.sin(roll), 0], [math.sin(roll), math.cos(roll), 0], [0, 0, 1]])
-        return (lean @ nod @ turn).astype(np.float32)
+        return np.asarray(lean @ nod @ turn, np.float32)
 
 
 @dataclass(frozen=True)
 class Lens:
-    fov: float  # degrees, of a square picture
-    eye_distance: float  # how far apart the eyes of a frontal face are, as a share of the picture's side
-    centre: tuple[float, float]  # where the middle between the eyes lies, as shares of the side
+    fov: float  # degrees, over the picture's height
+    eye_distance: float  # how far apart the eyes of a frontal face are, as a share of the picture's height
+    centre: tuple[float, float]  # where the middle between the eyes lies, as shares of width and height
 
-    def project(self, space: Floats, side: int) -> Floats:
-        """Camera space (V, 3) in eye distances -> screen (V, 3): x, y in pixels and depth."""
-        focal = 0.5 * side / math.tan(math.radians(self.fov) / 2)
-        distance = focal / (self.eye_distance * side)
+    def project(self, space: Floats, frame: Frame) -> Floats:
+        """Camera space (V, 3) in eye distances -> screen (V, 3): x, y in pixels of the frame, and depth."""
+        height, width = frame
+        focal = 0.5 * height / math.tan(math.radians(self.fov) / 2)
+        distance = focal / (self.eye_distance * height)
         depth = np.maximum(distance - space[:, 2], 0.1)
-        x = self.centre[0] * side + focal * space[:, 0] / depth
-        y = self.centre[1] * side - focal * space[:, 1] / depth
+        x = self.centre[0] * width + focal * space[:, 0] / depth
+        y = self.centre[1] * height - focal * space[:, 1] / depth
         return np.ascontiguousarray(np.stack([x, y, depth], 1), np.float32)
 
 

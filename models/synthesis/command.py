@@ -1,4 +1,4 @@
-"""vlfau-synthesize: writes shards of labelled synthetic faces, on all cores, resumable and the same for the same seed."""
+"""vlfau-synthesize: writes shards of labelled synthetic faces, on all cores, resumable, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -119,7 +119,8 @@ class Bar:
         rate = (self.done - self.start) / max(now - self.began, 1e-6)
         left = (self.total - self.done) / rate / 60 if rate > 0 else float("inf")
         filled = round(30 * self.done / max(self.total, 1))
-        line = f"[{'#' * filled}{'.' * (30 - filled)}] {self.done}/{self.total}  {rate:.1f} pictures/s  {left:.0f} min left"
+        bar = "#" * filled + "." * (30 - filled)
+        line = f"[{bar}] {self.done}/{self.total}  {rate:.1f} pictures/s  {left:.0f} min left"
         print(("\r" if self.live else "") + line, end="" if self.live else "\n", file=sys.stderr, flush=True)
 
 

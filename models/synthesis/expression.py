@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 WAYS = {"neutral": 0.20, "single": 0.26, "correlated": 0.20, "frequent": 0.10, "sparse": 0.14, "speech": 0.10}
 
 # How often a unit is the one of "single": the brows, nose and lips that pilots confused are drawn more often.
-SINGLE_WEIGHT = {name: 1.0 for name in UNITS} | {
+SINGLE_WEIGHT = dict.fromkeys(UNITS, 1.0) | {
     "AU05": 0.5, "AU43": 0.6, "AU01": 1.3, "AU02": 1.3, "AU04": 1.4, "AU09": 1.3, "AU10": 1.3, "AU14": 1.3,
     "AU15": 1.3, "AU17": 1.2, "AU20": 1.2, "AU23": 1.4, "AU24": 1.4,
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """Where on the face a texel of the skins lies, so that lines and patches drawn from the front land on the skin.
 
-The canvas is the neutral face seen straight from the front, in eye distances: x from -1.25 to 1.25, y from 1.3 (hair line)
-down to -2.1 (below the chin). Both heads share the skins' texture coordinates, so one map serves both.
+The canvas is the neutral face seen straight from the front, in eye distances: x from -1.25 to 1.25, y from 1.3 (hair
+line) down to -2.1 (below the chin). Both heads share the skins' texture coordinates, so one map serves both.
 """
 
 from __future__ import annotations

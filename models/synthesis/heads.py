@@ -1,7 +1,7 @@
 """What a head is to the renderer: geometry, identity, action units, distractors, parts, the 68 points.
 
-Model space: x to the right of the picture, y up, z to the camera, the middle between the eyes at the origin. Lengths are
-in distances between the eye centres of the neutral head, so that both heads have the same size.
+Model space: x to the right of the picture, y up, z to the camera, the middle between the eyes at the origin. Lengths
+are in distances between the eye centres of the neutral head, so that both heads have the same size.
 """
 
 from __future__ import annotations

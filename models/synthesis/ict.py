@@ -1,4 +1,4 @@
-"""The ICT-FaceKit light head (MIT, (c) 2020 USC Institute for Creative Technologies), read from ict.npz and ict_fit.npz."""
+"""The ICT-FaceKit light head (MIT, (c) 2020 USC Institute for Creative Technologies), read from ict*.npz."""
 
 from __future__ import annotations
 

@@ -1,17 +1,19 @@
 """What is drawn over or behind a rendered head in the picture plane, but placed in space: long hair, scarves, glasses.
 
-Shapes are polygons in the head's own space (eye distances); pose and lens bring them to the picture, so they turn along.
+Shapes are polygons in the head's own space (eye distances): pose and lens bring them to the picture, so they turn
+along.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .camera import Lens
+from .camera import Frame, Lens
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -117,8 +119,8 @@ def draw_glasses(rng: np.random.Generator, eyes: Floats) -> Glasses:
     )
 
 
-def _projected(shape: Floats, rotation: Floats, lens: Lens, side: int) -> Floats:
-    return lens.project(np.ascontiguousarray(shape @ rotation.T), side)
+def _projected(shape: Floats, rotation: Floats, lens: Lens, frame: Frame) -> Floats:
+    return lens.project(np.ascontiguousarray(shape @ rotation.T), frame)
 
 
 def _smooth(points: Floats) -> Floats:
@@ -126,36 +128,36 @@ def _smooth(points: Floats) -> Floats:
     for _ in range(2):
         ahead = np.roll(points, -1, 0)
         points = np.stack([0.75 * points + 0.25 * ahead, 0.25 * points + 0.75 * ahead], 1).reshape(-1, points.shape[1])
-    return points
+    return np.asarray(points, np.float32)
 
 
-def fill(outline: Floats, side: int) -> Floats:
-    """(K, 2) pixels -> coverage (side, side) in 0..1."""
-    mask = np.zeros((side, side), np.uint8)
+def fill(outline: Floats, frame: Frame) -> Floats:
+    """(K, 2) pixels -> coverage (H, W) in 0..1."""
+    mask = np.zeros(frame, np.uint8)
     cv2.fillPoly(mask, [np.round(np.clip(outline, -4e3, 4e3) * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-    return mask.astype(np.float32) / 255
+    return np.asarray(mask / np.float32(255), np.float32)
 
 
 def put_wrap(
     wrap: Wrap, linear: Floats, covered: Mask, light: Floats, rotation: Floats, lens: Lens
 ) -> tuple[Floats, Mask, Mask]:
-    """Draws it into linear light (R, R, 3), which must be black where nothing is covered.
+    """Draws it into linear light (H, W, 3), which must be black where nothing is covered.
 
     Returns the picture, what is covered now, and what of it lies in front of the head.
     """
-    side = linear.shape[0]
-    behind = fill(_smooth(_projected(wrap.behind, rotation, lens, side)[:, :2]), side)
+    frame = (linear.shape[0], linear.shape[1])
+    behind = fill(_smooth(_projected(wrap.behind, rotation, lens, frame)[:, :2]), frame)
     rng = np.random.default_rng(wrap.seed)
-    streaks = rng.standard_normal((side, side)).astype(np.float32)
+    streaks = rng.standard_normal(frame).astype(np.float32)
     streaks = cv2.GaussianBlur(streaks, (0, 0), sigmaX=0.8, sigmaY=9)
     streaks = streaks / np.float32(streaks.std() + 1e-6)
-    soft = cv2.resize(rng.standard_normal((7, 7)).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+    soft = cv2.resize(rng.standard_normal((7, 7)).astype(np.float32), frame[::-1], interpolation=cv2.INTER_CUBIC)
     shine = np.exp(np.float32(0.35 * wrap.strands) * streaks + np.float32(0.3) * soft)[..., None]
     colour = shine * (wrap.colour * light)
     shaded = linear + (behind * ~covered)[..., None] * np.float32(0.55) * colour
-    front = np.zeros((side, side), np.float32)
+    front = np.zeros(frame, np.float32)
     for shape in wrap.before:
-        front = np.maximum(front, fill(_smooth(_projected(shape, rotation, lens, side)[:, :2]), side))
+        front = np.maximum(front, fill(_smooth(_projected(shape, rotation, lens, frame)[:, :2]), frame))
     if wrap.strands > 0.3:  # single strands stick out at the edge
         front = np.clip(
             cv2.GaussianBlur(front, (0, 0), 1.2) + np.float32(0.25) * streaks * (front > 0) * (front < 1), 0, 1
@@ -167,35 +169,35 @@ def put_wrap(
 def put_glasses(
     glasses: Glasses, image: Floats, depth: Floats, rotation: Floats, lens: Lens, angle: float
 ) -> tuple[Floats, Mask]:
-    """Draws them into the developed picture (R, R, 3). Returns it and what the lenses hide."""
-    side = image.shape[0]
-    lenses = np.zeros((side, side), np.float32)
-    frame = np.zeros((side, side), np.uint8)
-    width = max(1, round(glasses.thickness * lens.eye_distance * side))
+    """Draws them into the developed picture (H, W, 3). Returns it and what the lenses hide."""
+    frame = (image.shape[0], image.shape[1])
+    lenses = np.zeros(frame, np.float32)
+    ink = np.zeros(frame, np.uint8)
+    width = max(1, round(glasses.thickness * lens.eye_distance * frame[0]))
     for rim in glasses.rims:
-        outline = _projected(rim, rotation, lens, side)
-        lenses = np.maximum(lenses, fill(outline[:, :2], side))
-        _line(frame, np.concatenate([outline, outline[:1]]), None, width)
+        outline = _projected(rim, rotation, lens, frame)
+        lenses = np.maximum(lenses, fill(outline[:, :2], frame))
+        _line(ink, np.concatenate([outline, outline[:1]]), None, width)
     for i, bar in enumerate(glasses.bars):
-        _line(frame, _projected(bar, rotation, lens, side), depth if i else None, width)
+        _line(ink, _projected(bar, rotation, lens, frame), depth if i else None, width)
     if glasses.tint > 0:
         image = image * (1 - np.float32(glasses.tint) * lenses)[..., None]
     if glasses.glare > 0:
-        y, x = np.mgrid[:side, :side].astype(np.float32) / side
+        y, x = np.mgrid[: frame[0], : frame[1]].astype(np.float32) / frame[0]
         wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 40 + angle * 7)
         image = image + (np.float32(glasses.glare) * lenses * np.clip(wave - 0.6, 0, 1) * 2)[..., None] * (1 - image)
-    alpha = (frame.astype(np.float32) / 255)[..., None]
+    alpha = (ink.astype(np.float32) / 255)[..., None]
     image = image + alpha * (glasses.colour - image)
-    hidden = lenses > 0.5 if glasses.tint > 0.5 else np.zeros((side, side), bool)
+    hidden = lenses > 0.5 if glasses.tint > 0.5 else np.zeros(frame, bool)
     return np.asarray(image, np.float32), hidden
 
 
 def _line(mask: NDArray[np.uint8], line: Floats, depth: Floats | None, width: int) -> None:
     """A line (K, 3) in pixels and depth; with a depth buffer only where the head does not hide it."""
-    side = mask.shape[0]
-    for start, end in zip(line[:-1], line[1:]):
+    last = np.array([mask.shape[1] - 1, mask.shape[0] - 1])
+    for start, end in itertools.pairwise(line):
         if depth is not None:
-            x, y = (int(v) for v in np.clip((start[:2] + end[:2]) / 2, 0, side - 1))
+            x, y = (int(v) for v in np.clip((start[:2] + end[:2]) / 2, 0, last))
             if depth[y, x] < (start[2] + end[2]) / 2 - 0.02:
                 continue
         a, b = (tuple(int(v) for v in np.round(np.clip(p[:2], -4e3, 4e3) * 16)) for p in (start, end))

@@ -1,4 +1,4 @@
-"""The MakeHuman head (CC0) with FACSHuman's action units (LGPL-3.0), read from makehuman.npz and makehuman_parts.npz."""
+"""The MakeHuman head (CC0) with FACSHuman's action units (LGPL-3.0), read from makehuman*.npz."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backgrounds import clouds
-from .units import UNKNOWN, UNITS
+from .units import UNITS, UNKNOWN
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]

@@ -93,7 +93,7 @@ def _chin(head: Head, vertices: Floats) -> float:
 
 
 def _lip_gap(head: Head, vertices: Floats) -> float:
-    """How far the upper lip's rim is above the lower lip's, in eye distances; lips pressed into each other are below 0."""
+    """How far the upper lip's rim is above the lower lip's, in eye distances; below 0 lips are pressed together."""
     points = head.points.on(vertices)
     return float((points[61:64, 1] - points[[67, 66, 65], 1]).mean())
 
@@ -242,7 +242,7 @@ def _dress(
         eye = str(rng.choice(EYES, p=[0.5, 0.15, *[0.35 / 6] * 6]))
         teeth = [part for part in head.parts if part.name == "teeth"]
         add(next(part for part in head.parts if part.name == "eyes"), eye, rng.uniform(0.6, 0.85), 0.9)
-        add(teeth[int(rng.integers(len(teeth)))], "teeth", rng.uniform(0.5, 0.85), 0.6)
+        add(teeth[int(rng.integers(len(teeth)))], "teeth", rng.uniform(0.5, 0.85), 0.85)
         add(next(part for part in head.parts if part.name == "tongue"), "tongue", 0.9, 0.4)
     else:
         add(head.parts[0], None, 1.0, 1.0)

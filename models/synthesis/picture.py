@@ -1,4 +1,4 @@
-"""Puts a person, an expression, a light and a camera together: one labelled picture. The only place that knows the order."""
+"""Puts a person, an expression, light and a camera together: one labelled picture. Only here the order is known."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .assets import Assets
 from .backgrounds import draw_background
-from .camera import Lens, Pose, draw_curve, draw_lens, draw_light, draw_pose, photograph
+from .camera import Frame, Lens, Pose, draw_curve, draw_lens, draw_light, draw_pose, photograph
 from .expression import Expression, draw_expression
 from .layers import put_glasses, put_wrap
 from .occluders import put_occluder, unseen
@@ -46,10 +46,10 @@ class Picture:
 class Shot:
     """A rendered face before the camera: linear light, which pixels are covered, where the points are."""
 
-    linear: Floats  # (R, R, 3)
-    covered: NDArray[np.bool_]  # (R, R)
-    hidden: NDArray[np.bool_]  # (R, R) where hair or cloth lies over the face
-    depth: Floats  # (R, R)
+    linear: Floats  # (H, W, 3)
+    covered: NDArray[np.bool_]  # (H, W)
+    hidden: NDArray[np.bool_]  # (H, W) where hair or cloth lies over the face
+    depth: Floats  # (H, W)
     points: Floats  # (68, 2) in pixels of the shot, centres at half numbers
 
 
@@ -60,15 +60,15 @@ def take(
     pose: Pose,
     lens: Lens,
     light: Light,
-    side: int,
+    frame: Frame,
     assets: Assets,
 ) -> Shot:
-    """Renders `vertices` (V, 3), the person's head showing `intensity` (A, 2), into a square of `side` pixels."""
+    """Renders `vertices` (V, 3), the person's head showing `intensity` (A, 2), into a frame of pixels."""
     mesh = person.mesh
     turned = np.ascontiguousarray(person.with_parts(vertices) @ pose.rotation().T)
-    screen = lens.project(turned, side)
+    screen = lens.project(turned, frame)
     normals = vertex_normals(turned, mesh.faces)
-    depth, visible = empty_buffers(side, side)
+    depth, visible = empty_buffers(*frame)
     draw(screen, mesh.faces[: mesh.solid], depth, visible)
     draw_cutout(screen, mesh.faces[: mesh.cutout], mesh.solid, mesh.uv, mesh.sprite, assets.sprites, 1, depth, visible)
     shadow, matrix = shadow_map(turned, person.head.skin, light.directions[0])
@@ -80,7 +80,7 @@ def take(
         window=assets.face.window,
         cloth=person.cloth,
     )
-    linear = np.zeros((side, side, 3), np.float32)
+    linear = np.zeros((*frame, 3), np.float32)
     shared = (
         screen, mesh.faces, mesh.uv, mesh.material, mesh.sprite, mesh.colour, mesh.openness, turned, normals,
         surface.texture, LINEAR, assets.sprites, surface.shine, surface.gloss, surface.relief,
@@ -88,7 +88,7 @@ def take(
     )  # fmt: skip
     shade(linear, visible, *shared)
     blend_cards(linear, depth, mesh.cutout, person.brow_strength, 0.06, *shared)
-    points = lens.project(np.ascontiguousarray(person.head.points.on(turned[: len(vertices)])), side)[:, :2]
+    points = lens.project(np.ascontiguousarray(person.head.points.on(turned[: len(vertices)])), frame)[:, :2]
     covered = visible >= 0
     hidden = visible >= mesh.solid
     if person.wrap:
@@ -106,7 +106,7 @@ def exposure(rng: np.random.Generator, shot: Shot) -> Floats:
     target = 0.24 * np.exp(rng.normal(0, 0.4))
     automatic = rng.uniform(0.5, 0.9)  # a camera leaves dark skin darker than light skin
     gain = (target / max(level, 1e-3)) ** automatic
-    return (gain * np.clip(1 + rng.normal(0, 0.07, 3), 0.75, 1.3)).astype(np.float32)
+    return np.asarray(gain * np.clip(1 + rng.normal(0, 0.07, 3), 0.75, 1.3), np.float32)
 
 
 def make_picture(assets: Assets, seed: int, number: int) -> tuple[Picture, Expression | None]:
@@ -120,7 +120,7 @@ def make_picture(assets: Assets, seed: int, number: int) -> tuple[Picture, Expre
     intensity = person.seen_intensity(expression, vertices)
     pose, lens, light = draw_pose(rng), draw_lens(rng), draw_light(rng)
     side = round(SIDE * SUPERSAMPLING)
-    shot = take(person, vertices, intensity, pose, lens, light, side, assets)
+    shot = take(person, vertices, intensity, pose, lens, light, (side, side), assets)
     image = develop(shot.linear, exposure(rng, shot), draw_curve(rng))
     image = np.where(shot.covered[..., None], image, draw_background(rng, side))
     hidden = shot.hidden
@@ -164,7 +164,7 @@ def _without_face(rng: np.random.Generator, person: Person, assets: Assets, iden
             away = (float(rng.uniform(-0.2, 1.2)), float(rng.choice([-0.75, 1.5])))
             lens = Lens(lens.fov, lens.eye_distance * float(rng.uniform(0.9, 1.6)), away)
         nothing = np.zeros((len(UNITS), 2), np.float32)
-        shot = take(person, person.neutral, nothing, pose, lens, light, side, assets)
+        shot = take(person, person.neutral, nothing, pose, lens, light, (side, side), assets)
         developed = develop(shot.linear, exposure(rng, shot), draw_curve(rng))
         image = np.where(shot.covered[..., None], developed, image)
     image = cv2.resize(image.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)

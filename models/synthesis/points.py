@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
-# Seen from the camera: 0-16 jaw from the left of the picture to the right, 17-26 brows, 27-35 nose, 36-47 eyes, 48-67 lips.
+# Seen from the camera: 0-16 jaw from the left of the picture to the right, 17-26 brows, 27-35 nose, 36-47 eyes, 48-67
+# lips.
 ICT_VERTICES = (
     1225, 1888, 1052, 367, 1719, 1722, 2199, 1447, 966, 3661, 4390, 3927, 3924, 2608, 3272, 4088, 3443,
     268, 493, 1914, 2044, 1401, 3615, 4240, 4114, 2734, 2509,
@@ -21,8 +22,8 @@ ICT_VERTICES = (
 )  # fmt: skip
 
 # MakeHuman's lids and lips are coarser than the ICT head's: these points are means of one or two rim vertices. Only the
-# left of the picture and the middle line are listed, the other half is the mirror image. Everything else is found by the
-# texture coordinates that both heads share.
+# left of the picture and the middle line are listed, the other half is the mirror image. Everything else is found by
+# the texture coordinates that both heads share.
 MAKEHUMAN_RIM = {
     36: (4854,), 37: (4848,), 38: (4865, 4866), 39: (68,), 40: (4862, 4863), 41: (4860,),
     48: (3736,), 49: (447, 5351), 50: (458,), 51: (466,), 57: (492,), 58: (5335, 486), 59: (370, 5335),
@@ -31,9 +32,11 @@ MAKEHUMAN_RIM = {
 
 # MIRROR[i] is the point that i becomes when the picture is flipped.
 MIRROR = np.array(
-    [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46]
-    + [39, 38, 37, 36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
-)
+    [
+        *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46,
+        39, 38, 37, 36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
+    ]
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def ict_points() -> Points:
 
 
 def makehuman_points(neutral: Floats, faces: Ints, faces_uv: Floats, ict_uv: Floats) -> Points:
-    """The MakeHuman places of the 68 points, in the numbering of `neutral` (V, 3): rims as listed, the rest by texture."""
+    """The MakeHuman places of the 68 points among vertices `neutral` (V, 3): rims as listed, the rest by texture."""
     vertices, weights = np.zeros((68, 3), np.int32), np.zeros((68, 3), np.float32)
     for i in range(68):
         if i in MAKEHUMAN_RIM:

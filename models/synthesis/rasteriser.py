@@ -1,8 +1,8 @@
 """Triangles to pixels: depth, visible triangle, alpha-tested cards, vertex normals. Knows no colours and no faces.
 
 Screen coordinates are x to the right and y down in pixels, with the centre of the first pixel at 0.5, and depth growing
-away from the camera. Only depth and the number of the triangle are kept: whoever shades computes the barycentric weights
-again from the corners, which is cheaper than writing three floats for every overdrawn pixel.
+away from the camera. Only depth and the number of the triangle are kept: whoever shades computes the barycentric
+weights again from the corners, which is cheaper than writing three floats for every overdrawn pixel.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def draw(screen: Floats, faces: Ints, depth: Floats, visible: Ints) -> None:
         area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
         if abs(area) < 1e-9:
             continue
-        first_x = max(0, int(math.ceil(min(x0, x1, x2) - half)))
-        last_x = min(width - 1, int(math.floor(max(x0, x1, x2) - half)))
-        first_y = max(0, int(math.ceil(min(y0, y1, y2) - half)))
-        last_y = min(height - 1, int(math.floor(max(y0, y1, y2) - half)))
+        first_x = max(0, math.ceil(min(x0, x1, x2) - half))
+        last_x = min(width - 1, math.floor(max(x0, x1, x2) - half))
+        first_y = max(0, math.ceil(min(y0, y1, y2) - half))
+        last_y = min(height - 1, math.floor(max(y0, y1, y2) - half))
         if first_x > last_x or first_y > last_y:
             continue
         inverse = one / area
@@ -77,7 +77,7 @@ def weights_at(screen: Floats, a: int, b: int, c: int, px: float, py: float) -> 
 
 
 @nb.njit(cache=True, fastmath=True, nogil=True, inline="always")
-def grain(x: int, y: int, seed: int) -> float:
+def grain(x: int, y: int, seed: int) -> np.float32:
     """A hash of pixel and seed as a number in 0..1: the same noise on every machine, unlike a shared random state."""
     h = (
         np.uint32(x) * np.uint32(374761393)
@@ -111,10 +111,10 @@ def draw_cutout(
         x2, y2 = screen[c, 0], screen[c, 1]
         if abs((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)) < 1e-9:
             continue
-        first_x = max(0, int(math.ceil(min(x0, x1, x2) - 0.5)))
-        last_x = min(width - 1, int(math.floor(max(x0, x1, x2) - 0.5)))
-        first_y = max(0, int(math.ceil(min(y0, y1, y2) - 0.5)))
-        last_y = min(height - 1, int(math.floor(max(y0, y1, y2) - 0.5)))
+        first_x = max(0, math.ceil(min(x0, x1, x2) - 0.5))
+        last_x = min(width - 1, math.floor(max(x0, x1, x2) - 0.5))
+        first_y = max(0, math.ceil(min(y0, y1, y2) - 0.5))
+        last_y = min(height - 1, math.floor(max(y0, y1, y2) - 0.5))
         inverse = np.float32(1) / ((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0))
         for y in range(first_y, last_y + 1):
             for x in range(first_x, last_x + 1):

@@ -6,6 +6,7 @@ drawings is made once; a person takes one of each and scales it. Heights are in 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -178,9 +179,9 @@ class Wrinkles:
         for name, sides in self.furrows.items():
             for side, furrow in enumerate(sides):
                 made = sum(weight * float(intensity[INDEX[unit], side]) for unit, weight in GROUPS[name].units)
-                strength = np.float32(self.depth[name] * min(max(made, 0.0), 1.2) ** 1.2 + self.rest[name])
+                strength = self.depth[name] * float(np.clip(made, 0.0, 1.2)) ** 1.2 + self.rest[name]
                 if strength > 0.03:
-                    relief[(*furrow.place, 0)] += strength * furrow.height
+                    relief[(*furrow.place, 0)] += np.float32(strength) * furrow.height
                     relief[(*furrow.place, 1)] *= 1 - np.float32(min(strength * self.shade, 0.75)) * furrow.shadow
         return relief
 
@@ -229,8 +230,8 @@ def furrow_bank(face: FaceMap) -> Bank:
 def _furrow(rng: np.random.Generator, group: Group, face: FaceMap, side: int) -> Furrow:
     height, shadow = (_peel if group.bumps else _lines)(rng, group, side)
     # The middle belongs half to either side, so that two sides at full intensity make one whole furrow.
-    x = (np.arange(WIDTH, dtype=np.float32) + 0.5) / SCALE + LEFT
-    share = np.clip(0.5 + side * x / 0.12, 0, 1)
+    x = (np.arange(WIDTH) + 0.5) / SCALE + LEFT
+    share = np.clip(0.5 + side * x / 0.12, 0, 1).astype(np.float32)
     height, shadow = face.from_canvas(height * share), face.from_canvas(shadow * share)
     rows, columns = np.nonzero(np.abs(height) > 2e-4)
     place = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
@@ -250,7 +251,7 @@ def _lines(rng: np.random.Generator, group: Group, side: int) -> tuple[Floats, F
         pixels = np.round(canvas_place(points) * 16).astype(np.int32)
         strength = rng.uniform(0.45, 1.0)
         # A furrow fades out at its ends.
-        for i, (start, end) in enumerate(zip(pixels[:-1], pixels[1:])):
+        for i, (start, end) in enumerate(itertools.pairwise(pixels)):
             fade = strength * np.sin(np.pi * (i + 1) / 24) ** 0.6
             cv2.line(stroke, tuple(map(int, start)), tuple(map(int, end)), float(fade), 2, cv2.LINE_AA, 4)
         deep = np.maximum(deep, stroke)

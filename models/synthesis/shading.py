@@ -96,7 +96,7 @@ def _texel(texture: Bytes, lut: Floats, u: float, v: float) -> tuple[float, floa
 
 
 @nb.njit(cache=True, fastmath=True, nogil=True, inline="always")
-def _lit_by_shadow(matrix: Floats, shadow: Floats, bias: float, px: float, py: float, pz: float) -> float:
+def _lit_by_shadow(matrix: Floats, shadow: Floats, bias: float, px: float, py: float, pz: float) -> np.float32:
     """The share of nine taps around the point that the first lamp reaches."""
     side = shadow.shape[0]
     x = matrix[0, 0] * px + matrix[0, 1] * py + matrix[0, 2] * pz + matrix[0, 3]
@@ -152,7 +152,7 @@ def _shade_pixel(
             gy = (d2 * (mz * ux - mx * uz) - d1 * (mz * vx - mx * vz)) * inverse
             gz = (d2 * (mx * uy - my * ux) - d1 * (mx * vy - my * vx)) * inverse
             steep = math.sqrt(gx * gx + gy * gy + gz * gz)
-            limit = one / max(one, steep)
+            limit = 1.0 / max(1.0, float(steep))
             nx, ny, nz = nx - gx * limit, ny - gy * limit, nz - gz * limit
             open_to *= (1 - ay) * ((1 - ax) * relief[i, j, 1] + ax * relief[i, j + 1, 1]) + ay * (
                 (1 - ax) * relief[i + 1, j, 1] + ax * relief[i + 1, j + 1, 1]
@@ -278,11 +278,11 @@ def blend_cards(
             continue
         inverse = np.float32(1) / area
         for y in range(
-            max(0, int(math.ceil(min(y0, y1, y2) - 0.5))), min(height - 1, int(math.floor(max(y0, y1, y2) - 0.5))) + 1
+            max(0, math.ceil(min(y0, y1, y2) - 0.5)), min(height - 1, math.floor(max(y0, y1, y2) - 0.5)) + 1
         ):
             for x in range(
-                max(0, int(math.ceil(min(x0, x1, x2) - 0.5))),
-                min(width - 1, int(math.floor(max(x0, x1, x2) - 0.5))) + 1,
+                max(0, math.ceil(min(x0, x1, x2) - 0.5)),
+                min(width - 1, math.floor(max(x0, x1, x2) - 0.5)) + 1,
             ):
                 dx, dy = np.float32(x + 0.5) - x0, np.float32(y + 0.5) - y0
                 w1 = (dx * (y2 - y0) - (x2 - x0) * dy) * inverse
@@ -310,7 +310,7 @@ def blend_cards(
 
 @nb.njit(cache=True, fastmath=True, nogil=True)
 def develop(linear: Floats, gain: Floats, curve: Floats) -> Floats:
-    """Linear light (H, W, 3) -> 0..1 as a camera stores it: gain (3,) for exposure and white, then a tone curve (N,)."""
+    """Linear light (H, W, 3) -> 0..1 as a camera stores it: gain (3,) for exposure and white, then a curve (N,)."""
     height, width = linear.shape[0], linear.shape[1]
     last = curve.shape[0] - 1
     out = np.empty((height, width, 3), np.float32)

@@ -48,7 +48,7 @@ def write_shard(path: Path, pictures: Sequence[Picture], texts: Sequence[str], s
 
 
 def missing_shards(folder: Path, count: int, seed: int, recipe: str) -> list[int]:
-    """Which of the first `count` shards are not there yet. A shard of another seed or recipe is refused, not mixed in."""
+    """Which of the first `count` shards are not there yet. One of another seed or recipe is refused, not mixed in."""
     missing = []
     for index in range(count):
         path = shard_path(folder, index)

@@ -40,7 +40,7 @@ def contact_sheet(
                 intensity[UNITS.index(unit)] = level
                 vertices = person.vertices(Expression("sheet", intensity, sealed=True))
                 lens = Lens(fov=18, eye_distance=0.30, centre=(0.5, 0.40))
-                shot = take(person, vertices, intensity, Pose(yaw, 0, 0), lens, STUDIO, side * 2, assets)
+                shot = take(person, vertices, intensity, Pose(yaw, 0, 0), lens, STUDIO, (side * 2, side * 2), assets)
                 gain = np.full(3, 0.22 / max(float(shot.linear[shot.covered].mean()), 1e-3), np.float32)
                 curve = (np.linspace(0, 1, 4096) ** (1 / 2.2)).astype(np.float32)
                 image = np.where(shot.covered[..., None], develop(shot.linear, gain, curve), np.float32(0.55))

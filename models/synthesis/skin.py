@@ -16,8 +16,8 @@ from .shading import LINEAR
 
 Floats = NDArray[np.float32]
 
-# Skin in linear light from very light to very dark; between the stops it is interpolated. Read off as rounded averages of
-# what photographs of the six Fitzpatrick types show.
+# Skin in linear light from very light to very dark, interpolated between the stops: rounded guesses for the range that
+# the six Fitzpatrick types span.
 TONES = np.array(
     [
         (0.74, 0.53, 0.43), (0.63, 0.42, 0.31), (0.52, 0.32, 0.21), (0.38, 0.215, 0.13), (0.23, 0.12, 0.07),

@@ -54,8 +54,8 @@ def reconcile(intensity: NDArray[np.float32]) -> NDArray[np.float32]:
 def with_measured_mouth(intensity: NDArray[np.float32], gap: float, jaw: float) -> NDArray[np.float32]:
     """AU25 and AU26 as they are seen: a vowel, a tongue or a raised upper lip part the lips and may drop the jaw.
 
-    `gap` is how much farther the lips' rims are apart than in the same person's neutral face, in eye distances; `jaw` is
-    how far the chin came down as a share of what AU26 alone does at intensity 1, 0 where nothing but AU26 moves it.
+    `gap` is how much farther the lips' rims are apart than in the same person's neutral face, in eye distances; `jaw`
+    is how far the chin came down as a share of what AU26 alone does at intensity 1, 0 where only AU26 can move it.
     """
     result = intensity.copy()
     parted, dropped = np.float32(np.clip(gap / FULL_GAP, 0.0, 1.2)), np.float32(np.clip(jaw, 0.0, 1.2))
