@@ -32,6 +32,9 @@ class Recipe:
         "auto", "auto is bf16 on a GPU that has it, else fp32", choices=("auto", "fp32", "bf16", "fp16")
     )
     compile: bool = setting(False, "torch.compile: minutes at the start, faster steps afterwards")
+    state_noise: float = setting(
+        0.1, "share of states told wrongly to a captioner that is told states, so that it obeys"
+    )
     seed: int = setting(0, "of weights, order, augmentation and sentences")
     workers: int = setting(2, "processes that prepare batches; 0 prepares them in the training process")
     checkpoint_every: float = setting(300.0, "seconds between checkpoints within an epoch", metavar="SECONDS")

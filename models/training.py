@@ -263,8 +263,8 @@ class Trainer:
         if broken:
             where = "from the last checkpoint" if self.run.checkpoints.exists() else "from the beginning"
             raise UserError(
-                f"The loss is not a number at step {self.at.step} ({', '.join(broken)}); nothing of this was saved. Go on "
-                f"{where} with --learning-rate below {self.recipe.learning_rate:g}, --clip 1 or --precision fp32."
+                f"The loss is not a number at step {self.at.step} ({', '.join(broken)}); nothing of it was saved. Go "
+                f"on {where} with --learning-rate below {self.recipe.learning_rate:g}, --clip 1 or --precision fp32."
             )
 
     def _show(self, speed: dict[str, float], epochs_done: float) -> None:

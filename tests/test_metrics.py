@@ -1,67 +1,82 @@
-"""Prometheus metrics, scraped over HTTP and read with Prometheus' own parser."""
+"""Metrics against their definitions written out the slow way, and what unknown labels must not do."""
 
 from __future__ import annotations
 
-import socket
-import threading
-import urllib.request
-
+import numpy as np
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
-from reports import make_end, make_report, make_status
 
-from vlfau.engine.metrics import Metrics, parse
-from vlfau.models.errors import UserError
+from vlfau.models import metrics
 
 
-def scrape(metrics: Metrics) -> dict[tuple[str, ...], float]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
-    return {
-        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+def _random(n: int = 400, units: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(-1, 2, (n, units)).astype(np.int8)
+    scores = np.round(rng.random((n, units)) * 0.6 + 0.4 * (labels == 1) * rng.random((n, units)), 2)  # with ties
+    return labels, scores, rng.integers(0, 7, n)
 
 
-def test_a_scrape_shows_what_happened() -> None:
-    with Metrics("127.0.0.1:0") as metrics:
-        for frame in range(5):
-            metrics.write(make_report(frame, faces=2, valid=frame > 0))
-        metrics.status(make_status(1))
-        seen = scrape(metrics)
-        assert seen["vlfau_reports_total", "cam"] == 5
-        assert seen["vlfau_faces", "cam"] == 2
-        assert seen["vlfau_invalid_faces_total", "cam"] == 2
-        assert seen["vlfau_fps_out", "cam"] == 24.9
-        assert seen["vlfau_dropped_frames", "late", "cam"] == 3
-        assert seen["vlfau_queue_depth", "frames", "cam"] == 2
-        assert seen["vlfau_latency_seconds_count", "total", "cam"] == 5
-        assert seen["vlfau_latency_seconds_sum", "total", "cam"] == pytest.approx(5 * 0.012346)
-        assert seen["vlfau_stream_running", "cam"] == 1
-        assert any(name[0] == "vlfau_info" and "openvino" in name for name in seen)
-        metrics.end(make_end())
-        assert scrape(metrics)["vlfau_stream_running", "cam"] == 0
+def test_counts_f1_and_accuracy_are_what_their_definitions_say() -> None:
+    labels, scores, _ = _random()
+    table = metrics.counts(labels, scores >= 0.5)
+    for unit in range(labels.shape[1]):
+        pairs = [(y, s >= 0.5) for y, s in zip(labels[:, unit], scores[:, unit]) if y >= 0]
+        tp, fp = sum(y == 1 and s for y, s in pairs), sum(y == 0 and s for y, s in pairs)
+        fn = sum(y == 1 and not s for y, s in pairs)
+        precision, recall = tp / (tp + fp), tp / (tp + fn)
+        assert metrics.f1(table)[unit] == pytest.approx(2 * precision * recall / (precision + recall))
+        assert metrics.accuracy(table)[unit] == pytest.approx(np.mean([y == s for y, s in pairs]))
 
 
-def test_it_leaves_neither_port_nor_thread() -> None:
-    before = threading.active_count()
-    with Metrics(":0") as metrics:
-        assert threading.active_count() > before
-    assert threading.active_count() == before
-    with socket.create_server(("127.0.0.1", metrics.port)):
-        pass
+def test_auc_is_the_share_of_pairs_in_the_right_order() -> None:
+    labels, scores, _ = _random(n=120)
+    found = metrics.auc(labels, scores)
+    for unit in range(labels.shape[1]):
+        yes, no = scores[labels[:, unit] == 1, unit], scores[labels[:, unit] == 0, unit]
+        difference = yes[:, None] - no[None, :]
+        assert found[unit] == pytest.approx(np.mean((difference > 0) + 0.5 * (difference == 0)))
 
 
-def test_it_listens_here_only_unless_told() -> None:
-    assert parse(":9100") == ("127.0.0.1", 9100)
-    assert parse("9100") == ("127.0.0.1", 9100)
-    assert parse("0.0.0.0:9100") == ("0.0.0.0", 9100)
-    for wrong in ("", "localhost", "host:", ":99999", ":-1"):
-        with pytest.raises(UserError, match="no address"):
-            parse(wrong)
+def test_unknown_labels_change_nothing() -> None:
+    labels, scores, _ = _random()
+    other = np.where(labels < 0, 1 - scores, scores)  # another answer where nobody knows the truth
+    assert not np.array_equal(other, scores)
+    assert np.array_equal(metrics.counts(labels, scores >= 0.5), metrics.counts(labels, other >= 0.5))
+    assert np.array_equal(metrics.auc(labels, scores), metrics.auc(labels, other))
+    wrong = np.where(labels == 1, 1 - scores, scores)
+    assert not np.array_equal(metrics.auc(labels, scores), metrics.auc(labels, wrong))
 
 
-def test_a_taken_port_is_named() -> None:
-    with Metrics(":0") as metrics, pytest.raises(UserError, match=f"Cannot serve metrics at 127.0.0.1:{metrics.port}"):
-        Metrics(f":{metrics.port}").__enter__()
+def test_a_unit_without_positives_has_no_f1_and_stays_out_of_the_mean() -> None:
+    labels = np.array([[0, 1], [0, 1], [0, 0]], np.int8)
+    f1 = metrics.f1(metrics.counts(labels, np.ones(labels.shape, bool)))
+    assert np.isnan(f1[0])
+    assert metrics.mean(f1) == pytest.approx(0.8)
+
+
+def test_always_yes_scores_twice_the_rate_over_one_plus_the_rate() -> None:
+    labels = np.array([[1]] * 30 + [[0]] * 70, np.int8)
+    assert metrics.all_ones(labels)[0] == pytest.approx(2 * 0.3 / 1.3)
+
+
+def test_interval_holds_the_mean_and_widens_when_subjects_differ() -> None:
+    labels, scores, subjects = _random(n=2000)
+    states = scores >= 0.5
+    middle = metrics.mean(metrics.f1(metrics.counts(labels, states)))
+    low, high = metrics.subject_interval(labels, states, subjects)
+    assert low < middle < high
+    spoiled = states ^ (subjects < 2)[:, None]  # all wrong on two of seven subjects
+    low2, high2 = metrics.subject_interval(labels, spoiled, subjects)
+    assert high2 - low2 > 2 * (high - low)
+
+
+def test_one_subject_gives_no_interval() -> None:
+    labels, scores, _ = _random()
+    assert np.isnan(metrics.subject_interval(labels, scores > 0.5, np.zeros(len(labels)))).all()
+
+
+def test_calibration_error_of_honest_and_of_boastful_probabilities() -> None:
+    rng = np.random.default_rng(1)
+    p = rng.random((20000, 1))
+    labels = (rng.random(p.shape) < p).astype(np.int8)
+    assert metrics.calibration_error(labels, p) < 0.02
+    assert metrics.calibration_error(labels, np.where(p > 0.5, 0.99, 0.01)) > 0.2

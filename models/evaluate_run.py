@@ -1,0 +1,202 @@
+"""From a run folder or a bundle and labelled data to scores, report and plots. What `vlfau-evaluate` calls."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import plots
+from .dataset import Samples
+from .errors import UserError
+from .evaluation import Captions, Outcome, over_folds, score
+from .evaluation_report import markdown
+from .loading import Loader, Order
+from .prediction import Some
+from .reader import Reader, open_reader, texts_of
+from .run_folder import RunFolder
+from .settings import read
+from .training_data import DataChoice, TrainingData, open_data
+
+
+def evaluate(
+    where: list[Path | str],
+    output: Path,
+    data: DataChoice | None = None,
+    *,
+    weights: str = "last",
+    runtime: str = "auto",
+    device: str = "cpu",
+    batch: int = 32,
+    images: int | None = None,
+    caption_images: int = 200,
+    draws: int = 1000,
+    with_plots: bool = True,
+) -> dict[str, Any]:
+    """Scores each run folder or bundle on its test part, and their mean; several are the folds of one training.
+
+    Writes scores.json, report.md and the plots into `output` and returns what scores.json holds.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    scores = []
+    for number, one in enumerate(_runs(where)):
+        reader = open_reader(one, which=weights, runtime=runtime, device=device)
+        part = _test_part(one, reader, data)
+        assert part.test is not None
+        outcome = run_through(reader, part.test, batch=batch, images=images, caption_images=caption_images)
+        dataset = getattr(getattr(part.test, "table", None), "dataset", "")
+        outcome = dataclasses.replace(
+            outcome, tested=str(part), dataset=dataset, extra=_last_and_best(one) | {"who": reader.name}
+        )
+        scores.append(score(outcome, draws=draws))
+        if with_plots:
+            folder = output if number == 0 else output / f"part{number + 1}"
+            folder.mkdir(exist_ok=True)
+            _draw(folder, reader, outcome, scores[-1], part.test)
+    mean = over_folds(scores) if len(scores) > 1 else None
+    result = {"parts": scores, "mean": mean}
+    (output / "scores.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    title = f"{' '.join(map(str, where))}"
+    (output / "report.md").write_text(markdown(title, scores, mean), encoding="utf-8")
+    return result
+
+
+def run_through(
+    reader: Reader, samples: Samples, *, batch: int = 32, images: int | None = None, caption_images: int = 200
+) -> Outcome:
+    """Everything the reader says about the samples; sentences for a fixed, evenly spread part of them."""
+    _same_units(reader, samples)
+    if images is not None:
+        samples = _spread(samples, images)
+    parts = [
+        (made["labels"], reader.probabilities(made["crops"]), made["subject"]) for made in _batches(samples, batch)
+    ]
+    labels, probabilities, subjects = (np.concatenate(column) for column in zip(*parts))
+    captions = _captions(reader, _spread(samples, caption_images), batch) if caption_images else None
+    return Outcome(reader.units, labels, probabilities, probabilities >= reader.thresholds, subjects, captions=captions)
+
+
+def _captions(reader: Reader, samples: Samples, batch: int) -> Captions | None:
+    """Sentences for the states that the network itself decided, and its words under teacher forcing."""
+    network = reader.network
+    if not reader.config.get("vocabulary"):
+        return None
+    told, local, whole = [], [], []
+    sums: dict[str, float] = {}
+    rng = np.random.default_rng(0)
+    for made in _batches(samples, min(batch, 16)):
+        states = reader.probabilities(made["crops"]) >= reader.thresholds
+        units, faces = reader.sentences(made["crops"], states)
+        told.append(states)
+        local += units
+        whole += faces
+        if network is not None:
+            for name, value in network_words(network, reader.config, made, rng).items():
+                sums[name] = sums.get(name, 0.0) + value
+    return Captions(np.concatenate(told), local, whole, sums)
+
+
+@torch.inference_mode()
+def network_words(
+    network: Any, config: dict[str, Any], made: dict[str, Any], rng: np.random.Generator
+) -> dict[str, float]:
+    """Sums over the words of the true sentences, each word predicted from the true words before it."""
+    targets = texts_of(network, config).targets(made["labels"], rng)
+    device = next(network.parameters()).device
+    batch = {"crops": torch.from_numpy(made["crops"])} | targets
+    logits = network.word_logits({name: value.to(device) for name, value in batch.items()})
+    sums: dict[str, float] = {}
+    for kind, found in logits.items():  # "local" (B, A, T, Voc), "global" (B, T, Voc)
+        wanted = targets[f"{kind}_tokens"].to(device)
+        known = wanted > 0
+        five = found.topk(5, dim=-1).indices
+        sums[f"{kind}_words"] = float(known.sum())
+        sums[f"{kind}_right"] = float(((five[..., 0] == wanted) & known).sum())
+        sums[f"{kind}_top5"] = float(((five == wanted[..., None]).any(-1) & known).sum())
+    return sums
+
+
+def _batches(samples: Samples, size: int) -> Iterator[dict[str, Any]]:
+    for made in Loader(samples, Order(samples, size, shuffle=False)):
+        yield {name: tensor.numpy() for name, tensor in made.items()}
+
+
+def _spread(samples: Samples, count: int) -> Samples:
+    if count >= len(samples):
+        return samples
+    return Some(samples, np.linspace(0, len(samples) - 1, count).astype(np.int64))
+
+
+def _draw(folder: Path, reader: Reader, outcome: Outcome, one: dict[str, Any], samples: Samples) -> None:
+    plots.f1_bars(folder / "f1.png", one)
+    plots.reliability(folder / "reliability.png", outcome.labels, outcome.probabilities)
+    if reader.network is None:
+        return
+    few = _spread(samples, 120)
+    features, subjects, shown = [], [], None
+    with torch.inference_mode():
+        device = next(reader.network.parameters()).device
+        for made in _batches(few, 16):
+            encoded = reader.network.encode(torch.from_numpy(made["crops"]).to(device))
+            vectors = reader.network.unit_features(encoded)
+            features.append(vectors.float().cpu().numpy())
+            subjects.append(made["subject"])
+            if shown is None and encoded.spatial is not None:
+                likely = torch.sigmoid(encoded.log_odds[0].float()).cpu().numpy()
+                shown = made["crops"][0], encoded.spatial[0].float().cpu().numpy(), likely
+    plots.feature_map(folder, np.concatenate(features), reader.units, np.concatenate(subjects))
+    if shown is not None:
+        plots.attention(folder / "attention.png", shown[0], shown[1], reader.units, shown[2])
+
+
+def _runs(where: list[Path | str]) -> list[Path | str]:
+    """A folder of folds (fold1, fold2, ...) stands for its runs."""
+    found: list[Path | str] = []
+    for one in where:
+        folds = sorted(Path(one).glob("fold*/config.json")) if str(one) != "embedded" else []
+        found += [path.parent for path in folds] or [one]
+    return found
+
+
+def _test_part(one: Path | str, reader: Reader, data: DataChoice | None) -> TrainingData:
+    """The test part that the run was kept away from, or the one asked for."""
+    if data is None or data.data is None:
+        config = RunFolder(Path(one)).config() if (Path(one) / "config.json").is_file() else None
+        if config is None:
+            raise UserError(f"{one} does not say on which data to test it. Add --data FOLDER.")
+        stored = {key: value for key, value in config["data"].items() if key != "tests" and value is not None}
+        data = read(DataChoice, stored)
+    data = dataclasses.replace(data, units=reader.units)
+    part = next(iter(open_data(data, reader.side)))
+    if part.test is None or not len(part.test):
+        raise UserError(f"{data.data} has no test part: nothing is held out. Set --hold-out above 0.")
+    return part
+
+
+def _same_units(reader: Reader, samples: Samples) -> None:
+    if tuple(reader.units) != tuple(samples.units):
+        raise UserError(
+            f"{reader.name} knows {' '.join(reader.units)}, the data has {' '.join(samples.units)}. "
+            "Give data that codes the same units."
+        )
+
+
+def _last_and_best(one: Path | str) -> dict[str, Any]:
+    rows = [row for row in RunFolder(Path(one)).rows("epoch") if "test_f1" in row] if str(one) != "embedded" else []
+    if not rows:
+        return {}
+    best = max(rows, key=lambda row: row["test_f1"])
+    last = rows[-1]
+    return {
+        "best_on_test": {
+            "last_epoch": last["epoch"] + 1,
+            "last_f1": last["test_f1"],
+            "best_epoch": best["epoch"] + 1,
+            "best_f1": best["test_f1"],
+        }
+    }

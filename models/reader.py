@@ -1,0 +1,109 @@
+"""Lets a run folder or a bundle speak about pictures: states, sentences, and what evaluation draws. Scores nothing.
+
+A bundle is read through `Runtime`, as the engine does; its torch weights, where they are there, only serve what a
+runtime does not give: words under teacher forcing, features of the units, attention maps.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from . import texts
+from .bundle import MANIFEST, Bundle, open_bundle
+from .checkpoint import load_tensors
+from .exporting import load_run
+from .network import AUNetwork
+from .networks import build
+from .training_texts import Texts
+from .vocabulary import decode
+
+Crops = NDArray[np.uint8]  # (n, S, S, 3)
+
+
+class Reader(Protocol):
+    name: str
+    units: tuple[str, ...]
+    side: int
+    thresholds: NDArray[np.float32]  # (A,)
+    network: AUNetwork | None
+    config: dict[str, Any]
+
+    def probabilities(self, crops: Crops) -> NDArray[np.float32]:
+        """(n, A)"""
+
+    def sentences(self, crops: Crops, told: NDArray[np.bool_]) -> tuple[list[list[str]], list[str]]:
+        """One per unit and one per face, for the states decided."""
+
+
+class RunReader:
+    """A run folder."""
+
+    def __init__(self, folder: Path, which: str = "last", device: str = "cpu") -> None:
+        loaded, run = load_run(folder, which)
+        self.network: AUNetwork | None = loaded.to(device)
+        self._network = loaded
+        self.name, self.config, self.device = f"{folder} ({which})", run["network"], device
+        self.units, self.side = tuple(run["units"]), loaded.side
+        self.thresholds = np.full(len(self.units), 0.5, np.float32)
+
+    @torch.inference_mode()
+    def probabilities(self, crops: Crops) -> NDArray[np.float32]:
+        log_odds = self._network.encode(torch.from_numpy(crops).to(self.device)).log_odds
+        return np.asarray(torch.sigmoid(log_odds.float()).cpu().numpy())
+
+    @torch.inference_mode()
+    def sentences(self, crops: Crops, told: NDArray[np.bool_]) -> tuple[list[list[str]], list[str]]:
+        encoded = self._network.encode(torch.from_numpy(crops).to(self.device))
+        active = torch.from_numpy(told.astype(np.float32)).to(self.device)
+        rows = torch.ones_like(active).nonzero()
+        memory = (encoded.visual, encoded.channel, encoded.spatial)
+        local, whole, _ = (tensor.cpu().numpy() for tensor in self._network.caption(memory, active, rows))
+        vocabulary = self.config["vocabulary"]
+        said = [decode(tokens, vocabulary) for tokens in local]
+        count = len(self.units)
+        per_face = [said[i : i + count] for i in range(0, len(said), count)]
+        return per_face, [decode(tokens, vocabulary) for tokens in whole]
+
+
+class BundleReader:
+    """A bundle, through a runtime."""
+
+    def __init__(self, bundle: Bundle, runtime: str = "auto") -> None:
+        from .runtimes import open_runtime
+
+        self.runtime = open_runtime(bundle, runtime)
+        manifest = bundle.manifest
+        self.name = f"{bundle.folder} on {self.runtime.description}"
+        self.units, self.side, self.config = manifest.units, manifest.side, manifest.network
+        self.thresholds = self.runtime.thresholds
+        self.network: AUNetwork | None = None
+        if "weights.safetensors" in manifest.files:
+            self.network = build(manifest.network)
+            self.network.load_state_dict(load_tensors(bundle.path("weights.safetensors")))
+            self.network.eval()
+
+    def probabilities(self, crops: Crops) -> NDArray[np.float32]:
+        return self.runtime.predict(crops).probabilities
+
+    def sentences(self, crops: Crops, told: NDArray[np.bool_]) -> tuple[list[list[str]], list[str]]:
+        prediction = self.runtime.predict(crops)
+        said = self.runtime.explain(prediction, range(len(crops)), told, np.ones_like(told))
+        return [[one.why[unit] for unit in self.units] for one in said], [one.text for one in said]
+
+
+def open_reader(where: str | Path, *, which: str = "last", runtime: str = "auto", device: str = "cpu") -> Reader:
+    """A run folder, a bundle, or 'embedded'."""
+    if str(where) == "embedded" or (Path(where) / MANIFEST).is_file():
+        return BundleReader(open_bundle(where), runtime)
+    return RunReader(Path(where), which, device)
+
+
+def texts_of(network: AUNetwork, config: dict[str, Any]) -> Texts:
+    """The targets that the network was trained towards."""
+    corpus = texts.load().only(network.units)
+    return Texts(corpus, tuple(config["vocabulary"]), network.words, bool(config.get("state_conditioned")))

@@ -1,0 +1,92 @@
+"""`vlfau-train`: settings from flags and one TOML file, then `train_run.train`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from .augmentation import PAPER, RENDERS, Augmentation
+from .errors import UserError, unknown
+from .networks import NetworkChoice, describe
+from .recipe import Recipe
+from .settings import add_flags, load_toml, read
+from .train_run import train
+from .training_data import DataChoice, is_shards
+
+TABLES = ("network", "data", "training", "augmentation")
+EPILOG = """examples:
+  vlfau-train --data BP4D --output runs/bp4d --all-folds         the paper's recipe, three folds
+  vlfau-train --data renders --size compact --minutes 60 --output runs/mine
+  vlfau-train --config runs/mine.toml --learning-rate 3e-4       flags go before the file
+  torchrun --nproc-per-node 4 -m vlfau.models.train_command --data BP4D --output runs/bp4d
+  vlfau-train --describe compact                                 what a size is made of
+
+A stopped or killed run goes on where it was when the same command is given again.
+The configuration file has the tables [network], [data], [training] and [augmentation] with the names of the flags;
+[network] also takes single settings of the size, such as state_conditioned = true.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        if options.describe:
+            print(describe(options.describe))
+            return 0
+        settings = configured(options)
+        for folder in train(options.output, **settings, all_folds=options.all_folds, fresh=options.fresh):
+            print(f"Trained: {folder}. Next: vlfau-evaluate {folder}, vlfau-export {folder} --output BUNDLE")
+    except UserError as error:
+        print(f"vlfau-train: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="vlfau-train",
+        description="Train a network that recognises facial action units and says why, on labelled pictures.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--config", type=Path, help="a TOML file with settings", metavar="FILE")
+    made.add_argument("--output", type=Path, default=Path("runs/latest"), help="run folder (default: runs/latest)")
+    made.add_argument("--describe", metavar="SIZE", help="print what a size is made of and stop")
+    made.add_argument("--all-folds", action="store_true", help="train every fold, one after the other")
+    made.add_argument("--fresh", action="store_true", help="start over instead of going on")
+    for part, title in ((NetworkChoice, "network"), (DataChoice, "data"), (Recipe, "training")):
+        add_flags(made, part, title=title)
+    add_flags(made, Augmentation, title="augmentation (for rendered shards stronger by default)")
+    return made
+
+
+def configured(options: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments of `train`, from the file and the flags."""
+    file: dict[str, Any] = load_toml(options.config) if options.config else {}
+    for name in file:
+        if name not in TABLES:
+            raise unknown(f"table in {options.config}", name, TABLES)
+        if not isinstance(file[name], dict):
+            raise UserError(f"'{name}' in {options.config} must be a table: [{name}], with the settings below it.")
+    known = {one.name for one in fields(NetworkChoice)}
+    table = {key.replace("-", "_"): value for key, value in file.get("network", {}).items()}
+    data = read(DataChoice, file.get("data"), options)
+    asked = {one.name for one in fields(Augmentation) if getattr(options, one.name) is not None}
+    base = json.loads(json.dumps(vars(RENDERS if is_shards(data) else PAPER)))
+    changed = bool(asked or file.get("augmentation"))
+    return {
+        "network": read(NetworkChoice, {key: value for key, value in table.items() if key in known}, options),
+        "changes": {key: value for key, value in table.items() if key not in known},
+        "data": data,
+        "recipe": read(Recipe, file.get("training"), options),
+        "augmentation": read(Augmentation, base | file.get("augmentation", {}), options) if changed else None,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""From settings to finished runs: opens data, builds the network, trains one fold or all. What `vlfau-train` calls.
+
+from vlfau.models.train_run import train
+train(Path("runs/bp4d"), NetworkChoice(size="compact"), DataChoice(data=Path("BP4D")), Recipe(epochs=5))
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import texts
+from .augmentation import Augmentation
+from .errors import UserError
+from .networks import NetworkChoice, build, configure, load_stem, side_of
+from .processes import Processes
+from .progress import Display
+from .recipe import Recipe
+from .run_folder import RunFolder
+from .settings import as_table
+from .training import Trainer
+from .training_data import DataChoice, TrainingData, is_shards, open_data
+from .training_texts import Texts
+
+
+def train(
+    output: Path,
+    network: NetworkChoice,
+    data: DataChoice,
+    recipe: Recipe,
+    *,
+    augmentation: Augmentation | None = None,
+    changes: Mapping[str, Any] | None = None,
+    all_folds: bool = False,
+    fresh: bool = False,
+    quiet: bool = False,
+) -> list[Path]:
+    """Trains into `output`, or into output/fold1, output/fold2, ... with `all_folds`; goes on where a run was stopped.
+
+    `changes` are single settings of the network that differ from its named size. Returns the run folders.
+    """
+    folders: list[Path] = []
+    with Processes(recipe.device) as group:
+        opened = open_data(
+            data,
+            side_of(network, changes or {}),
+            all_folds=all_folds,
+            seed=recipe.seed,
+            augmentation=augmentation,
+            report=print if group.first and not quiet else lambda _: None,
+        )
+        for part in opened:
+            folder = output / f"fold{part.fold.number}" if all_folds and part.fold is not None else output
+            _train_one(folder, network, part, recipe, group, augmentation, changes or {}, fresh, quiet)
+            folders.append(folder)
+    return folders
+
+
+def _train_one(
+    folder: Path,
+    choice: NetworkChoice,
+    data: TrainingData,
+    recipe: Recipe,
+    group: Processes,
+    augmentation: Augmentation | None,
+    changes: Mapping[str, Any],
+    fresh: bool,
+    quiet: bool,
+) -> None:
+    """One fold."""
+    torch.manual_seed(recipe.seed)  # the same first weights in every process
+    corpus = texts.load().only(data.units) if choice.network == "vlfau" else None
+    config = configure(choice, data.units, corpus, changes)
+    network = build(config)
+    run = RunFolder(folder)
+    if group.first:
+        if fresh and folder.exists():
+            _remove_run(folder)
+        run.start(
+            {
+                "units": list(data.units),
+                "network": config,
+                "stem": "continues" if run.checkpoints.exists() else load_stem(network, choice),
+                "data": as_table(data.choice) | {"fold": data.fold.number if data.fold else None, "tests": str(data)},
+                "training": as_table(recipe),
+                "augmentation": as_table(augmentation)
+                if augmentation
+                else ("renders" if is_shards(data.choice) else "paper"),
+            }
+        )
+    group.wait()
+    sentences = None
+    if network.has_captions and corpus is not None:
+        told = bool(config.get("state_conditioned"))
+        sentences = Texts(corpus, tuple(config["vocabulary"]), network.words, told, recipe.state_noise)
+    display = Display(folder if group.first else None, shown=group.first and not quiet)
+    try:
+        Trainer(network, data, sentences, recipe, run, group, display).train()
+    finally:
+        display.close()
+
+
+def _remove_run(folder: Path) -> None:
+    """Only what a run folder holds; anything else in it is the user's."""
+    if not (folder / "config.json").is_file():
+        if any(folder.iterdir()):
+            raise UserError(f"{folder} holds files that no training wrote. Give another --output than with --fresh.")
+        return
+    for name in ("checkpoints", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("config.json", "environment.json", "metrics.jsonl", "last.safetensors", "best.safetensors"):
+        (folder / name).unlink(missing_ok=True)
