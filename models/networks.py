@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import unknown
-from .network import AUNetwork
 from .settings import setting
+
+if TYPE_CHECKING:
+    from .corpus import Corpus
+    from .network import AUNetwork
 
 KINDS = ("vlfau", "graphau")
 
@@ -36,3 +39,21 @@ def build(config: Mapping[str, Any]) -> AUNetwork:
 
             return GraphAU.from_config(dict(config))
     raise unknown("network", config.get("kind"), KINDS)
+
+
+def configure(
+    choice: NetworkChoice, units: tuple[str, ...], corpus: Corpus | None, changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    raise NotImplementedError
+
+
+def side_of(choice: NetworkChoice, changes: Mapping[str, Any]) -> int:
+    raise NotImplementedError
+
+
+def load_stem(network: AUNetwork, choice: NetworkChoice) -> str:
+    raise NotImplementedError
+
+
+def describe(size: str) -> str:
+    raise NotImplementedError

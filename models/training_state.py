@@ -21,9 +21,9 @@ class Sums:
     steps: float = 0.0
 
     def add(self, names: list[str], values: Tensor, share: float = 1.0) -> None:
-        """`share` is the part of a step that the values come from."""
+        """`values` may be a share of a step's."""
         self.names = names
-        self.tensor = share * values if self.tensor is None else self.tensor + share * values
+        self.tensor = values if self.tensor is None else self.tensor + values
         self.steps += share
 
     def extend(self, other: Sums) -> None:
@@ -87,9 +87,13 @@ def unpack(
     check_fits(weights, network.state_dict(), path)
     network.load_state_dict(weights)
     states: dict[int, dict[str, Tensor]] = {}
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     for name, value in _under(tensors, "optimiser.").items():
         number, key = name.split(".")
-        states.setdefault(int(number), {})[key] = value
+        parameter = parameters[int(number)]
+        # Fused AdamW reads memory as it lies, so moments must lie as their parameters do (channels last, not as stored).
+        placed = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+        states.setdefault(int(number), {})[key] = placed
     optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
     if mean is not None:
         kept = _under(tensors, "mean.") or weights  # switched on for the continuation
