@@ -78,13 +78,17 @@ def load_assets(folder: Path) -> Assets:
     ):
         first = makehuman.read_head(main, parts, fit["uv"])
         second = ict.read_head(other, fit, first.cards)
-    sprites = [_sprite(textures / f"{file}.png", fine=name in BROWS + LASHES) for name, file in SPRITES.items()]
+    sprites = {name: _sprite(textures / f"{file}.png", fine=name in BROWS + LASHES) for name, file in SPRITES.items()}
+    # The one brown iris is a dark red: most people's are a dark and dull version of the light brown one.
+    light = sprites["brownlight_eye"].astype(np.float32)
+    iris = np.ptp(sprites["brown_eye"][..., :3].astype(np.float32), axis=2, keepdims=True) > 60
+    sprites["brown_eye"] = np.where(iris, light * (0.42, 0.36, 0.34, 1.0), light).astype(np.uint8)
     return Assets(
         heads=(first, second),
         face=bake(first),
         skins=tuple(np.ascontiguousarray(_read(path, cv2.IMREAD_COLOR)[:, :, ::-1]) for path in skins),
         skin_names=tuple(path.stem for path in skins),
-        sprites=np.stack(sprites),
+        sprites=np.stack(list(sprites.values())),
         sprite_index={name: i for i, name in enumerate(SPRITES)},
         statistics=json.loads((folder / "au_stats.json").read_text(encoding="utf-8")),
     )

@@ -20,7 +20,7 @@ def draw_background(rng: np.random.Generator, side: int) -> Floats:
     else:
         picture = _room(rng, side)
     # Rooms and streets are mostly dull: colour is taken out of most of it.
-    grey = picture.mean(2, keepdims=True)
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None]
     picture = grey + np.float32(rng.beta(1.2, 2.5)) * (picture - grey)
     if rng.random() < 0.5:
         picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.5, 6)))

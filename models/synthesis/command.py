@@ -21,7 +21,7 @@ from .picture import Picture, make_picture
 from .shards import missing_shards, shard_path, write_shard
 from .units import UNITS
 
-RECIPE = "2"  # changes whenever the same seed would give another picture
+RECIPE = "3"  # changes whenever the same seed would give another picture
 SHARD_SIZE = 500  # pictures; a multiple of the pictures of one person
 
 

@@ -241,7 +241,7 @@ def _dress(
     if head.kind == MAKEHUMAN:
         eye = str(rng.choice(EYES, p=[0.5, 0.15, *[0.35 / 6] * 6]))
         teeth = [part for part in head.parts if part.name == "teeth"]
-        add(next(part for part in head.parts if part.name == "eyes"), eye, rng.uniform(0.6, 0.85), 0.9)
+        add(next(part for part in head.parts if part.name == "eyes"), eye, rng.uniform(0.75, 1.0), 1.0)
         add(teeth[int(rng.integers(len(teeth)))], "teeth", rng.uniform(0.5, 0.85), 0.85)
         add(next(part for part in head.parts if part.name == "tongue"), "tongue", 0.9, 0.4)
     else:
@@ -255,7 +255,12 @@ def _dress(
         add(card, style, _tinted(assets, style, hair), 1.0)
     cutout = sum(map(len, faces))
     brow = str(rng.choice(BROWS))
-    add(head.cards[brow], brow, _tinted(assets, brow, hair * rng.uniform(0.5, 1.3)), 1.0)
+    add(
+        _shaped_brow(rng, head, head.cards[brow], neutral),
+        brow,
+        _tinted(assets, brow, hair * rng.uniform(0.5, 1.3)),
+        1.0,
+    )
     if head.kind == MAKEHUMAN:
         lash = str(rng.choice(LASHES))
         add(head.cards[lash], lash, 0.4, 1.0)
@@ -285,6 +290,26 @@ def _scalp(places: Floats) -> NDArray[np.bool_]:
     return np.asarray((y > 0.95 - 0.25 * x * x) | ((z < -0.75) & (y > -0.9)))
 
 
+def _shaped_brow(rng: np.random.Generator, head: Head, card: Part, neutral: Floats) -> Part:
+    """Brows of this person: turned, thicker or thinner, higher or lower. As they come they look angry at rest."""
+    assert card.anchors is not None
+    assert card.weights is not None
+    placed = card.placed(neutral)
+    moved = placed.copy()
+    tilt = rng.normal(8.0 if head.kind == ICT else 3.0, 4.0)  # degrees, positive: inner ends up
+    size = rng.uniform([0.92, 0.75], [1.06, 1.35])
+    shift = rng.normal(0, 0.02)
+    for side in (-1, 1):
+        mine = np.sign(placed[:, 0]) == side
+        middle = placed[mine].mean(0)
+        d = (placed[mine] - middle)[:, :2] * size
+        angle = np.radians(tilt + rng.normal(0, 1.2)) * -side
+        turned = d @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        moved[mine, :2] = middle[:2] + turned + (0, shift)
+    offset = moved - (neutral[card.anchors] * card.weights[:, :, None]).sum(1)
+    return replace(card, offset=offset.astype(np.float32), spans=())
+
+
 def _without_fringe(card: Part, neutral: Floats, line: float) -> Part:
     """The same hair with nothing hanging into the face below `line`, eye distances above the eyes."""
     middle = card.placed(neutral)[card.faces].mean(1)  # (F, 3)
@@ -298,7 +323,7 @@ def _painted_eye(ball: Floats, iris: NDArray[np.float64]) -> Floats:
     radius = (ball[:, 1].max() - ball[:, 1].min()) / 2
     off_axis = np.hypot(ball[:, 0] - centre[0], ball[:, 1] - centre[1]) / radius
     front = ball[:, 2] > centre[2]
-    colour = np.tile(np.array([0.78, 0.74, 0.72], np.float32), (len(ball), 1))  # squared by the shader
+    colour = np.tile(np.array([0.74, 0.70, 0.68], np.float32), (len(ball), 1))  # squared by the shader
     colour[front & (off_axis < 0.48)] = iris
     colour[front & (off_axis < 0.2)] = 0.02
     return colour

@@ -62,15 +62,15 @@ def shadow_map(space: Floats, faces: Ints, direction: Floats) -> tuple[Floats, F
     x = np.cross(np.array([0.0, 1.0, 0.0]), z)
     x /= np.linalg.norm(x) + 1e-9
     axes = np.stack([x, -np.cross(z, x), -z]).astype(np.float32)
-    near = np.abs(space).max(1) < 3.0  # eye distances: the head, not the shoulders
-    turned = space @ axes.T
-    low, high = turned[near].min(0), turned[near].max(0)
+    turned = np.ascontiguousarray(axes @ space.T)  # (3, V): minima along the long axis are fast
+    near = turned[:, (np.abs(space[:, 0]) < 2.5) & (space[:, 1] > -2.5)]  # eye distances: the head, not the shoulders
+    low, high = near.min(1), near.max(1)
     scale = SHADOW_SIDE / max(high[0] - low[0], high[1] - low[1])
     matrix = np.zeros((3, 4), np.float32)
     matrix[0, :3], matrix[0, 3] = axes[0] * scale, -low[0] * scale
     matrix[1, :3], matrix[1, 3] = axes[1] * scale, -low[1] * scale
     matrix[2, :3], matrix[2, 3] = axes[2], -low[2]
-    screen = np.stack([(turned[:, 0] - low[0]) * scale, (turned[:, 1] - low[1]) * scale, turned[:, 2] - low[2]], 1)
+    screen = np.stack([(turned[0] - low[0]) * scale, (turned[1] - low[1]) * scale, turned[2] - low[2]], 1)
     depth, visible = empty_buffers(SHADOW_SIDE, SHADOW_SIDE)
     draw(np.ascontiguousarray(screen, np.float32), faces, depth, visible)
     return depth, matrix
@@ -97,20 +97,26 @@ def _texel(texture: Bytes, lut: Floats, u: float, v: float) -> tuple[float, floa
 
 @nb.njit(cache=True, fastmath=True, nogil=True, inline="always")
 def _lit_by_shadow(matrix: Floats, shadow: Floats, bias: float, px: float, py: float, pz: float) -> np.float32:
-    """The share of nine taps around the point that the first lamp reaches."""
+    """The share of five taps around the point that the first lamp reaches."""
     side = shadow.shape[0]
     x = matrix[0, 0] * px + matrix[0, 1] * py + matrix[0, 2] * pz + matrix[0, 3]
     y = matrix[1, 0] * px + matrix[1, 1] * py + matrix[1, 2] * pz + matrix[1, 3]
     z = matrix[2, 0] * px + matrix[2, 1] * py + matrix[2, 2] * pz + matrix[2, 3] - bias
-    taps, lit = 0, 0
-    for dy in range(-1, 2):
-        for dx in range(-1, 2):
-            column, row = int(x) + dx * 2, int(y) + dy * 2
-            if 0 <= column < side and 0 <= row < side:
-                taps += 1
-                if z < shadow[row, column]:
-                    lit += 1
-    return np.float32(lit / taps) if taps > 0 else np.float32(1)
+    column, row = int(x), int(y)
+    if column < 2 or row < 2 or column >= side - 2 or row >= side - 2:
+        return np.float32(1)
+    lit = np.float32(0)
+    if z < shadow[row, column]:
+        lit += np.float32(0.2)
+    if z < shadow[row - 2, column - 2]:
+        lit += np.float32(0.2)
+    if z < shadow[row - 2, column + 2]:
+        lit += np.float32(0.2)
+    if z < shadow[row + 2, column - 2]:
+        lit += np.float32(0.2)
+    if z < shadow[row + 2, column + 2]:
+        lit += np.float32(0.2)
+    return lit
 
 
 @nb.njit(cache=True, fastmath=True, nogil=True, inline="always")  # a call would push some 150 words per pixel
@@ -177,7 +183,7 @@ def _shade_pixel(
         length = -length
     nx, ny, nz = nx * length, ny * length, nz * length
     if kind == EYE:
-        open_to *= np.float32(0.75) - np.float32(0.5) * max(zero, ny)  # the upper lid shades the ball
+        open_to *= np.float32(0.85) - np.float32(0.5) * max(zero, ny)  # the upper lid shades the ball
     px = w0 * space[a, 0] + w1 * space[b, 0] + w2 * space[c, 0]
     py = w0 * space[a, 1] + w1 * space[b, 1] + w2 * space[c, 1]
     pz = w0 * space[a, 2] + w1 * space[b, 2] + w2 * space[c, 2]
@@ -222,7 +228,7 @@ def _shade_pixel(
             e2 += lamp_colours[k, 2] * direct
         hx, hy, hz = lamps[k, 0], lamps[k, 1], lamps[k, 2] + one
         half = (nx * hx + ny * hy + nz * hz) / (math.sqrt(hx * hx + hy * hy + hz * hz) + np.float32(1e-9))
-        if half > 0.2:
+        if half > 0.55:  # below it nothing is left of any highlight
             mirrored = strength * half**power * lit * open_to
             s0 += lamp_colours[k, 0] * mirrored
             s1 += lamp_colours[k, 1] * mirrored

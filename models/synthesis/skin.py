@@ -72,8 +72,8 @@ def draw_skin(
         lipstick = rng.uniform([0.18, 0.01, 0.02], [0.75, 0.22, 0.25])
         paint(lips * rng.uniform(0.3, 0.9), lipstick)
     else:  # lips come in every strength from skin-coloured to red
-        red = rng.uniform(0.6, 1.05)
-        green = red * rng.uniform(0.5, 0.9)
+        red = rng.uniform(0.72, 1.05)
+        green = red * rng.uniform(0.5, 0.82)
         natural = wanted * np.array([red, green, green * rng.uniform(0.9, 1.15)])
         paint(lips * rng.uniform(0.1, 0.75), natural)
     if rng.random() < (0.5 if not male else 0.04):
