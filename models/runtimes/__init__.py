@@ -1,0 +1,72 @@
+"""Opens a bundle with the runtime asked for. Knows all of them, and imports only the one that is chosen."""
+
+from __future__ import annotations
+
+from ..bundle import Bundle
+from ..errors import UserError, unknown
+from ..runtime import Executor, Runtime
+
+RUNTIMES = ("auto", "openvino", "onnxruntime", "tensorrt", "torch-tensorrt", "torch")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8", "fp8")
+
+
+def open_runtime(
+    bundle: Bundle,
+    runtime: str = "auto",
+    *,
+    device: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    prove: bool = True,
+) -> Runtime:
+    """Load a bundle, ready to predict; `prove` runs its self-test.
+
+    `device` is what the runtime calls it ("CPU", "cuda:1"), `precision` None or "auto" takes the fastest that the bundle
+    and the device have, `threads` None lets the runtime decide.
+    """
+    if runtime not in RUNTIMES:
+        raise unknown("runtime", runtime, RUNTIMES)
+    if precision is not None and precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    if threads is not None and threads < 1:
+        raise UserError(f"A runtime needs at least 1 thread, got {threads}. Leave it out to let the runtime decide.")
+    asked = None if precision == "auto" else precision
+    if runtime == "auto":
+        from .choose import choose
+
+        choice = choose(bundle, device=device, precision=asked, threads=threads)
+        runtime, device, asked = choice.runtime, choice.device, choice.precision
+    opened = Runtime(bundle, _executor(bundle, runtime, device, asked, threads))
+    if prove:
+        try:
+            opened.prove()
+        except BaseException:
+            opened.close()
+            raise
+    return opened
+
+
+def _executor(bundle: Bundle, runtime: str, device: str | None, precision: str | None, threads: int | None) -> Executor:
+    match runtime:
+        case "openvino":
+            from .cpu_openvino import OpenVino
+
+            return OpenVino(bundle, device=device or "CPU", precision=precision, threads=threads)
+        case "onnxruntime":
+            from .cpu_onnxruntime import OnnxRuntime
+
+            return OnnxRuntime(bundle, device=device or "CPU", precision=precision, threads=threads)
+        case "tensorrt":
+            from .nvidia import TensorRT
+
+            return TensorRT(bundle, device=device, precision=precision)
+        case "torch-tensorrt":
+            from .torch_trt import TorchTensorRT
+
+            return TorchTensorRT(bundle, device=device, precision=precision)
+        case "torch":
+            from .torch_eager import Torch
+
+            return Torch(bundle, device=device, precision=precision, threads=threads)
+        case _:
+            raise unknown("runtime", runtime, RUNTIMES)

@@ -1,0 +1,159 @@
+"""The CPU default: OpenVINO reads the bundle's ONNX files. Compiled graphs are cached: the second start is quick.
+
+The caption graph is compiled on a thread of its own while the first frames are already answered; only `caption` waits.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import Bundle
+from ..errors import UserError
+from ..runtime import MEMORY
+from .cache import cache_folder
+
+INT8_ENCODER = "encoder.int8.onnx"
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}  # int8: what is not quantised stays in float
+
+
+class OpenVino:
+    name = "openvino"
+    max_batch = 16
+
+    def __init__(
+        self, bundle: Bundle, *, device: str = "CPU", precision: str | None = None, threads: int | None = None
+    ) -> None:
+        self._core = _core()
+        if device not in self._core.available_devices:
+            have = ", ".join(self._core.available_devices)
+            raise UserError(f"OpenVINO has no device '{device}' on this machine. It has: {have}.")
+        abilities = self._core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+        self.precision = precision or best_precision(bundle, abilities)
+        if self.precision not in HINTS or (
+            self.precision in ("bf16", "fp16") and self.precision.upper() not in abilities
+        ):
+            raise UserError(
+                f"OpenVINO on this {device} cannot run {self.precision}; it can run {', '.join(sorted(abilities))}. "
+                "Give another --precision, or leave it out."
+            )
+        self.device = f"{device}: {self._core.get_property(device, 'FULL_DEVICE_NAME').strip()}"
+        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = str(threads)
+        if (folder := cache_folder("openvino", bundle.checksum)) is not None:
+            options["CACHE_DIR"] = str(folder)
+        encoder = bundle.path(INT8_ENCODER if self.precision == "int8" else "encoder.onnx")
+        self._encoder = self._compile(encoder, device, options | {"INFERENCE_PRECISION_HINT": HINTS[self.precision]})
+        self._outputs = {output.any_name: _row(output) for output in self._encoder.model_outputs}
+        self._caption: _Request | None = None
+        self._caption_error: BaseException | None = None
+        self._compiling: threading.Thread | None = None
+        if bundle.has_captions:
+            # Words are decided by argmax over near ties, so the decoder stays in float whatever the encoder runs in.
+            arguments = (bundle.path("caption.onnx"), device, options | {"INFERENCE_PRECISION_HINT": "f32"})
+            self._compiling = threading.Thread(
+                target=self._compile_caption, args=arguments, name="compile-captions", daemon=True
+            )
+            self._compiling.start()
+
+    def encode(self, crops: NDArray[np.uint8]) -> dict[str, Any]:
+        # New arrays for every call, written in place by OpenVINO: nothing is copied, and they outlive the next call.
+        results = {name: np.empty((len(crops), *shape), kind) for name, (shape, kind) in self._outputs.items()}
+        self._encoder({"crops": np.ascontiguousarray(crops)}, results)
+        return results
+
+    def caption(self, memory: dict[str, Any], active: NDArray[np.float32], rows: NDArray[np.int64]) -> dict[str, Any]:
+        if self._compiling is not None:
+            self._compiling.join()
+            self._compiling = None
+        if self._caption_error is not None:
+            raise self._caption_error
+        if self._caption is None:
+            raise UserError("This bundle has no captions. Export a network with sentences, or ask for none.")
+        given = {**memory, "active": active, "rows": rows}
+        request = self._caption
+        return request({name: np.ascontiguousarray(given[name]) for name in request.model_inputs})
+
+    def take(self, memory: dict[str, Any], faces: Sequence[int]) -> dict[str, Any]:
+        if list(faces) == list(range(len(memory["visual"]))):
+            return {name: memory[name] for name in MEMORY}
+        return {name: memory[name][list(faces)] for name in MEMORY}
+
+    def close(self) -> None:
+        if self._compiling is not None:
+            self._compiling.join()
+            self._compiling = None
+        self._caption = None
+        self._encoder.release()
+
+    def _compile(self, path: Path, device: str, options: dict[str, Any]) -> _Request:
+        try:
+            return _Request(self._core.compile_model(str(path), device, options))
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(f"OpenVINO cannot compile {path.name}: {reason}. Try --runtime onnxruntime.") from error
+
+    def _compile_caption(self, path: Path, device: str, options: dict[str, Any]) -> None:
+        try:
+            self._caption = self._compile(path, device, options)
+        except BaseException as error:  # reaches the thread that asks for the first caption
+            self._caption_error = error
+
+
+class _Request:
+    """One compiled graph and its one inference request."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request: Any = compiled.create_infer_request()
+        self.model_outputs = list(compiled.outputs)
+        self.model_inputs = [given.any_name for given in compiled.inputs]
+
+    def __call__(
+        self, given: dict[str, NDArray[Any]], results: dict[str, NDArray[Any]] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        import openvino
+
+        for name, array in given.items():
+            self._request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+        for name, array in (results or {}).items():
+            self._request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+        self._request.infer()
+        if results is not None:
+            return results
+        names = [output.any_name for output in self.model_outputs]
+        return {name: self._request.get_tensor(name).data.copy() for name in names}
+
+    def release(self) -> None:
+        self._request = None
+
+
+def best_precision(bundle: Bundle, abilities: Sequence[str]) -> str:
+    """INT8 only where it was calibrated for this bundle."""
+    if INT8_ENCODER in bundle.manifest.files and "INT8" in abilities:
+        return "int8"
+    return "bf16" if "BF16" in abilities else "fp32"
+
+
+def _row(output: Any) -> tuple[tuple[int, ...], Any]:
+    """Shape of one face's part, and type, of an output (N, ...)."""
+    sizes = list(output.get_partial_shape())[1:]
+    if any(size.is_dynamic for size in sizes):
+        raise UserError(f"Output {output.any_name} of encoder.onnx has unknown sizes {sizes}. Export the bundle again.")
+    return tuple(size.get_length() for size in sizes), output.get_element_type().to_dtype()
+
+
+@cache
+def _core() -> Any:
+    """One per process: starting the plugins takes a tenth of a second."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise UserError(f"OpenVINO cannot be imported ({error}). Run: pip install openvino") from None
+    return openvino.Core()
