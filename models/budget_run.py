@@ -29,10 +29,12 @@ class Budget:
     data: tuple[Path, ...] = settings.setting((), "folders of shards written by vlfau-synthesize")
     out: Path | None = settings.setting(None, "folder for the checkpoint and the figures")
     minutes: float = settings.setting(25.0, "training time; a run that is started again uses what is left of it")
+    steps: int = settings.setting(0, "batches after which the run ends even if time is left; 0 for no such end")
     start: Path | None = settings.setting(None, "checkpoint of another run whose weights this one starts from")
     export: Path | None = settings.setting(None, "folder that gets the .onnx file and its .json card in the end")
     batch: int = settings.setting(64, "crops or scenes in a batch")
     learning_rate: float = settings.setting(2e-3, "peak of the cosine schedule")
+    validation: int = settings.setting(4000, "held-out crops or scenes to validate on")
     seed: int = settings.setting(0, "seed of everything random")
     threads: int = settings.setting(1, "cores to use")
     limit: int = settings.setting(40_000, "pictures held in memory (77 kB each)")
@@ -62,6 +64,12 @@ class Run(Generic[N]):
             getattr(self, name).load_state_dict(state[name])
         self.seconds, self.steps = float(state["seconds"]), int(state["steps"])
 
+    @property
+    def done(self) -> float:
+        """The share of the budget that is used up, 0..1."""
+        by_steps = self.steps / self.budget.steps if self.budget.steps else 0.0
+        return min(1.0, max(by_steps, self.seconds / (self.budget.minutes * 60)))
+
     def save(self) -> None:
         state: dict[str, Any] = {n: getattr(self, n).state_dict() for n in ("network", "average", "optimiser")}
         torch.save(state | {"seconds": self.seconds, "steps": self.steps}, self.path.with_suffix(".part"))
@@ -74,7 +82,7 @@ class Run(Generic[N]):
         last = shown = time.monotonic()
         sums: dict[str, float] = {}
         first = self.steps
-        while self.seconds < self.budget.minutes * 60:
+        while self.done < 1:
             for name, value in self._step(cost, random).items():
                 sums[name] = sums.get(name, 0.0) + value
             now = time.monotonic()
@@ -91,8 +99,11 @@ class Run(Generic[N]):
     def _step(
         self, cost: Callable[[N, np.random.Generator], dict[str, Tensor]], random: np.random.Generator
     ) -> dict[str, float]:
-        part = min(1.0, self.seconds / (self.budget.minutes * 60))
-        rate = self.budget.learning_rate * min(1.0, (self.steps + 1) / 200) * (0.5 + 0.5 * np.cos(np.pi * part) + 0.005)
+        rate = (
+            self.budget.learning_rate
+            * min(1.0, (self.steps + 1) / 200)
+            * (0.5 + 0.5 * np.cos(np.pi * self.done) + 0.005)
+        )
         for group in self.optimiser.param_groups:
             group["lr"] = float(rate)  # a numpy number could not be loaded again
         self.network.train()

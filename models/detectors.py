@@ -8,7 +8,6 @@ a user's SCRFD model (`scrfd.py`), `yunet` a user's YuNet file through OpenCV. P
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +103,7 @@ def _scrfd(path: Path, size: int | None, threshold: float | None, device: str | 
 
 
 def _insightface_models() -> list[Path]:
-    home = Path(os.environ.get("INSIGHTFACE_HOME", "~/.insightface")).expanduser()
+    home = Path("~/.insightface").expanduser()
     return sorted((home / "models").glob("*/det_*.onnx"))
 
 

@@ -45,7 +45,7 @@ def loss_of(maps: Tensor, heat: Tensor, size: Tensor, offset: Tensor, near: Tens
     return {"centres": -(found + quiet).sum() / faces, "sides": side, "offsets": 0.5 * place}
 
 
-def validate(network: FinderNetwork, held_out: Renders, count: int = 1500) -> dict[str, float]:
+def validate(network: FinderNetwork, held_out: Renders, count: int) -> dict[str, float]:
     """Recall against false boxes a scene on held-out identities; the threshold is where FALSE_BOXES are reached."""
     random = np.random.default_rng(54321)
     backgrounds = Backgrounds(SCENE, 200)
@@ -105,7 +105,7 @@ def train(budget: Budget) -> dict[str, float]:
 
     run.train(cost, renders.refresh)
     held_out.refresh()
-    figures = validate(run.average.cpu(), held_out)
+    figures = validate(run.average.cpu(), held_out, budget.validation)
     (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     if budget.export is not None:
         card = card_of(run, "finder", figures["threshold"], figures, len(renders))
@@ -121,7 +121,7 @@ def train(budget: Budget) -> dict[str, float]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m vlfau.models.finder_training", description=__doc__)
     settings.add_flags(parser, Budget)
-    parser.set_defaults(batch=24)
+    parser.set_defaults(batch=24, validation=1500)
     try:
         train(settings.read(Budget, None, parser.parse_args(arguments)))
     except UserError as error:

@@ -49,13 +49,13 @@ def loss_of(points: Tensor, presence: Tensor, true_points: Tensor, true_presence
     return {"points": place, "openings": 0.5 * opening, "presence": 2 * presence_loss}
 
 
-def validate(network: LandmarkNetwork, held_out: Renders, count: int = 6000, device: str = "cpu") -> dict[str, float]:
+def validate(network: LandmarkNetwork, held_out: Renders, count: int, device: str = "cpu") -> dict[str, float]:
     """Errors on held-out identities, drawn as in training, in percent of the distance between the eye centres."""
     random = np.random.default_rng(12345)
     errors, scores, truth = [], [], []
     network.eval()
-    for _ in range(0, count, 250):
-        batch = draw(held_out, random, 250)
+    for start in range(0, count, 250):
+        batch = draw(held_out, random, min(250, count - start))
         with torch.no_grad():
             points, presence = network(torch.from_numpy(batch.crops).to(device))
         face = batch.presence > 0.5
@@ -100,7 +100,7 @@ def train(budget: Budget) -> dict[str, float]:
 
     run.train(cost, renders.refresh)
     held_out.refresh()
-    figures = validate(run.average, held_out, device=budget.device)
+    figures = validate(run.average, held_out, budget.validation, budget.device)
     (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     if budget.export is not None:
         card = card_of(run, "landmarks", max(0.5, figures["presence_limit"]), figures, len(renders))

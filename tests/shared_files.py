@@ -1,0 +1,17 @@
+"""Where tests find ../shared (real clips, detector files, head meshes); without it they skip."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def shared(*parts: str) -> Path:
+    """A file of the shared folder; skips the test where there is none."""
+    folder = Path(os.environ.get("VLFAU_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    path = folder.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"needs {'/'.join(parts)} of the shared folder, which is not here (set VLFAU_SHARED)")
+    return path
