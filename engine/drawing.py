@@ -40,7 +40,7 @@ PANEL_OPACITY = 0.72
 
 def draw(pixels: Pixels, report: Report) -> Pixels:
     """A new picture (H, W, 3) RGB; the given one stays as it is."""
-    picture = np.ascontiguousarray(pixels).copy()
+    picture = np.array(pixels, order="C")  # a copy, also of a view with padded rows
     height, width = picture.shape[:2]
     scale = max(min(height / 720, width / 720), 0.45)  # sizes below are for 720 lines
     sentences = [(face.track, face.text) for face in report.faces if face.text]
