@@ -16,7 +16,7 @@ from vlfau.models.bundle import Bundle, open_bundle
 from vlfau.models.errors import UserError
 
 from .packets import Ended, Faces, Frame, Outcome
-from .pipeline import Pipeline
+from .pipeline import Pipeline, read
 from .report import publish
 from .settings import EngineSettings, for_python
 from .sinks import Sinks, open_sinks
@@ -64,8 +64,8 @@ class Engine:
         self._open_runtime = open_runtime or partial(_runtime, settings)
         self._open_finder = open_finder or _finder
         self.stopping = threading.Event()
-        self.bundle = open_bundle(settings.predict.model)
         self.sources: list[Source] = open_sources(settings.sources, settings.source, self.stopping)
+        self.bundle = open_bundle(settings.predict.model)
         self.counters = {source.context.counters.stream: source.context.counters for source in self.sources}
         self.sinks: Sinks = open_sinks(settings.output, self.bundle.manifest.units, [s.origin for s in self.sources])
         self.runtime_name, self.device_name, self.detector_name = "", "", ""
@@ -128,7 +128,7 @@ class Engine:
             counters = source.context.counters
             channel = pipeline.add(
                 f"read-{counters.stream}",
-                _read,
+                read,
                 source.frames(),
                 capacity=NEWEST if source.live else QUEUE,
                 lossy=source.live,
@@ -163,14 +163,11 @@ class Engine:
                 self.sinks.end(counters.end("stopped" if stopped else "error", "" if stopped else str(error)))
 
 
-def _read(items: Iterable[Any]) -> Generator[Any, None, None]:
-    yield from items
-
-
 def _runtime(settings: EngineSettings, bundle: Bundle) -> Runtime:
     from vlfau.models.runtimes import open_runtime
 
-    return open_runtime(bundle, settings.predict.runtime, device=settings.predict.device)
+    asked = settings.predict
+    return open_runtime(bundle, asked.runtime, device=asked.device, precision=asked.precision, threads=asked.threads)
 
 
 def _finder(bundle: Bundle, engine: Engine) -> Finder:

@@ -49,6 +49,11 @@ class Seen:
     looks: NDArray[np.float32]  # (N, D)
     origin: NDArray[np.int64]  # (N,) id of the track in whose box it was found, -1 without
 
+    def touched(self) -> NDArray[np.bool_]:
+        """(N,) whether another face's box reaches in."""
+        overlaps = [np.delete(iou(box, self.boxes), i) for i, box in enumerate(self.boxes)]
+        return np.array([others.size > 0 and others.max() > CROWDED for others in overlaps], bool)
+
     def __len__(self) -> int:
         return len(self.boxes)
 
@@ -118,7 +123,9 @@ class Tracker:
         candidates = [*self.tracks, *self.lost]
         if not candidates or not len(seen):
             return [None] * len(seen)
-        costs: NDArray[np.float64] = np.stack([self._costs(track, seen, now) for track in candidates])  # (T, N)
+        # a face that another one touches may be half covered, so its looks count less
+        weights = np.where(seen.touched(), 0.6, 1.5)
+        costs: NDArray[np.float64] = np.stack([self._costs(t, seen, weights, now) for t in candidates])  # (T, N)
         columns = assign(costs, NEW)
         chosen: list[Track | None] = [None] * len(seen)
         for track, column in zip(candidates, columns):
@@ -126,7 +133,7 @@ class Tracker:
                 chosen[column] = track
         return chosen
 
-    def _costs(self, track: Track, seen: Seen, now: float) -> NDArray[np.float64]:
+    def _costs(self, track: Track, seen: Seen, weights: NDArray[np.floating], now: float) -> NDArray[np.float64]:
         """(N,) how little each seen face fits the track; inf where it cannot be."""
         absent = max(now - track.seen, 0.0)
         expected = track.expected(now)
@@ -136,7 +143,7 @@ class Tracker:
         distance = np.hypot(offset[:, 0], offset[:, 1]) / np.maximum((sides + side) / 2, 1e-3)  # in faces
         growth = np.abs(np.log(sides / max(side, 1e-3)))
         strange = unlike(track.looks, seen.looks)
-        costs = 0.35 * np.minimum(distance, 2) + 0.3 * growth + 1.5 * strange - 0.1 * (seen.origin == track.id)
+        costs = 0.35 * np.minimum(distance, 2) + 0.3 * growth + weights * strange - 0.1 * (seen.origin == track.id)
         near = distance < 1 + 2 * absent
         if absent > ABSENT_S:
             near |= strange < 0.12  # came back elsewhere

@@ -17,6 +17,11 @@ T = TypeVar("T")
 Stage = Callable[[Iterable[Any]], Generator[Any, None, None]]
 
 
+def read(source: Iterable[T]) -> Generator[T, None, None]:
+    """The first stage of a line, which only hands on; closing it closes the source."""
+    yield from source
+
+
 class Pipeline:
     """add() stages, enter to start them, iterate over what the last one yields. Leaving stops and joins all threads."""
 

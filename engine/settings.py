@@ -99,6 +99,10 @@ class PredictSettings:
     model: str = setting("embedded", "Bundle: a folder written by vlfau-export, or 'embedded'.", metavar="BUNDLE")
     runtime: str = setting("auto", "What executes the network.", choices=RUNTIMES)
     device: str | None = setting(None, "Device of the runtime, such as cpu or cuda:0; by the runtime if left out.")
+    precision: str = setting(
+        "auto", "Number format of the network.", choices=("auto", "fp32", "bf16", "fp16", "int8", "fp8")
+    )
+    threads: int | None = setting(None, "Threads of a CPU runtime; by the runtime if left out.", metavar="N")
     explain: str = setting(
         "change", "When sentences are made: change, every, never, or interval:SECONDS.", metavar="WHEN"
     )
@@ -114,6 +118,7 @@ class PredictSettings:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
+        _positive(self, "threads")
         _not_negative(self, "hysteresis", "smooth", "baseline")
         explain_interval(self.explain)
 
@@ -164,6 +169,9 @@ def read_engine(sources: tuple[str, ...], config: Path | None, flags: argparse.N
     for key in table:
         if key not in (*SECTIONS, "sources"):
             raise unknown(f"section in {config}", key, (*SECTIONS, "sources"))
+    for key, value in table.items():
+        if isinstance(value, dict) == (key == "sources"):
+            raise UserError(f"'{key}' in {config} needs {'a list of sources' if key == 'sources' else 'a section'}.")
     parts = {name: read(part, table.get(name), flags) for name, part in SECTIONS.items()}
     named = tuple(str(source) for source in table.get("sources", ()))
     output = OutputSettings(parts["publish"], parts["files"], parts["screen"])

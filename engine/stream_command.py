@@ -11,6 +11,7 @@ from types import FrameType
 
 from vlfau.models.errors import UserError
 
+from .completion import add_completion
 from .settings import add_engine_flags, read_engine
 
 USER_ERROR, FAILED, STOPPED = 2, 1, 130
@@ -27,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--config", type=Path, metavar="FILE", help="TOML file with the same settings, by section")
     made.add_argument("--check", action="store_true", help="print what this installation can do, test it, and exit")
     add_engine_flags(made)
+    add_completion(made)
     return made
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vlfau.engine.channel import Channel
-from vlfau.engine.pipeline import Pipeline, waiting
+from vlfau.engine.pipeline import Pipeline, read, waiting
 
 
 def double(items: Iterable[int]) -> Generator[int, None, None]:
@@ -96,10 +96,14 @@ def test_leaving_early_stops_an_endless_source() -> None:
 
 
 def test_an_interrupt_of_the_caller_stops_everything() -> None:
-    with pytest.raises(KeyboardInterrupt), line(itertools.count(), double) as pipeline:
-        for item in pipeline:
-            if item > 100:
-                raise KeyboardInterrupt
+    def watch() -> None:
+        with line(itertools.count(), double) as pipeline:
+            for item in pipeline:
+                if item > 100:
+                    raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        watch()
 
 
 def test_a_stop_wakes_who_waits_elsewhere() -> None:
@@ -143,13 +147,9 @@ def test_a_source_is_closed_too() -> None:
         finally:
             closed.set()
 
-    with line(endless(), double_from) as pipeline:
+    with line(endless(), read) as pipeline:
         next(iter(pipeline))
     assert closed.is_set()
-
-
-def double_from(items: Iterable[int]) -> Generator[int, None, None]:
-    yield from items
 
 
 def test_a_live_source_is_not_held_up() -> None:
@@ -163,7 +163,13 @@ def test_a_live_source_is_not_held_up() -> None:
 
 
 def test_a_failure_reported_from_outside_is_raised() -> None:
-    with pytest.raises(OSError, match="disk"), line(itertools.count(), double) as pipeline:
-        for i, _ in enumerate(pipeline):
-            if i == 10:
-                pipeline.fail(OSError("disk full"))
+    pipeline = line(itertools.count(), double)
+
+    def watch() -> None:
+        with pipeline:
+            for item in pipeline:
+                if item == 20:
+                    pipeline.fail(OSError("disk full"))
+
+    with pytest.raises(OSError, match="disk"):
+        watch()

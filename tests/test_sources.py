@@ -213,9 +213,7 @@ def test_what_is_no_video_is_refused_before_anything_starts(tmp_path: Path, writ
         (["."], "holds no pictures"),
     ],
 )
-def test_wrong_names_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, addresses: list[str], said: str
-) -> None:
+def test_wrong_names_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, addresses: list[str], said: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=said):
         open_sources(addresses, PLAIN, threading.Event())

@@ -1,0 +1,156 @@
+"""The bundle: one folder that training exports and every runtime loads. Reads, verifies and writes it; runs nothing.
+
+manifest.json           everything below except the numbers; schema version; sha256 of each file
+encoder.onnx            crops -> log-odds and what the captioner looks at
+caption.onnx            greedy decoding inside the graph (absent for a network without sentences)
+weights.safetensors     for the torch runtime and for training on
+selftest.npz            a stored input and output, with which each runtime proves itself at start
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import align
+from .errors import UserError, unknown
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+TIERS = ("solid", "fair", "experimental", "unrated")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` holds. One entry per action unit in `thresholds`, `temperatures` and `tiers`, in the order of `units`."""
+
+    name: str
+    units: tuple[str, ...]  # "AU01", "AU02", ...
+    side: int  # pixels; crops are (N, side, side, 3) uint8 RGB
+    network: dict[str, Any]  # {"kind": "vlfau", ...}: what the torch runtime needs to build it again
+    thresholds: tuple[float, ...]
+    temperatures: tuple[float, ...]
+    tiers: tuple[str, ...]
+    template: tuple[tuple[float, float], ...] = tuple((float(x), float(y)) for x, y in align.TEMPLATE)
+    template_weights: tuple[float, ...] = tuple(float(w) for w in align.WEIGHTS)
+    vocabulary: tuple[str, ...] = ()  # token -> word; empty without captions
+    words: int = 0  # T, the longest sentence; 0 without captions
+    precision: str = "fp32"
+    baseline_seconds: float = 0.0  # the neutral baseline that measured best for this bundle; 0 is off
+    files: dict[str, str] = field(default_factory=dict)  # name -> sha256
+    provenance: dict[str, Any] = field(default_factory=dict)  # data, code revision, metrics, licence, date
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        for name in ("thresholds", "temperatures", "tiers"):
+            if len(getattr(self, name)) != len(self.units):
+                raise UserError(
+                    f"Manifest of '{self.name}': {name} needs {len(self.units)} entries, one per action unit."
+                )
+        for tier in self.tiers:
+            if tier not in TIERS:
+                raise unknown("tier", tier, TIERS)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def has_captions(self) -> bool:
+        return self.manifest.words > 0
+
+    @cached_property
+    def checksum(self) -> str:
+        """Names this bundle's content; compiled engines are keyed by it."""
+        body = json.dumps(self.manifest.files, sort_keys=True).encode()
+        return hashlib.sha256(body).hexdigest()[:16]
+
+    def path(self, name: str) -> Path:
+        """A file the manifest lists; `open_bundle` has verified it."""
+        if name not in self.manifest.files:
+            raise UserError(f"Bundle {self.folder} has no {name}. Export it again with vlfau-export.")
+        return self.folder / name
+
+    def selftest(self) -> dict[str, NDArray[Any]]:
+        """crops (n, S, S, 3) uint8, log_odds (n, A); with captions also active (n, A), local_tokens, global_tokens."""
+        with np.load(self.path("selftest.npz"), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+
+
+def embedded() -> Path:
+    """The folder of the bundle that comes with the package."""
+    return Path(__file__).with_name("embedded")  # a folder without Python, which importlib does not find when editable
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def open_bundle(where: str | Path) -> Bundle:
+    """Load and verify. `where` is a folder, or 'embedded' for the bundle inside the package."""
+    folder = embedded() if str(where) == "embedded" else Path(where)
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UserError(
+            f"No bundle in {folder}: {MANIFEST} is missing. Give a folder written by vlfau-export, or 'embedded'."
+        )
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not readable JSON ({error}). Export the bundle again.") from None
+    manifest = _manifest(table, path)
+    for name, expected in manifest.files.items():
+        file = folder / name
+        if not file.is_file():
+            raise UserError(f"Bundle {folder} is incomplete: {name} is missing. Copy it again or export again.")
+        if (found := sha256(file)) != expected:
+            raise UserError(
+                f"Bundle {folder} does not verify: {name} has sha256 {found[:12]}..., the manifest says {expected[:12]}.... "
+                "It was changed or damaged after export; copy it again or export again."
+            )
+    return Bundle(folder, manifest)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Take the checksum of each listed file anew and write `manifest.json` in one step."""
+    manifest = replace(manifest, files={name: sha256(folder / name) for name in sorted(manifest.files)})
+    path = folder / MANIFEST
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+    return manifest
+
+
+def _manifest(table: Any, path: Path) -> Manifest:
+    if not isinstance(table, dict) or table.get("schema") != SCHEMA:
+        came = table.get("schema") if isinstance(table, dict) else type(table).__name__
+        raise UserError(
+            f"{path} has schema {came!r}; this version reads {SCHEMA}. Export the bundle with the same version."
+        )
+    known = {field.name for field in fields(Manifest)}
+    for key in table:
+        if key not in known:
+            raise unknown(f"key in {path}", key, known)
+    try:
+        frozen = {key: _frozen(value) for key, value in table.items()}
+        return Manifest(**frozen)
+    except TypeError as error:
+        raise UserError(f"{path} is incomplete: {error}. Export the bundle again.") from None
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
