@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, cast, overload
 
 import zmq
 import zmq.utils.monitor
@@ -18,25 +18,48 @@ import zmq.utils.monitor
 from vlfau.models.errors import UserError
 
 from .keys import read_pair, read_public
-from .wire import KINDS, AnyMessage, End, Report, Text, decode_payload
+from .wire import KINDS, AnyMessage, End, Report, Status, Text, decode_payload
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
+
+M = TypeVar("M", bound=AnyMessage)
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5556"
 REFUSALS = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 
 
+class Options(TypedDict, total=False):
+    """What `subscribe` takes by name."""
+
+    timeout_s: float | None
+    stop_at_end: bool
+    server_key: str | Path | None
+    secret: str | Path | None
+    receive_queue: int
+
+
+# A single kind is known to a type checker; of several topics, or of a name put together, only the union is.
+@overload
+def subscribe(address: str = ..., topics: Literal["au/"] = ..., **options: Unpack[Options]) -> Subscription[Report]: ...
+@overload
+def subscribe(address: str, topics: Literal["text/"], **options: Unpack[Options]) -> Subscription[Text]: ...
+@overload
+def subscribe(address: str, topics: Literal["status/"], **options: Unpack[Options]) -> Subscription[Status]: ...
+@overload
+def subscribe(address: str, topics: Literal["end/"], **options: Unpack[Options]) -> Subscription[End]: ...
+@overload
+def subscribe(address: str, topics: str | Iterable[str], **options: Unpack[Options]) -> Subscription[AnyMessage]: ...
 def subscribe(
     address: str = DEFAULT_ADDRESS,
-    topics: str | Iterable[str] = ("au/",),
+    topics: str | Iterable[str] = "au/",
     *,
     timeout_s: float | None = None,
     stop_at_end: bool = True,
     server_key: str | Path | None = None,
-    secret: Path | str | None = None,
+    secret: str | Path | None = None,
     receive_queue: int = 10_000,
-) -> Subscription:
+) -> Subscription[Any]:
     """Join a running engine, or wait until one runs there.
 
     `topics`: `au/`, `text/`, `status/`, `end/`, or one stream's, such as `au/cam1`.
@@ -48,7 +71,7 @@ def subscribe(
     return Subscription(address, names, timeout_s, stop_at_end, server_key, secret, receive_queue)
 
 
-class Subscription:
+class Subscription(Generic[M]):
     """Connected from the start; used on one thread. `lost` counts, per topic, what never arrived."""
 
     def __init__(
@@ -58,7 +81,7 @@ class Subscription:
         timeout_s: float | None,
         stop_at_end: bool,
         server_key: str | Path | None,
-        secret: Path | str | None,
+        secret: str | Path | None,
         receive_queue: int,
     ) -> None:
         for name in topics:
@@ -93,14 +116,14 @@ class Subscription:
     ) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[AnyMessage]:
+    def __iter__(self) -> Iterator[M]:
         try:
             while (message := self.receive()) is not None:
                 yield message
         finally:
             self.close()
 
-    def receive(self, timeout_s: float | None = None) -> AnyMessage | None:
+    def receive(self, timeout_s: float | None = None) -> M | None:
         """The next message; None once the engine has ended. Without a message in time: TimeoutError."""
         patience = self._timeout_s if timeout_s is None else timeout_s
         give_up = None if patience is None else time.monotonic() + patience
@@ -130,7 +153,7 @@ class Subscription:
         self._socket.close(0)
         self._context.term()
 
-    def _accept(self, topic: str, payload: bytes) -> AnyMessage | None:
+    def _accept(self, topic: str, payload: bytes) -> M | None:
         """None for a repetition, and for topics that only share the beginning of the name."""
         kind, _, stream = topic.partition("/")
         wanted = any(topic == name or (name.endswith("/") and topic.startswith(name)) for name in self._topics)
@@ -153,9 +176,9 @@ class Subscription:
             self._open_streams.discard(stream)
             over = not self._open_streams if self._named else message.left == 0
             self._ended = self._stop_at_end and over
-        return message if wanted else None
+        return cast(M, message) if wanted else None
 
-    def _connect(self, server_key: str | Path | None, secret: Path | str | None, receive_queue: int) -> None:
+    def _connect(self, server_key: str | Path | None, secret: str | Path | None, receive_queue: int) -> None:
         socket = self._socket
         socket.setsockopt(zmq.RCVHWM, receive_queue)
         socket.setsockopt(zmq.IPV6, int("[" in self.address))

@@ -16,7 +16,7 @@ from vlfau.models.errors import UserError
 from .completion import add_completion
 from .subscriber import DEFAULT_ADDRESS, Subscription, subscribe
 from .watch import Board, save_picture
-from .wire import Report
+from .wire import AnyMessage, Report
 
 REFRESH_S = 0.1
 SETTLE_S = 1.2  # a status comes every second; --once and --snapshot wait for one
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def listen(messages: Subscription, board: Board, timeout_s: float) -> None:
+def listen(messages: Subscription[AnyMessage], board: Board, timeout_s: float) -> None:
     """Until there is a report, and a status has had the time to come."""
     give_up = time.monotonic() + timeout_s
     settled = give_up
@@ -86,7 +86,7 @@ def listen(messages: Subscription, board: Board, timeout_s: float) -> None:
         raise TimeoutError(f"No message from {board.address} within {timeout_s:g} s. Is an engine running?")
 
 
-def watch(messages: Subscription, board: Board) -> None:
+def watch(messages: Subscription[AnyMessage], board: Board) -> None:
     with Live(board, screen=True, auto_refresh=False) as live:
         while True:
             shown = time.monotonic()

@@ -12,7 +12,9 @@ HELD_S = 0.5
 
 def smiles(video: str, **settings: object) -> list[tuple[int, float, float]]:
     """(face, from, to) in seconds."""
-    found, since, last = [], {}, 0.0
+    found: list[tuple[int, float, float]] = []
+    since: dict[int, float] = {}  # face -> where its smile began
+    last = 0.0
     with open_engine(video, explain="never", **settings) as reports:
         for report in reports:
             smiling = {f.track for f in report.faces if f.valid and f.aus["AU12"].on and f.aus["AU06"].on}

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -147,7 +148,7 @@ def test_a_slow_subscriber_holds_nobody_up_and_sees_its_losses() -> None:
         assert len(arrived) > got, "the quick one got more"
 
 
-def drain(subscription: Subscription) -> int:
+def drain(subscription: Subscription[Any]) -> int:
     """Messages until nothing comes any more."""
     count = 0
     while True:
@@ -267,7 +268,7 @@ def keys(tmp_path: Path) -> dict[str, tuple[Path, Path]]:
     return made
 
 
-def first(subscription: Subscription, publisher: Publisher) -> wire.AnyMessage | None:
+def first(subscription: Subscription[Any], publisher: Publisher) -> wire.AnyMessage | None:
     """The first message, sent again and again until one arrives or the door stays shut."""
     with subscription:
         deadline = time.monotonic() + 5
