@@ -11,30 +11,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from ..errors import UserError
 from ..settings import add_flags, read, setting
 from ..texts import compose
 from .assets import SOURCES, Assets, load_assets
-from .picture import Picture, make_picture
+from .picture import PICTURES_PER_PERSON, Picture, make_picture
 from .shards import missing_shards, shard_path, write_shard
+from .sheet import write_sheet
 from .units import UNITS
 
-RECIPE = "3"  # changes whenever the same seed would give another picture
-SHARD_SIZE = 500  # pictures; a multiple of the pictures of one person
+RECIPE = "4"  # changes whenever the same seed would give another picture
 
 
 @dataclass(frozen=True)
 class Settings:
     assets: str = setting("", "folder with the public 3-D assets (see below)", metavar="DIR")
     output: str = setting("", "folder for the shards; complete ones that are there already are kept", metavar="DIR")
-    count: int = setting(10_000, "pictures; rounded up to whole shards of 500", metavar="N")
+    count: int = setting(10_000, "pictures; rounded up to whole shards", metavar="N")
     seed: int = setting(0, "same seed, same pictures; give training and validation different ones", metavar="S")
     workers: int = setting(0, "processes; 0 takes one per core", metavar="W")
-    sheet: str = setting(
-        "", "write a labelled contact sheet (PNG) instead: every unit at rising intensity", metavar="PNG"
-    )
+    shard_size: int = setting(500, "pictures in a shard; the same at every run into a folder", metavar="N")
+    sheet: str = setting("", "write a labelled contact sheet instead: every unit at rising intensity", metavar="PNG")
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.workers < 0 or self.seed < 0:
+            raise UserError("--count must be at least 1, --workers and --seed at least 0.")
+        if self.shard_size < 1 or self.shard_size % PICTURES_PER_PERSON:
+            raise UserError(
+                f"--shard-size {self.shard_size}: a shard holds whole people. Give a multiple of {PICTURES_PER_PERSON}."
+            )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,10 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_flags(parser, Settings)
-    settings = read(Settings, None, parser.parse_args(arguments))
+    flags = parser.parse_args(arguments)
     try:
+        settings = read(Settings, None, flags)
         assets = load_assets(Path(_needed("assets", settings.assets)))
-        synthesize(settings, assets, Path(_needed("output", settings.output)))
+        if settings.sheet:
+            write_sheet(Path(settings.sheet), assets, settings.seed)
+        else:
+            synthesize(settings, assets, Path(_needed("output", settings.output)))
     except UserError as error:
         print(f"vlfau-synthesize: {error}", file=sys.stderr)
         return 2
@@ -61,25 +73,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def synthesize(settings: Settings, assets: Assets, folder: Path) -> None:
     """Makes the shards that are missing, each in one process: a shard depends on seed and index only."""
     folder.mkdir(parents=True, exist_ok=True)
-    shards = -(-settings.count // SHARD_SIZE)
-    todo = missing_shards(folder, shards, settings.seed, RECIPE)
+    size = settings.shard_size
+    shards = -(-settings.count // size)
+    todo = missing_shards(folder, shards, size, settings.seed, RECIPE)
     workers = min(settings.workers or os.cpu_count() or 1, max(len(todo), 1))
-    bar = Bar(shards * SHARD_SIZE, (shards - len(todo)) * SHARD_SIZE)
+    bar = Bar(shards * size, (shards - len(todo)) * size)
     if workers == 1:
+        cv2.setNumThreads(1)
         for index in todo:
-            write_one(assets, folder, index, settings.seed, bar)
-    elif todo:
+            write_one(assets, folder, index, size, settings.seed, bar)
+    else:
         # Spawned, not forked: a fork would copy OpenCV's threads in an undefined state.
         context = multiprocessing.get_context("spawn")
         with context.Pool(workers, _start_worker, (settings.assets,)) as pool:
-            for _ in pool.imap_unordered(_work, [(settings.assets, str(folder), i, settings.seed) for i in todo]):
-                bar.add(SHARD_SIZE)
+            for _ in pool.imap_unordered(_work, [(settings.assets, str(folder), i, size, settings.seed) for i in todo]):
+                bar.add(size)
     bar.close()
 
 
-def write_one(
-    assets: Assets, folder: Path, index: int, seed: int, bar: Bar | None = None, size: int = SHARD_SIZE
-) -> None:
+def write_one(assets: Assets, folder: Path, index: int, size: int, seed: int, bar: Bar | None = None) -> None:
     pictures: list[Picture] = []
     for number in range(index * size, (index + 1) * size):
         pictures.append(make_picture(assets, seed, number)[0])
@@ -131,15 +143,13 @@ def _needed(name: str, value: str) -> str:
 
 
 def _start_worker(assets: str) -> None:
-    import cv2
-
     cv2.setNumThreads(1)
     load_assets(Path(assets))
 
 
-def _work(job: tuple[str, str, int, int]) -> int:
-    assets, folder, index, seed = job
-    write_one(load_assets(Path(assets)), Path(folder), index, seed)
+def _work(job: tuple[str, str, int, int, int]) -> int:
+    assets, folder, index, size, seed = job
+    write_one(load_assets(Path(assets)), Path(folder), index, size, seed)
     return index
 
 

@@ -17,14 +17,21 @@ BLEND = 0.8  # centimetres over which a movement passes from one half of the fac
 RECIPES: dict[str, tuple[dict[str, float], ...]] = {
     "AU01": ({"browInnerUp_*": 1.35}, {"browInnerUp_*": 1.15}),
     "AU02": ({"browOuterUp_*": 1.15}, {"browOuterUp_*": 1.3}),
-    "AU04": ({"browDown_*": 1.3}, {"browDown_*": 1.2, "noseSneer_*": 0.06}),
+    "AU04": (
+        {"browDown_*": 1.2, "browInnerUp_*": -0.45},
+        {"browDown_*": 1.3},
+        {"browDown_*": 0.8, "browInnerUp_*": -0.7},
+    ),
     "AU05": ({"eyeWide_*": 1.2},),
     "AU06": (
         {"cheekSquint_*": 1.0, "cheekRaiser_*": 1.0},
         {"cheekSquint_*": 1.3, "cheekRaiser_*": 0.6, "eyeSquint_*": 0.25},
     ),
     "AU07": ({"eyeSquint_*": 1.3, "eyeBlink_*": 0.25}, {"eyeSquint_*": 1.5, "eyeBlink_*": 0.15}),
-    "AU09": ({"noseSneer_*": 1.25}, {"noseSneer_*": 1.25, "browDown_*": 0.2}),
+    "AU09": (
+        {"noseSneer_*": 1.3, "mouthUpperUp_*": -0.55},
+        {"noseSneer_*": 1.3, "mouthUpperUp_*": -0.8, "browDown_*": 0.25},
+    ),
     "AU10": ({"mouthUpperUp_*": 1.0, "noseSneer_*": 0.2}, {"mouthUpperUp_*": 1.15, "noseSneer_*": 0.08}),
     "AU12": ({"mouthSmile_*": 1.05}, {"mouthSmile_*": 0.95, "mouthDimple_*": 0.15}),
     "AU14": ({"mouthDimple_*": 1.4}, {"mouthDimple_*": 1.25, "mouthPress_*": 0.25}),

@@ -17,30 +17,43 @@ BLEND = 0.12  # decimetres over which a movement passes from one half of the fac
 _UPPER, _LOWER, _JAW = "01 Upper Face AUs/", "02 Lower Face AUs/", "03 Lip Parting and Jaw Opening/"
 _EYES, _MORE = "04 Eye Positions/", "06 Miscellaneous AUs/"
 
-# Per unit the shapes that FACSHuman gives for it; a person shows one of them or a mixture.
-VARIANTS: dict[str, tuple[str, ...]] = {
-    "AU01": (_UPPER + "1", _UPPER + "1_a"),
-    "AU02": (_UPPER + "2", _UPPER + "2_a"),
-    "AU04": (_UPPER + "4", _UPPER + "4_a", _UPPER + "4_b"),
-    "AU05": (_UPPER + "5",),
-    "AU06": (_UPPER + "6", _UPPER + "6_a", _UPPER + "6_b"),
-    "AU07": (_UPPER + "7",),
-    "AU09": (_LOWER + "9", _LOWER + "9_a"),
-    "AU10": (_LOWER + "10",),
-    "AU12": (_LOWER + "12", _LOWER + "12_a", _LOWER + "12_b"),
-    "AU14": (_LOWER + "14",),
-    "AU15": (_LOWER + "15",),
-    "AU17": (_LOWER + "17", _LOWER + "17_a"),
-    "AU20": (_LOWER + "20",),
-    "AU23": (_LOWER + "23",),
-    "AU24": (_LOWER + "24",),
-    "AU25": (_JAW + "25", _JAW + "25_a"),
-    "AU26": (_JAW + "26", _JAW + "26_a"),
-    "AU43": (_UPPER + "43",),
-}
-
-# FACSHuman's jaw drop at 1 is a wide open mouth (AU27): half of it is what coders call AU26.
-STRENGTH = {"AU26": 0.5, "AU06": 1.35}
+# Per unit weighted sums of shapes, several of them as variants: FACSHuman's units, corrected where their points move
+# otherwise than the unit is defined (its AU25 only lifts the upper lip, its AU10 hardly does), and the head's
+# ARKit-like shapes ("th/", "*" for both sides).
+RECIPES: dict[str, tuple[dict[str, float], ...]] = {
+    "AU01": ({_UPPER + "1": 0.7}, {_UPPER + "1_a": 1.1}, {"th/browInnerUp": 1.5}),
+    "AU02": ({_UPPER + "2": 1.0}, {_UPPER + "2_a": 1.3}, {"th/browOuterUp*": 1.5}),
+    "AU04": (
+        {_UPPER + "4": 0.9}, {_UPPER + "4_a": 1.0}, {_UPPER + "4_b": 1.0}, {"th/browDown*": 1.1, _UPPER + "4_a": 0.3},
+    ),
+    "AU05": ({_UPPER + "5": 1.0}, {"th/eyeWide*": 1.15}),
+    "AU06": (
+        {_UPPER + "6": 0.9, "th/eyeSquint*": 0.8}, {_UPPER + "6_a": 0.9, "th/eyeSquint*": 0.7},
+        {_UPPER + "6_b": 0.9, "th/eyeSquint*": 0.8}, {"th/cheekSquint*": 1.2, _UPPER + "6": 0.4, "th/eyeSquint*": 1.0},
+    ),
+    "AU07": ({_UPPER + "7": 1.0}, {"th/eyeSquint*": 1.3, _UPPER + "43": 0.12}),
+    "AU09": (
+        {_LOWER + "9": 1.3, "th/noseSneer*": 1.2}, {_LOWER + "9_a": 1.3, "th/noseSneer*": 1.2}, {"th/noseSneer*": 2.2},
+    ),
+    "AU10": (
+        {_LOWER + "10": 1.0, "th/mouthUpperUp*": 1.2}, {"th/mouthUpperUp*": 1.6},
+        {_LOWER + "10": 1.5, _JAW + "25": 0.5},
+    ),
+    "AU12": ({_LOWER + "12": 1.0}, {_LOWER + "12_a": 1.0}, {_LOWER + "12_b": 1.0}, {"th/mouthSmile*": 0.8}),
+    "AU14": ({_LOWER + "14": 1.0}, {"th/mouthDimple*": 0.7, _LOWER + "14": 0.5}),
+    "AU15": ({_LOWER + "15": 1.35}, {"th/mouthFrown*": 1.1}),
+    "AU17": ({_LOWER + "17": 1.0}, {_LOWER + "17_a": 1.0}, {"th/mouthShrugLower": 1.2, _LOWER + "17": 0.3}),
+    "AU20": ({_LOWER + "20": 0.8}, {"th/mouthStretch*": 1.5}),
+    "AU23": ({_LOWER + "23": 1.0}, {"th/mouthRollUpper": 0.5, "th/mouthRollLower": 0.7, _LOWER + "23": 0.3}),
+    "AU24": ({_LOWER + "24": 1.4}, {_LOWER + "24": 1.2, "th/mouthShrugLower": 0.2}),
+    "AU25": (
+        {_LOWER + "16": 0.8, _JAW + "25": 0.25}, {_LOWER + "16": 0.5, _JAW + "25_a": 0.35},
+        {"th/mouthLowerDown*": 1.2, _LOWER + "16": 0.3},
+    ),
+    # FACSHuman's jaw drop at 1 is a wide open mouth (AU27): half of it is what coders call AU26.
+    "AU26": ({_JAW + "26": 0.5}, {_JAW + "26_a": 0.5}, {"th/jawOpen": 0.5}),
+    "AU43": ({_UPPER + "43": 1.0},),
+}  # fmt: skip
 
 # Movements that a face makes and that are no unit of the set. "th/" names the ARKit-like shapes.
 EXTRAS: dict[str, str] = {
@@ -94,7 +107,15 @@ def read_head(main: Mapping[str, NDArray[Any]], parts: Mapping[str, NDArray[Any]
         rows = main[group][:, kept].astype(np.float32)
         return {str(name): row for name, row in zip(main[group + "_k"], rows) if not str(name).startswith("._")}
 
-    facs = offsets("facs") | {"th/" + name: row for name, row in offsets("th").items()}
+    shapes = offsets("facs") | {"th/" + name: row for name, row in offsets("th").items()}
+
+    def total(recipe: Mapping[str, float]) -> Floats:
+        result = np.zeros_like(neutral)
+        for name, weight in recipe.items():
+            for full in (name.replace("*", "Left"), name.replace("*", "Right")) if "*" in name else (name,):
+                result += np.float32(weight) * shapes[full]
+        return result
+
     identity: dict[str, Floats] = {
         f"{group}/{name}": row for group in ("macro", "det", "asym") for name, row in offsets(group).items()
     }
@@ -109,10 +130,10 @@ def read_head(main: Mapping[str, NDArray[Any]], parts: Mapping[str, NDArray[Any]
         identity=np.stack(list(identity.values())),
         identity_names=tuple(identity),
         units={
-            unit: tuple(split_sides(STRENGTH.get(unit, 1.0) * facs[n], neutral[:, 0], BLEND) for n in names)
-            for unit, names in VARIANTS.items()
+            u: tuple(split_sides(total(r), neutral[:, 0], BLEND) for r in recipes) for u, recipes in RECIPES.items()
         },
-        extras={name: facs[source] for name, source in EXTRAS.items()},
+        extras={name: shapes[source] for name, source in EXTRAS.items()},
+        lip_closer=total({_LOWER + "16": -1.0}),
         parts=tuple(_part(kind, material, meshes[name], renumber) for name, (kind, material) in PARTS.items()),
         cards={
             name.split("/")[1]: _part(name, HAIR, mesh, renumber)

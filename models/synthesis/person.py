@@ -28,7 +28,6 @@ RESTING_UNITS = {
     "AU01": 0.12, "AU02": 0.14, "AU04": 0.15, "AU07": 0.15, "AU12": 0.08, "AU15": 0.13, "AU23": 0.1, "AU24": 0.13,
     "AU43": 0.06, "AU06": 0.08, "AU10": 0.05,
 }  # fmt: skip
-FRINGES = ("bob02", "short02")  # hair that would hide an eye of most people who wear it
 CLOSING = ("AU23", "AU24", "AU43")
 
 
@@ -250,7 +249,7 @@ def _dress(
     if wrap is None and rng.random() < 0.93:
         style = str(rng.choice(HAIR, p=[0.34, 0.3, 0.14, 0.22]))
         card = head.cards[style]
-        if style in FRINGES and rng.random() < 0.75:
+        if rng.random() < 0.8:  # a fringe would hide an eye
             card = _without_fringe(card, neutral, float(rng.uniform(0.35, 0.6)))
         add(card, style, _tinted(assets, style, hair), 1.0)
     cutout = sum(map(len, faces))

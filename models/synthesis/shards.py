@@ -47,7 +47,7 @@ def write_shard(path: Path, pictures: Sequence[Picture], texts: Sequence[str], s
     os.replace(partial, path)
 
 
-def missing_shards(folder: Path, count: int, seed: int, recipe: str) -> list[int]:
+def missing_shards(folder: Path, count: int, size: int, seed: int, recipe: str) -> list[int]:
     """Which of the first `count` shards are not there yet. One of another seed or recipe is refused, not mixed in."""
     missing = []
     for index in range(count):
@@ -57,13 +57,14 @@ def missing_shards(folder: Path, count: int, seed: int, recipe: str) -> list[int
             continue
         try:
             with safe_open(path, "np") as file:
-                meta = file.metadata() or {}
+                meta, stored = file.metadata() or {}, file.get_slice("face").get_shape()[0]
         except SafetensorError as error:
             raise UserError(f"{path} is no readable shard ({error}). Remove it and run again.") from None
-        came = (meta.get("seed"), meta.get("recipe"))
-        if came != (str(seed), recipe):
+        came, wanted = (meta.get("seed"), meta.get("recipe"), stored), (str(seed), recipe, size)
+        if came != wanted:
             raise UserError(
-                f"{path} was made with seed {came[0]} and recipe {came[1]}, not with seed {seed} and recipe {recipe}. "
-                f"Give another --output folder or the seed that began this one."
+                "{} was made with seed {}, recipe {} and {} pictures; ".format(path, *came)
+                + "this run makes seed {}, recipe {} and {} pictures a shard. ".format(*wanted)
+                + "Give another --output folder, or the settings that began this one."
             )
     return missing

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UserError
 from .assets import Assets
 from .camera import Lens, Pose
 from .expression import Expression
@@ -26,8 +28,16 @@ STUDIO = Light(
 )
 
 
+def write_sheet(path: Path, assets: Assets, seed: int) -> None:
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UserError(f"--sheet {path}: give the name of a picture, such as sheet.png.")
+    picture = contact_sheet(assets, seed)
+    if not cv2.imwrite(str(path), picture[:, :, ::-1]):
+        raise UserError(f"--sheet {path} cannot be written. Give a file in a folder that exists.")
+
+
 def contact_sheet(
-    assets: Assets, seed: int = 0, side: int = 200, units: Sequence[str] = UNITS, yaw: float = 12.0, people: int = 4
+    assets: Assets, seed: int = 0, side: int = 160, units: Sequence[str] = UNITS, yaw: float = 12.0, people: int = 3
 ) -> Bytes:
     """One row per unit: for each person a neutral face and rising intensities, (H, W, 3) RGB."""
     rows = []
