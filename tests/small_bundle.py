@@ -71,7 +71,7 @@ def _floats(name: str, *shape: int | str) -> onnx.ValueInfoProto:
 
 
 def encoder(seed: int = 0) -> onnx.ModelProto:
-    """Convolutions, a layer norm, attention-like products, a softmax: the nodes that questions of precision are about."""
+    """Convolutions, a layer norm, attention-like products, a softmax: what questions of precision are about."""
     g, a, d = _Graph(seed), len(UNITS), CHANNELS
     g.node("Cast", ["crops"], "pixels", to=TensorProto.FLOAT)
     g.node("Sub", ["pixels", g.constant("mean", np.array([123.675, 116.28, 103.53], np.float32))], "centred")

@@ -21,8 +21,8 @@ def open_runtime(
 ) -> Runtime:
     """Load a bundle, ready to predict; `prove` runs its self-test.
 
-    `device` is what the runtime calls it ("CPU", "cuda:1"), `precision` None or "auto" takes the fastest that the bundle
-    and the device have, `threads` None lets the runtime decide.
+    `device` is what the runtime calls it ("CPU", "cuda:1"), `precision` None or "auto" takes the fastest that the
+    bundle and the device have, `threads` None lets the runtime decide.
     """
     if runtime not in RUNTIMES:
         raise unknown("runtime", runtime, RUNTIMES)

@@ -1,0 +1,198 @@
+"""One temperature and one threshold per action unit, fitted on labelled pictures.
+
+What is reported is cross-fitted over subjects: each subject's figures come from values fitted without that subject. The
+values written into the manifest are then fitted on everybody. Knows no runtime and no files but the manifest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlfau.models import metrics
+from vlfau.models.bundle import Bundle, open_bundle, write_manifest
+from vlfau.models.errors import UserError
+
+Floats = NDArray[np.float64]
+FEWEST = 10  # labelled pictures of each class, under which a unit keeps temperature 1 and threshold 0.5
+FOLDS = 5
+TEMPERATURES = (0.1, 20.0)
+THRESHOLDS = (0.02, 0.98)  # beyond them a unit would be always on or always off
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the thresholds are chosen for."""
+
+    precision: float | None = None  # None: best F1
+    prior: tuple[float, ...] | None = None  # share of active frames where the network will be used, one or one per unit
+
+    def __post_init__(self) -> None:
+        if self.precision is not None and not 0 < self.precision < 1:
+            raise UserError(f"A wanted precision lies between 0 and 1, got {self.precision}.")
+        if self.prior is not None and not all(0 < share < 1 for share in self.prior):
+            raise UserError(f"A prior is a share between 0 and 1, got {self.prior}.")
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Of all units together, and of each; on the 0..1 scale, None where nothing can be said."""
+
+    ece: float | None
+    f1: float | None
+    precision: float | None
+    unit_ece: tuple[float | None, ...]
+    unit_f1: tuple[float | None, ...]
+    reliability: tuple[
+        tuple[float, float, int], ...
+    ]  # mean probability, share of positives, pictures; filled bins only
+
+
+@dataclass(frozen=True)
+class Decisions:
+    temperatures: tuple[float, ...]
+    thresholds: tuple[float, ...]
+    before: Quality  # temperature 1, threshold 0.5
+    after: Quality  # cross-fitted over subjects
+    notes: tuple[str, ...]  # per unit: "", or why it kept its values
+    pictures: int
+    subjects: int
+    wanted: Wanted = Wanted()
+
+    def write(self, bundle: Bundle, source: str) -> Bundle:
+        """Into the manifest, with what was measured; the bundle is opened again, verified."""
+        if len(self.temperatures) != len(bundle.manifest.units):
+            raise UserError(
+                f"Decisions for {len(self.temperatures)} units do not fit a bundle of {len(bundle.manifest.units)}."
+            )
+        measured = {"source": source} | {
+            key: value for key, value in asdict(self).items() if key not in ("temperatures", "thresholds")
+        }
+        manifest = replace(
+            bundle.manifest,
+            temperatures=self.temperatures,
+            thresholds=self.thresholds,
+            provenance=bundle.manifest.provenance | {"decisions": measured},
+        )
+        write_manifest(bundle.folder, manifest)
+        return open_bundle(bundle.folder)
+
+
+def fit_decisions(
+    log_odds: NDArray[Any],
+    labels: NDArray[np.integer[Any]],
+    subjects: NDArray[Any],
+    wanted: Wanted = Wanted(),
+    *,
+    seed: int = 0,
+) -> Decisions:
+    """log_odds (n, A), labels (n, A) 0, 1 or -1 for unknown, subjects (n,): who is in the picture."""
+    log_odds = np.asarray(log_odds, np.float64)
+    if log_odds.shape != labels.shape or log_odds.ndim != 2 or len(subjects) != len(labels):
+        raise UserError(
+            f"Decisions need log-odds and labels of one shape (n, A) and n subjects, got {log_odds.shape}, "
+            f"{labels.shape} and {len(subjects)}."
+        )
+    if not np.isfinite(log_odds).all():
+        raise UserError("Some log-odds are not finite; the network or its precision is broken. Evaluate it in FP32.")
+    names = np.unique(subjects)
+    if len(names) < 2:
+        raise UserError("Decisions need two subjects or more: what is reported must not be what was fitted.")
+    names = np.random.default_rng(seed).permutation(names)
+    calibrated, states = np.zeros_like(log_odds), np.zeros(labels.shape, bool)
+    for held in np.array_split(names, min(FOLDS, len(names))):
+        out = np.isin(subjects, held)
+        temperatures, thresholds, _ = _fit(log_odds[~out], labels[~out], wanted)
+        calibrated[out] = sigmoid(log_odds[out] / temperatures)
+        states[out] = calibrated[out] >= thresholds
+    temperatures, thresholds, notes = _fit(log_odds, labels, wanted)
+    plain = sigmoid(log_odds)
+    return Decisions(
+        tuple(round(float(t), 4) for t in temperatures),
+        tuple(round(float(t), 4) for t in thresholds),
+        before=quality(labels, plain, plain >= 0.5),
+        after=quality(labels, calibrated, states),
+        notes=tuple(notes),
+        pictures=len(labels),
+        subjects=len(names),
+        wanted=wanted,
+    )
+
+
+def sigmoid(x: Floats) -> Floats:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))  # never overflows
+
+
+def quality(labels: NDArray[np.integer[Any]], probabilities: Floats, states: NDArray[np.bool_]) -> Quality:
+    table = metrics.counts(labels, states)
+    tp, fp = table[:, 0].astype(float), table[:, 1].astype(float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(tp + fp > 0, tp / (tp + fp), np.nan)
+    said, true, size = metrics.reliability(labels, probabilities)
+    ece = [metrics.calibration_error(labels[:, [a]], probabilities[:, [a]]) for a in range(labels.shape[1])]
+    f1 = metrics.f1(table)
+    return Quality(
+        ece=_number(metrics.calibration_error(labels, probabilities)),
+        f1=_number(metrics.mean(f1)),
+        precision=_number(metrics.mean(precision)),
+        unit_ece=tuple(map(_number, ece)),
+        unit_f1=tuple(map(_number, f1)),
+        reliability=tuple((float(p), float(q), int(k)) for p, q, k in zip(said, true, size) if k),
+    )
+
+
+def _fit(log_odds: Floats, labels: NDArray[np.integer[Any]], wanted: Wanted) -> tuple[Floats, Floats, list[str]]:
+    """Temperatures (A,), thresholds (A,) on the tempered probability, and a note per unit."""
+    count = log_odds.shape[1]
+    temperatures, thresholds, notes = np.ones(count), np.full(count, 0.5), [""] * count
+    priors = None if wanted.prior is None else np.broadcast_to(np.array(wanted.prior, float), (count,))
+    for unit in range(count):
+        known = labels[:, unit] >= 0
+        x, y = log_odds[known, unit], labels[known, unit] == 1
+        if min(y.sum(), (~y).sum()) < FEWEST:
+            notes[unit] = f"{int(y.sum())} active and {int((~y).sum())} inactive pictures are too few: values kept"
+            continue
+        weights = np.ones(len(x))
+        if priors is not None:
+            rate = y.mean()
+            weights = np.where(y, priors[unit] / rate, (1 - priors[unit]) / (1 - rate))
+        temperatures[unit] = temperature(x, y, weights)
+        thresholds[unit], notes[unit] = threshold(sigmoid(x / temperatures[unit]), y, weights, wanted.precision)
+    return temperatures, thresholds, notes
+
+
+def temperature(x: Floats, y: NDArray[np.bool_], weights: Floats) -> float:
+    """The T that makes sigmoid(x / T) likeliest. The loss is convex in 1/T, so its slope is bisected."""
+    signed = np.where(y, x, -x)
+    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
+    for _ in range(50):
+        middle = (low + high) / 2
+        slope = -(weights * signed * sigmoid(-signed * middle)).sum()
+        low, high = (middle, high) if slope < 0 else (low, middle)
+    return 1 / middle
+
+
+def threshold(p: Floats, y: NDArray[np.bool_], weights: Floats, precision: float | None) -> tuple[float, str]:
+    """The cut of best F1, or the lowest cut from which on the wanted precision holds."""
+    order = np.argsort(-p, kind="stable")
+    p, hit, weight = p[order], y[order], weights[order]
+    tp, fp = np.cumsum(weight * hit), np.cumsum(weight * ~hit)  # if everything down to here is called active
+    last = np.append(p[1:] != p[:-1], True)  # ties are called together
+    enough = np.arange(1, len(p) + 1) >= FEWEST
+    f1 = np.where(last & enough, 2 * tp / (tp + fp + (weight * hit).sum()), -1)
+    best, note = int(f1.argmax()), ""
+    if precision is not None:
+        reached = np.flatnonzero(last & enough & (tp / (tp + fp) >= precision))
+        if len(reached):
+            best = int(reached[-1])
+        else:
+            note = f"precision {precision:g} is not reached at any threshold: best F1 instead"
+    below = p[best + 1] if best + 1 < len(p) else p[best]
+    return float(np.clip((p[best] + below) / 2, *THRESHOLDS)), note
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
