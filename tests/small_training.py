@@ -1,7 +1,7 @@
 """A training that takes a second: the stand-in for network and data in the tests of the loop.
 
-The properties it gives: the network has dropout and batch statistics, so that forgotten random state or buffers show; the
-pictures show their labels, so that learning shows; crops differ from epoch to epoch, so that a wrong epoch or index shows.
+The properties it gives: the network has dropout and batch statistics, so that forgotten random state or buffers show;
+the pictures show their labels, so that learning shows; crops differ from epoch to epoch, so that a wrong index shows.
 """
 
 from __future__ import annotations
