@@ -88,7 +88,7 @@ def export_run(
     network, config = load_run(folder, which)
     rows = RunFolder(folder).rows("epoch")
     provenance = {
-        "data": config.get("data", {}),
+        "data": _without_paths(config.get("data", {})),
         "training": config.get("training", {}),
         "weights": which,
         "metrics": rows[-1] if rows else {},
@@ -240,6 +240,11 @@ def _strip(model: onnx.ModelProto) -> None:
     for part in parts:
         del part.metadata_props[:]
         part.doc_string = ""
+
+
+def _without_paths(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A bundle travels; where somebody's files lie does not."""
+    return {key: Path(value).name if key == "data" else value for key, value in data.items() if key != "cache"}
 
 
 @contextmanager

@@ -5,15 +5,14 @@ The proof that trainer, evaluation, export and bundle know networks by their int
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .errors import UserError, unknown
+from .errors import unknown
 from .graph_head import GraphHead, asymmetric_loss
 from .network import AUNetwork, Encoded
 

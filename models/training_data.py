@@ -59,9 +59,10 @@ class TrainingData:
         return samples
 
     def __str__(self) -> str:
-        return (
-            str(self.fold) if self.fold is not None else f"{self.choice.data}: {len(self.test or ())} held-out pictures"
-        )
+        if self.fold is not None:
+            return str(self.fold)
+        people = len(np.unique(self.test.subjects)) if self.test is not None else 0
+        return f"{len(self.test) if self.test is not None else 0} held-out pictures of {people} people"
 
 
 def open_data(
