@@ -42,7 +42,7 @@ def draw(pixels: Pixels, report: Report) -> Pixels:
     """A new picture (H, W, 3) RGB; the given one stays as it is."""
     picture = np.array(pixels, order="C")  # a copy, also of a view with padded rows
     height, width = picture.shape[:2]
-    scale = max(min(height / 720, width / 720), 0.45)  # sizes below are for 720 lines
+    scale = max(min(height / 720, width / 720) ** 0.75, 0.5)  # sizes below are for 720 lines; small ones stay legible
     sentences = [(face.track, face.text) for face in report.faces if face.text]
     caption_top = _draw_captions(picture, sentences, scale)
     taken: list[tuple[int, int, int, int]] = [_ints(face.box) for face in report.faces]
