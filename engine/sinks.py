@@ -65,7 +65,7 @@ class Sink:
         return True
 
     def write(self, report: Report, pixels: Pixels | None = None) -> None:
-        """Every frame. `pixels` is there if `needs_pixels`; it must be neither kept nor drawn into."""
+        """Every frame. `pixels` is there if `needs_pixels`; it must not be drawn into."""
 
     def text(self, text: Text) -> None:
         """A sentence changed."""
@@ -218,7 +218,7 @@ def open_sinks(settings: OutputSettings, units: Sequence[str], origins: Sequence
     if screen.show:
         from .preview import Preview
 
-        sinks.append(Preview(streams))
+        sinks.append(Preview())
     if not screen.quiet:
         from .progress import open_progress
 
