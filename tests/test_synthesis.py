@@ -117,7 +117,7 @@ def test_side_0_is_the_left_of_the_picture(assets: Assets, people: list[Person],
     one, other = (moved(people[kind], showing(unit, side=side)) for side in (0, 1))
     left = np.linalg.norm(one, axis=1)[people[kind].head.points.on(people[kind].neutral)[:, 0] < -0.2]
     right = np.linalg.norm(one, axis=1)[people[kind].head.points.on(people[kind].neutral)[:, 0] > 0.2]
-    assert left.max() > 10 * right.max()
+    assert left.max() > 4 * right.max()  # the movement is cut softly at the middle of the face
     assert np.abs(one[MIRROR] * (-1, 1) - other).max() < 0.05  # the other side is the mirror image
 
 
@@ -194,9 +194,8 @@ def test_what_is_hidden_is_not_labelled() -> None:
 def test_wrinkles_come_with_the_unit_and_stay_in_their_place(assets: Assets, people: list[Person]) -> None:
     def change(unit: str, level: float) -> NDArray[Any]:
         wrinkles = people[0].wrinkles
-        return np.abs(wrinkles.relief(showing(unit, level).intensity) - wrinkles.relief(showing(unit, 0).intensity))[
-            ..., 0
-        ]
+        made, rest = (wrinkles.relief(showing(unit, amount).intensity) for amount in (level, 0.0))
+        return np.asarray(np.abs(made - rest)[..., 0])
 
     frown, half = change("AU04", 1.0), change("AU04", 0.5)
     brow = (np.abs(assets.face.x) < 0.25) & (assets.face.y > 0) & (assets.face.y < 0.5)
@@ -301,7 +300,7 @@ def test_a_sheet_shows_every_unit(assets: Assets) -> None:
 def test_a_sequence_is_steady_and_shows_what_it_is_told(assets: Assets) -> None:
     intensities = np.zeros((4, len(UNITS)), np.float32)
     intensities[2, INDEX["AU12"]] = 1
-    frames = render_sequence(assets, 3, intensities, np.zeros((4, 3)), (96, 64), supersampling=1.0)
+    frames = render_sequence(assets, 3, intensities, np.zeros((4, 3), np.float32), (96, 64), supersampling=1.0)
     assert frames.shape == (4, 64, 96, 3)
     assert np.array_equal(frames[0], frames[1])  # nothing flickers while nothing moves
     assert np.array_equal(frames[0], frames[3])

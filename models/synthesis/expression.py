@@ -34,8 +34,8 @@ RATE = {
     "AU26": 0.2, "AU43": 0.06,
 }  # fmt: skip
 
-# Units that people do show on one side only.
-ONE_SIDED = frozenset({"AU02", "AU06", "AU07", "AU09", "AU10", "AU12", "AU14", "AU15", "AU20", "AU43"})
+# Units that people do show on one side only. A tuple: a set has another order in every process.
+ONE_SIDED = ("AU02", "AU06", "AU07", "AU09", "AU10", "AU12", "AU14", "AU15", "AU20", "AU43")
 
 MOUTH_EXTRAS = ("pucker", "funnel", "suck", "bite", "puff", "jaw_forward", "jaw_left", "jaw_right", "mouth_left",
                 "mouth_right", "tongue", "shrug_upper", "nostrils")  # fmt: skip

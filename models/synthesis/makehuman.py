@@ -114,7 +114,7 @@ def read_head(main: Mapping[str, NDArray[Any]], parts: Mapping[str, NDArray[Any]
         for name, weight in recipe.items():
             for full in (name.replace("*", "Left"), name.replace("*", "Right")) if "*" in name else (name,):
                 result += np.float32(weight) * shapes[full]
-        return result
+        return np.asarray(result, np.float32)
 
     identity: dict[str, Floats] = {
         f"{group}/{name}": row for group in ("macro", "det", "asym") for name, row in offsets(group).items()

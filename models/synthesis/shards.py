@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from ..errors import UserError
 from .picture import Picture
@@ -27,7 +29,7 @@ def shard_path(folder: Path, index: int) -> Path:
 
 
 def write_shard(path: Path, pictures: Sequence[Picture], texts: Sequence[str], seed: int, recipe: str) -> None:
-    tensors = {
+    tensors: dict[str, NDArray[Any]] = {
         "images": np.stack([p.image for p in pictures]),  # (n, 160, 160, 3) u8 RGB
         "intensity": np.stack([p.intensity for p in pictures]).astype(np.float16),  # (n, A, 2) sides of the picture
         "presence": np.stack([p.presence for p in pictures]).astype(np.int8),  # (n, A) 1, 0, -1 unknown
@@ -43,8 +45,26 @@ def write_shard(path: Path, pictures: Sequence[Picture], texts: Sequence[str], s
     partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     os.replace(partial, lines)
-    save_file(tensors, partial, metadata=meta)
+    _save(partial, tensors, meta)
     os.replace(partial, path)
+
+
+def _save(path: Path, tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, str]) -> None:
+    """A safetensors file, every time the same bytes: the library's own writer orders the metadata at random."""
+    kinds = {"float32": "F32", "float16": "F16", "int32": "I32", "int8": "I8", "uint8": "U8"}
+    header: dict[str, Any] = {"__metadata__": dict(meta)}
+    start = 0
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))  # wide types first: aligned
+    for name, tensor in ordered:
+        end = start + tensor.nbytes
+        header[name] = {"dtype": kinds[tensor.dtype.name], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for _, tensor in ordered:
+            file.write(np.ascontiguousarray(tensor).tobytes())
 
 
 def missing_shards(folder: Path, count: int, size: int, seed: int, recipe: str) -> list[int]:
