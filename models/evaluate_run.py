@@ -142,10 +142,10 @@ def _draw(folder: Path, reader: Reader, outcome: Outcome, one: dict[str, Any], s
     with torch.inference_mode():
         device = next(reader.network.parameters()).device
         for made in _batches(few, 16):
-            encoded = reader.network.encode(torch.from_numpy(made["crops"]).to(device))
-            vectors = reader.network.unit_features(encoded)
-            features.append(vectors.float().cpu().numpy())
+            crops = torch.from_numpy(made["crops"]).to(device)
+            features.append(reader.network.unit_vectors(crops).float().cpu().numpy())
             subjects.append(made["subject"])
+            encoded = reader.network.encode(crops[:1])
             if shown is None and encoded.spatial is not None:
                 likely = torch.sigmoid(encoded.log_odds[0].float()).cpu().numpy()
                 shown = made["crops"][0], encoded.spatial[0].float().cpu().numpy(), likely

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,27 +46,43 @@ def configure(
     choice: NetworkChoice, units: tuple[str, ...], corpus: Corpus | None, changes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything that `build` needs: the named size, the changes to it, the units and the words."""
-    from .sizes import SIZES
-    from .vocabulary import build as vocabulary
+    size = {**size_of(choice.size), **changes}
+    if choice.network == "graphau":
+        from .graphau import KEYS
 
-    if choice.size not in SIZES:
-        raise unknown("size", choice.size, SIZES)
-    config = {"kind": choice.network, **SIZES[choice.size], **changes, "units": list(units)}
+        named = size_of(choice.size)
+        size = {key: value for key, value in size.items() if key in KEYS or key not in named}
+    config = {"kind": choice.network, **size, "units": list(units)}
     if corpus is not None:
+        from .vocabulary import build as vocabulary
+
         config["vocabulary"] = list(vocabulary(corpus))
     return config
 
 
-def side_of(choice: NetworkChoice, changes: Mapping[str, Any]) -> int:
+def size_of(name: str) -> dict[str, Any]:
+    """The settings of a named size."""
     from .sizes import SIZES
 
-    return int({**SIZES[choice.size], **changes}["side"])
+    if name not in SIZES:
+        raise unknown("size", name, SIZES)
+    return SIZES[name]
 
 
-def load_stem(network: AUNetwork, choice: NetworkChoice) -> str:
-    """ImageNet weights where they can be had; what was done, in words."""
-    return "from scratch"
+def describe(choice: NetworkChoice, changes: Mapping[str, Any]) -> str:
+    """What a size is made of, for all units of the corpus; the last line is JSON."""
+    from . import texts
+    from .network import cost
 
-
-def describe(size: str) -> str:
-    return ""
+    corpus = texts.load()
+    config = configure(choice, tuple(corpus.units), corpus if choice.network == "vlfau" else None, changes)
+    network = build(config)
+    found = cost(network)
+    lines = [f"{choice.network}, size {choice.size}, {len(network.units)} action units"]
+    for name, part in network.named_children():
+        count = sum(parameter.numel() for parameter in part.parameters())
+        lines.append(f"  {name:16} {count / 1e6:8.3f} M parameters  {type(part).__name__}")
+    settings = {key: value for key, value in config.items() if key not in ("units", "vocabulary")}
+    lines += [f"  {key} = {value}" for key, value in settings.items()]
+    facts = {"size": choice.size, "network": choice.network, "units": len(network.units), "side": network.side, **found}
+    return "\n".join([*lines, json.dumps(facts)])

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         if options.describe:
-            print(describe(options.describe))
+            print(describe_size(options))
             return 0
         settings = configured(options)
         for folder in train(options.output, **settings, all_folds=options.all_folds, fresh=options.fresh):
@@ -63,6 +63,12 @@ def parser() -> argparse.ArgumentParser:
         add_flags(made, part, title=title)
     add_flags(made, Augmentation, title="augmentation (for rendered shards stronger by default)")
     return made
+
+
+def describe_size(options: argparse.Namespace) -> str:
+    options.size = options.describe
+    settings = configured(options)
+    return describe(settings["network"], settings["changes"])
 
 
 def configured(options: argparse.Namespace) -> dict[str, Any]:

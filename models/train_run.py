@@ -16,7 +16,7 @@ import torch
 from . import texts
 from .augmentation import Augmentation
 from .errors import UserError
-from .networks import NetworkChoice, build, configure, load_stem, side_of
+from .networks import NetworkChoice, build, configure, size_of
 from .processes import Processes
 from .progress import Display
 from .recipe import Recipe
@@ -47,7 +47,7 @@ def train(
     with Processes(recipe.device) as group:
         opened = open_data(
             data,
-            side_of(network, changes or {}),
+            _side(network, changes or {}),
             all_folds=all_folds,
             seed=recipe.seed,
             augmentation=augmentation,
@@ -84,7 +84,9 @@ def _train_one(
             {
                 "units": list(data.units),
                 "network": config,
-                "stem": "continues" if run.checkpoints.exists() else load_stem(network, choice),
+                "stem": "continues"
+                if run.checkpoints.exists()
+                else network.load_imagenet(choice.weights, choice.pretrained),
                 "data": as_table(data.choice) | {"fold": data.fold.number if data.fold else None, "tests": str(data)},
                 "training": as_table(recipe),
                 "augmentation": as_table(augmentation)
@@ -102,6 +104,11 @@ def _train_one(
         Trainer(network, data, sentences, recipe, run, group, display).train()
     finally:
         display.close()
+
+
+def _side(choice: NetworkChoice, changes: Mapping[str, Any]) -> int:
+    """The crop side, before anything is known of units."""
+    return int({"side": 224, **size_of(choice.size), **changes}["side"])
 
 
 def _remove_run(folder: Path) -> None:

@@ -1,0 +1,32 @@
+"""The terms of the joint loss (eq. 8-12). Unknown labels (-1, NaN for intensities) and padding count nowhere."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .vocabulary import PAD
+
+
+def multi_label(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Weighted multi-label cross-entropy: logits (B, A, 2), labels (B, A), weights (A,) that sum to one (eq. 8)."""
+    known = (labels >= 0).float()
+    each = F.cross_entropy(logits.float().flatten(0, 1), labels.clamp(min=0).long().flatten(), reduction="none")
+    per_unit = (each.view_as(known) * known).sum(0) / known.sum(0).clamp(min=1.0)
+    return (per_unit * weights).sum()
+
+
+def per_word(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean negative log-likelihood per word: logits (R, T, Voc), targets (R, T) (eq. 10-11)."""
+    said = (targets != PAD).float().flatten()
+    each = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+    return (each * said).sum() / said.sum().clamp(min=1.0)
+
+
+def strength(logits: Tensor, intensity: Tensor) -> Tensor:
+    """Cross-entropy against intensities of 0..1: logits and intensity (B, A)."""
+    known = torch.isfinite(intensity)
+    wanted = torch.where(known, intensity, torch.zeros_like(intensity)).clamp(0.0, 1.0)
+    each = F.binary_cross_entropy_with_logits(logits.float(), wanted.float(), reduction="none")
+    return (each * known).sum() / known.sum().clamp(min=1)

@@ -1,0 +1,246 @@
+"""VL-FAU, the whole network, and the interface that every AU network offers to trainer, evaluation and export.
+
+Axes: B faces, S crop side, A action units, d channels, L places, T words, R rows of (face, unit), Voc vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .captioner import Decoder
+from .dair import Refinement, UnitClassifiers, unit_maps, unit_vectors
+from .errors import UserError
+from .losses import multi_label, per_word, strength
+from .settings import read, setting
+from .stem import LastStage, MultiScale, Stem
+
+Batch = Mapping[str, Tensor]
+Memory = tuple[Tensor, Tensor, Tensor]  # visual (B, d, L), channel (B, A, d), spatial (B, A, L)
+
+
+class Encoded(NamedTuple):
+    log_odds: Tensor  # (B, A) z1 - z0
+    logits: Tensor  # (B, A, 2)
+    visual: Tensor | None = None  # (B, d, L)
+    channel: Tensor | None = None  # (B, A, d)
+    spatial: Tensor | None = None  # (B, A, L)
+
+
+class AUNetwork(nn.Module):
+    """What trainer, evaluation and export know of a network. Without captions nobody calls the methods of words."""
+
+    units: tuple[str, ...]
+    side: int
+    words: int = 0  # T; 0 without captions
+    stem: Stem
+
+    @property
+    def has_captions(self) -> bool:
+        return self.words > 0
+
+    def encode(self, crops: Tensor) -> Encoded:
+        """(B, S, S, 3) uint8 RGB"""
+        raise NotImplementedError
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Names -> weighted terms, whose sum is the loss. The batch: crops, labels, intensity, unit_weights, and with
+        captions local_tokens (B, A, T), global_tokens (B, T), active (B, A)."""
+        raise NotImplementedError
+
+    def load_imagenet(self, path: Path | None, download: bool) -> str:
+        """ImageNet weights for the stem, from a file or from timm; what was done, in words."""
+        return self.stem.load_imagenet(path, download)
+
+    def unit_vectors(self, crops: Tensor) -> Tensor:
+        """One feature vector per unit, (B, A, d), for maps of what the network tells apart."""
+        raise NotImplementedError
+
+    def caption(self, memory: Memory, active: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Greedy sentences: local tokens (R, T), global tokens (B, T), and the global head's log-odds (B, A)."""
+        raise NotImplementedError
+
+    def word_logits(self, batch: Batch) -> dict[str, Tensor]:
+        """Words under teacher forcing: "local" (B, A, T, Voc), "global" (B, T, Voc)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Every choice about VL-FAU; the defaults are the paper's."""
+
+    stem: str = setting("swin_base_patch4_window7_224", "any timm network with four feature stages")
+    stem_options: dict[str, Any] | None = None  # passed to timm
+    side: int = setting(224, "crop side in pixels")
+    grid: int = setting(7, "places on a side of the feature map")
+    width: int = setting(512, "channels d")
+    stage_width: int = setting(256, "channels of each stage before they are concatenated")
+    squeeze: int = setting(16, "reduction of the channel attention")
+    hidden: int = setting(512, "LSTM width")
+    embedding: int = setting(512, "word embedding width")
+    words: int = setting(24, "longest sentence, with its end")
+    dropout: float = setting(0.0, "on the decoders' output and the classifiers' input")
+    msc: bool = setting(True, "multi-scale combination; without it the last stage alone")
+    dair: bool = setting(True, "refinement per unit; without it all units share the pooled features")
+    local_captions: bool = setting(True, "a sentence per unit")
+    global_caption: bool = setting(True, "a sentence for the face, and the global AU head")
+    spatial_sigmoid: bool = setting(False, "CBAM's sigmoid on the spatial map")
+    state_conditioned: bool = setting(False, "decoders are told the decided states")
+    caption_rows: int = setting(0, "describe only this many units of each face in a training step; 0 is all")
+    intensity: float = setting(0.0, "weight of intensities as an additional target")
+
+
+class VLFAU(AUNetwork):
+    def __init__(self, units: Sequence[str], vocabulary: Sequence[str], shape: Shape) -> None:
+        super().__init__()
+        count, width = len(units), shape.width
+        self.units, self.side, self.shape = tuple(units), shape.side, shape
+        self.words = shape.words if shape.local_captions or shape.global_caption else 0
+        self.stem = Stem(shape.stem, shape.stem_options)
+        self.combine: nn.Module = (
+            MultiScale(self.stem.channels, shape.grid, shape.stage_width, width)
+            if shape.msc
+            else LastStage(self.stem.channels[-1], shape.grid, width)
+        )
+        self.refine = Refinement(count, width, shape.squeeze, sigmoid=shape.spatial_sigmoid) if shape.dair else None
+        self.dropout = nn.Dropout(shape.dropout)
+        self.classify = UnitClassifiers(count, width)
+        self.grade = UnitClassifiers(count, width, 1) if shape.intensity else None
+
+        def decoder() -> Decoder:
+            return Decoder(len(vocabulary), width, shape.hidden, shape.embedding, shape.words, shape.dropout)
+
+        self.describe_unit = decoder() if shape.local_captions else None
+        self.describe_face = decoder() if shape.global_caption else None
+        self.judge_face = nn.Linear(width, 2 * count) if shape.global_caption else None
+        told = shape.state_conditioned
+        self.unit_state = (
+            nn.Parameter(torch.randn(count, 2, shape.hidden) * 0.5) if told and self.describe_unit else None
+        )
+        self.face_state = nn.Linear(count, shape.hidden) if told and self.describe_face else None
+
+    @staticmethod
+    def from_config(config: Mapping[str, Any]) -> VLFAU:
+        """{"kind", "units", "vocabulary", and the fields of Shape}"""
+        table = {key: value for key, value in config.items() if key not in ("kind", "units", "vocabulary")}
+        options = table.pop("stem_options", None)
+        return VLFAU(config["units"], config.get("vocabulary", ()), replace(read(Shape, table), stem_options=options))
+
+    # ---- states
+
+    def encode(self, crops: Tensor) -> Encoded:
+        visual = self.combine(self.stem(crops))
+        if self.refine is not None:
+            channel, spatial = self.refine(visual)
+        else:
+            channel = torch.ones_like(visual[:, :1, 0:1]).expand(-1, len(self.units), visual.shape[1])
+            spatial = torch.ones_like(visual[:, :1]).expand(-1, len(self.units), -1)
+        logits = self.classify(self.dropout(unit_vectors(visual, channel, spatial)))
+        return Encoded(logits[..., 1] - logits[..., 0], logits, visual, channel, spatial)
+
+    def unit_vectors(self, crops: Tensor) -> Tensor:
+        return unit_vectors(*_memory(self.encode(crops)))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        encoded = self.encode(batch["crops"])
+        memory, weights = _memory(encoded), batch["unit_weights"]
+        terms = {"au": multi_label(encoded.logits, batch["labels"], weights)}
+        if self.grade is not None:
+            graded = self.grade(unit_vectors(*memory)).squeeze(2)
+            terms["intensity"] = self.shape.intensity * strength(graded, batch["intensity"])
+        if self.describe_unit is not None:
+            rows = self._rows(batch["local_tokens"])
+            targets = batch["local_tokens"][rows[:, 0], rows[:, 1]]
+            logits, _ = self.describe_unit.teach(unit_maps(*memory, rows), self._told(batch["active"], rows), targets)
+            terms["local"] = per_word(logits, targets)
+        if self.describe_face is not None and self.judge_face is not None:
+            logits, attended = self._face(memory, batch)
+            terms["global"] = per_word(logits, batch["global_tokens"])
+            judged = self.judge_face(attended).unflatten(1, (-1, 2))
+            terms["gau"] = multi_label(judged, batch["labels"], weights)
+        return terms
+
+    # ---- sentences
+
+    def caption(self, memory: Memory, active: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        faces = memory[0].shape[0]
+        if self.describe_unit is not None:
+            local, _ = self.describe_unit.speak(unit_maps(*memory, rows), self._told(active, rows))
+        else:
+            local = torch.zeros_like(rows[:, :1]).expand(-1, self.words)
+        if self.describe_face is None or self.judge_face is None:
+            return local, local.new_zeros((faces, self.words)), torch.zeros_like(active)
+        told = self.face_state(active) if self.face_state is not None else None
+        spoken, attended = self.describe_face.speak(memory[0].transpose(1, 2), told)
+        judged = self.judge_face(attended).unflatten(1, (-1, 2))
+        return local, spoken, judged[..., 1] - judged[..., 0]
+
+    def word_logits(self, batch: Batch) -> dict[str, Tensor]:
+        memory = _memory(self.encode(batch["crops"]))
+        found = {}
+        if self.describe_unit is not None:
+            rows = torch.ones_like(batch["active"]).nonzero()
+            targets = batch["local_tokens"].flatten(0, 1)
+            logits, _ = self.describe_unit.teach(unit_maps(*memory, rows), self._told(batch["active"], rows), targets)
+            found["local"] = logits.unflatten(0, batch["local_tokens"].shape[:2])
+        if self.describe_face is not None:
+            found["global"] = self._face(memory, batch)[0]
+        return found
+
+    def _face(self, memory: Memory, batch: Batch) -> tuple[Tensor, Tensor]:
+        assert self.describe_face is not None
+        told = self.face_state(batch["active"]) if self.face_state is not None else None
+        return self.describe_face.teach(memory[0].transpose(1, 2), told, batch["global_tokens"])
+
+    def _told(self, active: Tensor, rows: Tensor) -> Tensor | None:
+        """(R, h) what the local decoder is told of its unit's state; None when it is told nothing."""
+        if self.unit_state is None:
+            return None
+        face, unit = rows[:, 0], rows[:, 1]
+        state = active[face, unit].unsqueeze(1)
+        off, on = self.unit_state[unit, 0], self.unit_state[unit, 1]
+        return off + state * (on - off)
+
+    def _rows(self, tokens: Tensor) -> Tensor:
+        """(R, 2) the units to describe in this step, `caption_rows` of each face, drawn anew each time."""
+        faces, units = tokens.shape[:2]
+        wanted = min(self.shape.caption_rows or units, units)
+        chosen = torch.rand(faces, units, device=tokens.device).topk(wanted, 1).indices if wanted < units else None
+        if chosen is None:
+            return torch.ones(faces, units, device=tokens.device).nonzero()
+        face = torch.arange(faces, device=tokens.device).unsqueeze(1).expand_as(chosen)
+        return torch.stack([face.flatten(), chosen.flatten()], 1)
+
+
+def _memory(encoded: Encoded) -> Memory:
+    if encoded.visual is None or encoded.channel is None or encoded.spatial is None:
+        raise UserError("This network keeps no visual memory, so it has no sentences. Train one with captions.")
+    return encoded.visual, encoded.channel, encoded.spatial
+
+
+def cost(network: AUNetwork) -> dict[str, float]:
+    """Parameters of the encoder and of the whole, and multiply-adds of encoding one face, in units and in 1e9."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    crops = torch.zeros((1, network.side, network.side, 3), dtype=torch.uint8)
+    was_training = network.training
+    network.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.encode(crops)
+    network.train(was_training)
+    captions = sum(
+        p.numel()
+        for name, p in network.named_parameters()
+        if name.startswith(("describe", "judge", "unit_s", "face_s"))
+    )
+    whole = sum(p.numel() for p in network.parameters())
+    return {
+        "parameters": whole - captions,
+        "parameters_with_captions": whole,
+        "gmac": counter.get_total_flops() / 2e9,
+    }
