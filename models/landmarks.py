@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .align import crop
 from .errors import UserError
 
 EMBEDDED = Path(__file__).with_name("embedded")  # what the package carries
@@ -49,6 +49,29 @@ def crop_matrix(box: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
 
 
+def cut(picture: NDArray[np.uint8], matrix: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """The crop (SIDE, SIDE, 3) of an upright box; outside the picture is black.
+
+    Large faces are first averaged down by a power of two, which OpenCV does many times faster than by any other factor.
+    """
+    scale = float(matrix[0, 0])
+    factor = 2 ** max(0, int(np.log2(1 / scale)))
+    if factor == 1:
+        return np.asarray(cv2.warpAffine(picture, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR), np.uint8)
+    height, width = picture.shape[:2]
+    x0, y0 = (int(np.clip(-shift / scale - factor, 0, n - 1)) for shift, n in zip(matrix[:, 2], (width, height)))
+    reach = int(SIDE / scale) + 3 * factor
+    part = picture[y0 : y0 + reach, x0 : x0 + reach]
+    high, wide = part.shape[0] // factor, part.shape[1] // factor
+    if not high or not wide:
+        return np.zeros((SIDE, SIDE, 3), np.uint8)
+    small = cv2.resize(part[: high * factor, : wide * factor], (wide, high), interpolation=cv2.INTER_AREA)
+    matrix = matrix * factor
+    corner = np.array([x0, y0]) + (factor - 1) / 2  # the centre of the first block
+    matrix[:, 2] = matrix[:, 2] / factor + scale * corner
+    return np.asarray(cv2.warpAffine(small, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR), np.uint8)
+
+
 def open_landmarks(model: Path | str | None = None) -> LandmarkNet:
     """`model` is an .onnx file with its .json beside it; without one, the network that the package carries."""
     return LandmarkNet(EMBEDDED / "landmarks.onnx" if model is None else Path(model).expanduser())
@@ -76,6 +99,7 @@ class LandmarkNet:
         core = openvino.Core()
         try:
             model = core.read_model(self.path)
+            model.reshape([1, SIDE, SIDE, 3])
             compiled = core.compile_model(
                 model,
                 "CPU",
@@ -92,7 +116,7 @@ class LandmarkNet:
         if not len(boxes):
             return Located(np.empty((0, POINTS, 2), np.float32), np.empty(0, np.float32))
         matrices = np.stack([crop_matrix(box) for box in boxes])  # (F, 2, 3)
-        crops = np.stack([crop(picture, matrix, SIDE) for matrix in matrices])
+        crops = np.stack([cut(picture, matrix) for matrix in matrices])
         points, log_odds = self.run(crops)
         points = points * SIDE - 0.5  # fractions of the crop -> pixel centres at integers
         back = (points - matrices[:, None, :, 2]) / matrices[:, :1, :1]
@@ -100,6 +124,8 @@ class LandmarkNet:
 
     def run(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Crops (N, SIDE, SIDE, 3) uint8 RGB -> points (N, 68, 2) in fractions of the crop, presence (N,) log-odds."""
-        self._request.infer([crops], share_inputs=True)
-        points, presence = (np.array(self._request.get_tensor(name).data) for name in ("points", "presence"))
+        points, presence = np.empty((len(crops), POINTS, 2), np.float32), np.empty(len(crops), np.float32)
+        for i in range(len(crops)):  # a batch on one core takes no less time, and open sizes take a fifth more
+            self._request.infer([crops[i : i + 1]], share_inputs=True)
+            points[i], presence[i] = (self._request.get_tensor(name).data[0] for name in ("points", "presence"))
         return points, presence

@@ -11,7 +11,17 @@ import pytest
 from shared_files import shared
 
 from vlfau.models.errors import UserError
-from vlfau.models.landmarks import BOX_GROWTH, CROP_GROWTH, EMBEDDED, POINTS, SIDE, box_of, crop_matrix, open_landmarks
+from vlfau.models.landmarks import (
+    BOX_GROWTH,
+    CROP_GROWTH,
+    EMBEDDED,
+    POINTS,
+    SIDE,
+    box_of,
+    crop_matrix,
+    cut,
+    open_landmarks,
+)
 
 MESH_EYES = (33, 263, 4, 61, 291)  # of the face mesh: outer eye corners, nose tip, mouth corners
 OUR_EYES = (36, 45, 30, 48, 54)
@@ -77,6 +87,27 @@ def test_the_crop_is_centred_on_the_box() -> None:
     assert right[0] - left[0] == pytest.approx(SIDE / CROP_GROWTH)
     oblong = crop_matrix(np.array([100, 40, 180, 140]))  # a detector whose boxes are taller than wide
     assert oblong[0, 0] == pytest.approx(SIDE / CROP_GROWTH / 90)
+
+
+@pytest.mark.parametrize("side", [60, 150, 260, 500, 1100])
+def test_crops_of_every_size_lie_where_the_matrix_says(side: int) -> None:
+    """On a picture that is a ramp, a crop's value is its place: the fast way for large boxes must not shift it."""
+    x, y = np.meshgrid(np.arange(1280), np.arange(720))
+    ramp = np.stack([x * 255 / 1280, y * 255 / 720, np.full_like(x, 99)], 2).astype(np.uint8)
+    for corner in ((10, 20), (300, 77), (-0.3 * side, 100), (1280 - 0.8 * side, 720 - 0.7 * side)):
+        box = np.array([*corner, corner[0] + side, corner[1] + side])
+        matrix = crop_matrix(box)
+        crop = cut(ramp, matrix)
+        v, u = np.mgrid[:SIDE, :SIDE]
+        there = (np.stack([u, v], 2) - matrix[:, 2]) / matrix[0, 0]
+        rim = 2 + 2 / matrix[0, 0]  # where the border's black mixes in
+        inside = ((there > rim) & (there < np.array([1280, 720]) - rim)).all(2)
+        expected = there[inside] * [255 / 1280, 255 / 720]
+        assert inside.any()
+        assert np.abs(crop[inside][:, :2] - expected).max() < 1.6
+        assert (crop[inside][:, 2] == 99).all()
+        outside = ((there < -3 / matrix[0, 0]) | (there > np.array([1280, 720]) + 3 / matrix[0, 0])).any(2)
+        assert (crop[outside] == 0).all()
 
 
 def test_no_boxes_no_points() -> None:
