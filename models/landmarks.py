@@ -82,12 +82,13 @@ class LandmarkNet:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        card = path.parent / f"{path.stem}.json"
         try:
-            self.card: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            self.card: dict[str, Any] = json.loads(card.read_text(encoding="utf-8"))
             self.threshold = float(self.card["threshold"])  # presence at and above which it is a face
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
-                f"Landmark model {path} has no readable card {path.with_suffix('.json').name} ({error!r}). Give an "
+                f"Landmark model {path} has no readable card {card.name} ({error!r}). Give an "
                 ".onnx file as written by 'python -m vlfau.models.landmark_training', with its .json beside it."
             ) from None
         _ = self._request  # a broken file shows at the door
