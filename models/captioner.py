@@ -15,12 +15,16 @@ from .vocabulary import END, PAD, START
 
 class Decoder(nn.Module):
     def __init__(
-        self, vocabulary: int, width: int, hidden: int, embedding: int, words: int, dropout: float = 0.0
+        self, vocabulary: int, width: int, *, hidden: int, attention: int, embedding: int, words: int, dropout: float
     ) -> None:
         super().__init__()
         self.words = words
         self.embedding = nn.Embedding(vocabulary, embedding)
-        self.key, self.query, self.score = nn.Linear(width, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, 1)
+        self.key, self.query, self.score = (
+            nn.Linear(width, attention),
+            nn.Linear(hidden, attention),
+            nn.Linear(attention, 1),
+        )
         self.first_hidden, self.first_cell = nn.Linear(width, hidden), nn.Linear(width, hidden)
         self.word_gates = nn.Linear(embedding, 4 * hidden)
         self.place_gates = nn.Linear(width, 4 * hidden, bias=False)
@@ -35,11 +39,11 @@ class Decoder(nn.Module):
         words of the sentence.
         """
         before = F.pad(targets[:, :-1], (1, 0), value=START)
-        words = self.word_gates(self.embedding(before))  # (R, T, 4h), all words at once
+        words = self.word_gates(self.embedding(before)).unbind(1)  # T times (R, 4h), computed at once
         hidden, cell, keys = self._start(places, told)
         seen, states = [], []
-        for t in range(targets.shape[1]):
-            hidden, cell, context = self._step(words[:, t], hidden, cell, keys, places)
+        for word in words:
+            hidden, cell, context = self._step(word, hidden, cell, keys, places)
             seen.append(context)
             states.append(hidden)
         logits = self.output(self.dropout(torch.stack(states, 1)))

@@ -82,6 +82,7 @@ class Shape:
     stage_width: int = setting(256, "channels of each stage before they are concatenated")
     squeeze: int = setting(16, "reduction of the channel attention")
     hidden: int = setting(512, "LSTM width")
+    attention: int = setting(512, "width of the decoders' attention")
     embedding: int = setting(512, "word embedding width")
     words: int = setting(24, "longest sentence, with its end")
     dropout: float = setting(0.0, "on the decoders' output and the classifiers' input")
@@ -113,7 +114,15 @@ class VLFAU(AUNetwork):
         self.grade = UnitClassifiers(count, width, 1) if shape.intensity else None
 
         def decoder() -> Decoder:
-            return Decoder(len(vocabulary), width, shape.hidden, shape.embedding, shape.words, shape.dropout)
+            return Decoder(
+                len(vocabulary),
+                width,
+                hidden=shape.hidden,
+                attention=shape.attention,
+                embedding=shape.embedding,
+                words=shape.words,
+                dropout=shape.dropout,
+            )
 
         self.describe_unit = decoder() if shape.local_captions else None
         self.describe_face = decoder() if shape.global_caption else None

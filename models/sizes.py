@@ -6,14 +6,19 @@ from typing import Any
 
 PAPER: dict[str, Any] = {}  # the defaults of network.Shape
 
-# Chosen for two CPU cores and for training from nothing; see docs and issue 6 for what it was measured against.
+# For two CPU cores and for training from nothing. Measured at 112 px, one thread, all parts: this narrow ResNet-18 trains
+# 26 pictures a second, as it stands resnet18 15, resnet10t 19, convnext_atto 20, mobilenetv4_conv_small 19, regnetx_004 20,
+# efficientvit_b0 18; encoding takes 6 ms against 10 to 17. Width 128 for 256 trains twice as many.
 COMPACT: dict[str, Any] = {
     "stem": "resnet18",
+    "stem_options": {"channels": [32, 64, 128, 256]},
     "side": 112,
-    "width": 256,
+    "width": 128,
     "stage_width": 64,
-    "hidden": 256,
-    "embedding": 128,
+    "squeeze": 8,
+    "hidden": 192,
+    "attention": 64,
+    "embedding": 96,
     "state_conditioned": True,
     "caption_rows": 4,
     "intensity": 1.0,
@@ -27,6 +32,7 @@ TINY: dict[str, Any] = {
     "width": 32,
     "stage_width": 16,
     "hidden": 48,
+    "attention": 32,
     "embedding": 32,
 }
 
