@@ -17,6 +17,7 @@ from ..errors import UserError
 from . import ict, makehuman
 from .facemap import FaceMap, bake
 from .heads import Head
+from .shading import LINEAR
 
 SOURCES = """\
 The folder --assets holds (no part of it is shipped with this package):
@@ -54,6 +55,7 @@ class Assets:
     skin_names: tuple[str, ...]
     sprites: NDArray[np.uint8]  # (K, 256, 256, 4) RGBA
     sprite_index: Mapping[str, int]
+    sprite_mean: NDArray[np.float32]  # (K, 3) linear colour of what is opaque
     statistics: Mapping[str, Any]  # au_stats.json
 
 
@@ -89,6 +91,7 @@ def load_assets(folder: Path) -> Assets:
         skins=tuple(np.ascontiguousarray(_read(path, cv2.IMREAD_COLOR)[:, :, ::-1]) for path in skins),
         skin_names=tuple(path.stem for path in skins),
         sprites=np.stack(list(sprites.values())),
+        sprite_mean=np.stack([LINEAR[s[..., :3]][s[..., 3] > 128].mean(0) for s in sprites.values()]),
         sprite_index={name: i for i, name in enumerate(SPRITES)},
         statistics=json.loads((folder / "au_stats.json").read_text(encoding="utf-8")),
     )

@@ -101,11 +101,11 @@ def photograph(rng: np.random.Generator, picture: Floats) -> Bytes:
     if rng.random() < 0.35:
         small = int(rng.uniform(0.35, 0.95) * side)
         picture = cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA)
-    if rng.random() < 0.25:
+    if rng.random() < 0.2:
         saturation = rng.uniform(0, 0.6) if rng.random() < 0.5 else 0.0
         grey = picture @ np.array([0.299, 0.587, 0.114], np.float32)
         picture = grey[..., None] + np.float32(saturation) * (picture - grey[..., None])
-    noise = float(rng.uniform(0, 0.025)) if rng.random() < 0.92 else float(rng.uniform(0.025, 0.06))
+    noise = float(min(rng.exponential(0.009), 0.06))  # webcams in the dark are rare, but there are some
     grains = rng.standard_normal((small, small, 3), dtype=np.float32)
     if rng.random() < 0.5:  # grey noise, and coarser than a pixel: what denoising and chroma subsampling leave
         grains = cv2.blur(np.repeat(grains[:, :, :1], 3, 2), (2, 2)) * np.float32(1.5)

@@ -15,7 +15,7 @@ from .expression import Expression
 from .heads import CLOTH, ICT, MAKEHUMAN, PLAIN, SKIN, Floats, Head, Part
 from .layers import Glasses, Wrap, draw_glasses, draw_wrap
 from .relief import Wrinkles, draw_wrinkles, furrow_bank
-from .shading import LINEAR, Mesh
+from .shading import Mesh
 from .skin import Skin, draw_skin
 from .units import INDEX, UNITS, with_measured_mouth
 
@@ -278,8 +278,7 @@ def _dress(
 
 def _tinted(assets: Assets, sprite: str, colour: Floats) -> NDArray[np.float64]:
     """The factor that gives a sprite this mean linear colour."""
-    pixels = assets.sprites[assets.sprite_index[sprite]]
-    seen = LINEAR[pixels[..., :3]][pixels[..., 3] > 128].mean(0)
+    seen = assets.sprite_mean[assets.sprite_index[sprite]]
     return np.asarray(np.clip(colour / np.maximum(seen, 1e-3), 0, 12), np.float64)
 
 

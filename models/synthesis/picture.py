@@ -69,7 +69,7 @@ def take(
     screen = lens.project(turned, frame)
     normals = vertex_normals(turned, mesh.faces)
     depth, visible = empty_buffers(*frame)
-    draw(screen, mesh.faces[: mesh.solid], depth, visible)
+    draw(screen, mesh.faces[: mesh.solid], depth, visible, True)
     draw_cutout(screen, mesh.faces[: mesh.cutout], mesh.solid, mesh.uv, mesh.sprite, assets.sprites, 1, depth, visible)
     shadow, matrix = shadow_map(turned, person.head.skin, light.directions[0])
     surface = Surface(
@@ -101,8 +101,8 @@ def take(
 
 def exposure(rng: np.random.Generator, shot: Shot) -> Floats:
     """(3,) gain: automatic exposure that meters the face, not quite, and a white balance that is a little off."""
-    light = shot.linear[shot.covered]
-    level = float(light.mean()) if len(light) else 0.3
+    covered = int(np.count_nonzero(shot.covered))
+    level = float(shot.linear.sum()) / (3 * covered) if covered else 0.3  # black where nothing is covered
     target = 0.24 * np.exp(rng.normal(0, 0.4))
     automatic = rng.uniform(0.5, 0.9)  # a camera leaves dark skin darker than light skin
     gain = (target / max(level, 1e-3)) ** automatic

@@ -20,6 +20,7 @@ Ints = NDArray[np.int32]
 Bytes = NDArray[np.uint8]
 
 LINEAR = ((np.arange(256) / 255.0) ** 2.2).astype(np.float32)  # sRGB byte -> linear light, with the plain 2.2 curve
+STORED = (np.linspace(0, 1, 4096) ** (1 / 2.2) * 255 + 0.5).astype(np.uint8)  # and back
 SHADOW_SIDE = 192
 
 
@@ -72,7 +73,7 @@ def shadow_map(space: Floats, faces: Ints, direction: Floats) -> tuple[Floats, F
     matrix[2, :3], matrix[2, 3] = axes[2], -low[2]
     screen = np.stack([(turned[0] - low[0]) * scale, (turned[1] - low[1]) * scale, turned[2] - low[2]], 1)
     depth, visible = empty_buffers(SHADOW_SIDE, SHADOW_SIDE)
-    draw(np.ascontiguousarray(screen, np.float32), faces, depth, visible)
+    draw(np.ascontiguousarray(screen, np.float32), faces, depth, visible, True)
     return depth, matrix
 
 
@@ -80,12 +81,13 @@ def shadow_map(space: Floats, faces: Ints, direction: Floats) -> tuple[Floats, F
 def _texel(texture: Bytes, lut: Floats, u: float, v: float) -> tuple[float, float, float]:
     """Bilinear in linear light."""
     rows, columns = texture.shape[0], texture.shape[1]
-    x, y = u * columns - np.float32(0.5), (1 - v) * rows - np.float32(0.5)
-    fx, fy = math.floor(x), math.floor(y)
-    ax, ay = np.float32(x - fx), np.float32(y - fy)
-    x0, y0 = min(columns - 1, max(0, int(fx))), min(rows - 1, max(0, int(fy)))
+    one = np.float32(1)
+    x = u * np.float32(columns) - np.float32(0.5)
+    y = (one - v) * np.float32(rows) - np.float32(0.5)
+    x0, y0 = min(columns - 1, max(0, int(x))), min(rows - 1, max(0, int(y)))
+    ax, ay = x - np.float32(x0), y - np.float32(y0)
     x1, y1 = min(columns - 1, x0 + 1), min(rows - 1, y0 + 1)
-    w00, w10, w01, w11 = (1 - ax) * (1 - ay), ax * (1 - ay), (1 - ax) * ay, ax * ay
+    w00, w10, w01, w11 = (one - ax) * (one - ay), ax * (one - ay), (one - ax) * ay, ax * ay
     r = w00 * lut[texture[y0, x0, 0]] + w10 * lut[texture[y0, x1, 0]]
     g = w00 * lut[texture[y0, x0, 1]] + w10 * lut[texture[y0, x1, 1]]
     b = w00 * lut[texture[y0, x0, 2]] + w10 * lut[texture[y0, x1, 2]]
@@ -141,15 +143,15 @@ def _shade_pixel(
     if kind == SKIN:
         r, g, bl = _texel(texture, lut, u, v)
         side = relief.shape[0]
-        column = (u - window[0]) / window[2] * side
-        row = (v - window[1]) / window[3] * side
+        across, along = np.float32(side) / window[2], np.float32(side) / window[3]  # map texels per texture unit
+        column, row = (u - window[0]) * across, (v - window[1]) * along
         if 1 <= column < side - 2 and 1 <= row < side - 2:
             # Bump mapping: the gradient of the height along the triangle bends the normal.
             i, j = int(row), int(column)
-            ay, ax = np.float32(row - i), np.float32(column - j)
+            ay, ax = row - np.float32(i), column - np.float32(j)
             h00, h01, h10, h11 = relief[i, j, 0], relief[i, j + 1, 0], relief[i + 1, j, 0], relief[i + 1, j + 1, 0]
-            hu = ((1 - ay) * (h01 - h00) + ay * (h11 - h10)) * side / window[2]
-            hv = ((1 - ax) * (h10 - h00) + ax * (h11 - h01)) * side / window[3]
+            hu = ((one - ay) * (h01 - h00) + ay * (h11 - h10)) * across
+            hv = ((one - ax) * (h10 - h00) + ax * (h11 - h01)) * along
             d1 = hu * (uv[f, 1, 0] - uv[f, 0, 0]) + hv * (uv[f, 1, 1] - uv[f, 0, 1])
             d2 = hu * (uv[f, 2, 0] - uv[f, 0, 0]) + hv * (uv[f, 2, 1] - uv[f, 0, 1])
             mx, my, mz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
@@ -157,11 +159,11 @@ def _shade_pixel(
             gx = (d2 * (my * uz - mz * uy) - d1 * (my * vz - mz * vy)) * inverse
             gy = (d2 * (mz * ux - mx * uz) - d1 * (mz * vx - mx * vz)) * inverse
             gz = (d2 * (mx * uy - my * ux) - d1 * (mx * vy - my * vx)) * inverse
-            steep = math.sqrt(gx * gx + gy * gy + gz * gz)
-            limit = 1.0 / max(1.0, float(steep))
+            steep = gx * gx + gy * gy + gz * gz
+            limit = one / math.sqrt(steep) if steep > one else one
             nx, ny, nz = nx - gx * limit, ny - gy * limit, nz - gz * limit
-            open_to *= (1 - ay) * ((1 - ax) * relief[i, j, 1] + ax * relief[i, j + 1, 1]) + ay * (
-                (1 - ax) * relief[i + 1, j, 1] + ax * relief[i + 1, j + 1, 1]
+            open_to *= (one - ay) * ((one - ax) * relief[i, j, 1] + ax * relief[i, j + 1, 1]) + ay * (
+                (one - ax) * relief[i + 1, j, 1] + ax * relief[i + 1, j + 1, 1]
             )
     elif kind == PLAIN:
         r = w0 * colour[a, 0] + w1 * colour[b, 0] + w2 * colour[c, 0]
@@ -172,8 +174,8 @@ def _shade_pixel(
         r, g, bl = cloth[0], cloth[1], cloth[2]
     else:
         extent = sprites.shape[1]
-        column = min(extent - 1, max(0, int(u * extent)))
-        row = min(extent - 1, max(0, int((1 - v) * extent)))
+        column = min(extent - 1, max(0, int(u * np.float32(extent))))
+        row = min(extent - 1, max(0, int((one - v) * np.float32(extent))))
         t = sprite[f]
         r = lut[sprites[t, row, column, 0]] * (w0 * colour[a, 0] + w1 * colour[b, 0] + w2 * colour[c, 0])
         g = lut[sprites[t, row, column, 1]] * (w0 * colour[a, 1] + w1 * colour[b, 1] + w2 * colour[c, 1])
@@ -188,7 +190,7 @@ def _shade_pixel(
     py = w0 * space[a, 1] + w1 * space[b, 1] + w2 * space[c, 1]
     pz = w0 * space[a, 2] + w1 * space[b, 2] + w2 * space[c, 2]
     # Surrounding light.
-    b4, b5, b6, b7, b8 = nx * ny, ny * nz, 3 * nz * nz - 1, nx * nz, nx * nx - ny * ny
+    b4, b5, b6, b7, b8 = nx * ny, ny * nz, np.float32(3) * nz * nz - one, nx * nz, nx * nx - ny * ny
     h = harmonics
     e0 = h[0, 0] + h[1, 0] * ny + h[2, 0] * nz + h[3, 0] * nx + h[4, 0] * b4 + h[5, 0] * b5
     e1 = h[0, 1] + h[1, 1] * ny + h[2, 1] * nz + h[3, 1] * nx + h[4, 1] * b4 + h[5, 1] * b5

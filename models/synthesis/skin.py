@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .facemap import HEIGHT, LEFT, SCALE, TOP, WIDTH, FaceMap, canvas_place
-from .shading import LINEAR
+from .shading import LINEAR, STORED
 
 Floats = NDArray[np.float32]
 
@@ -56,8 +56,10 @@ def draw_skin(
     table = (np.clip(curves, 0, 1) ** (1 / 2.2) * 255 + 0.5).astype(np.uint8)
     texture = np.ascontiguousarray(cv2.LUT(source, table[None]), np.uint8)
     patch = LINEAR[texture[rows, columns]]
-    blotch = cv2.GaussianBlur(rng.standard_normal(patch.shape).astype(np.float32), (0, 0), float(rng.uniform(2, 12)))
-    blotch = 0.7 * blotch.mean(2, keepdims=True) * np.float32(3**0.5) + 0.3 * blotch
+    rough = rng.standard_normal((patch.shape[0] // 4, patch.shape[1] // 4, 3), dtype=np.float32)
+    rough = 0.8 * rough[..., :1] + 0.3 * rough  # red and pale places more than coloured ones
+    blotch = cv2.GaussianBlur(rough, (0, 0), float(rng.uniform(0.5, 3)))
+    blotch = cv2.resize(blotch, patch.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     patch = patch * (1 + blotch / max(float(blotch.std()), 1e-6) * np.float32(rng.uniform(0, 0.05)))
 
     def on(canvas: Floats) -> Floats:
@@ -92,7 +94,7 @@ def draw_skin(
         strength = rng.uniform(0.15, 0.5) if rng.random() < 0.5 else rng.uniform(0.6, 1.3)
         cover = np.clip(density * strength * (1 + 0.6 * strands[..., None]), 0, 0.95)
         paint(cover, hair * rng.uniform(0.6, 1.2))
-    texture[rows, columns] = (np.clip(patch, 0, 1) ** (1 / 2.2) * 255 + 0.5).astype(np.uint8)
+    texture[rows, columns] = STORED[(np.clip(patch, 0, 1) * 4095).astype(np.int16)]
     return Skin(texture, darkness)
 
 
