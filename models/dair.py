@@ -28,14 +28,14 @@ class Refinement(nn.Module):
     def forward(self, visual: Tensor) -> tuple[Tensor, Tensor]:
         """(B, d, L) -> channel (B, A, d), spatial (B, A, L)"""
         vectors = torch.stack([visual.mean(2), visual.amax(2)])  # (2, B, d)
-        inner = (
-            F.relu(self.down(vectors)).unflatten(2, (self.units, -1)).sum(0)
+        inner = F.relu(torch.unflatten(self.down(vectors), 2, (self.units, -1))).sum(
+            0
         )  # the second layer is linear: sum first
         channel = torch.sigmoid((inner.transpose(0, 1) @ self.up + 2 * self.up_bias).transpose(0, 1))  # eq. 2
         mean = channel @ visual / visual.shape[1]  # (B, A, L)
         most = (channel.unsqueeze(3) * visual.unsqueeze(1)).amax(2)
         grid = round(visual.shape[2] ** 0.5)
-        pairs = torch.stack([mean, most], 2).flatten(1, 2).unflatten(2, (grid, grid))  # (B, 2A, g, g)
+        pairs = torch.stack([mean, most], 2).flatten(1, 2).view(len(visual), -1, grid, grid)  # (B, 2A, g, g)
         spatial = self.spatial(pairs).flatten(2)  # eq. 3
         return channel, torch.sigmoid(spatial) if self.sigmoid else spatial
 

@@ -22,7 +22,7 @@ def plane(features: NDArray[np.floating], *, perplexity: float = 30.0, steps: in
     """(n, d) -> (n, 2): points that are neighbours in the features are neighbours on the plane."""
     count = len(features)
     if count < 5:
-        return np.pad(principal(features, 2), ((0, 0), (0, 2)))[:, :2]
+        return np.asarray(np.pad(principal(features, 2), ((0, 0), (0, 2)))[:, :2])
     wanted = _neighbours(principal(features, min(50, count)), min(perplexity, (count - 1) / 3))
     places = principal(features, 2)
     places = 1e-4 * places / (places.std(0) + 1e-12) + 1e-6 * np.random.default_rng(seed).standard_normal((count, 2))
@@ -39,7 +39,7 @@ def plane(features: NDArray[np.floating], *, perplexity: float = 30.0, steps: in
         moved = (0.5 if early else 0.8) * moved - rate * gains * slope
         places = places + moved
         places -= places.mean(0)
-    return places
+    return np.asarray(places)
 
 
 def _neighbours(points: Floats, perplexity: float) -> Floats:
@@ -56,7 +56,7 @@ def _neighbours(points: Floats, perplexity: float) -> Floats:
         entropy = -(p * np.log(p + 1e-30)).sum(1)
         wide = entropy > np.log(perplexity)
         low, high = np.where(wide, beta, low), np.where(wide, high, beta)
-    return np.maximum((p + p.T) / (2 * len(points)), 1e-12)
+    return np.asarray(np.maximum((p + p.T) / (2 * len(points)), 1e-12))
 
 
 def _squares(points: Floats) -> Floats:

@@ -47,8 +47,7 @@ class EncoderGraph(nn.Module):
 
     def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
         encoded = self.network.encode(crops)
-        memory = (encoded.visual, encoded.channel, encoded.spatial) if self.network.has_captions else ()
-        return (encoded.log_odds.float(), *memory)
+        return (encoded.log_odds.float(), *(encoded.memory if self.network.has_captions else ()))
 
 
 class CaptionGraph(nn.Module):
@@ -113,7 +112,7 @@ def export(
         raise unknown("precision", precision, PRECISIONS)
     if output.exists() and not (output / MANIFEST).is_file() and any(output.iterdir()):
         raise UserError(f"{output} holds other files than a bundle. Give an empty folder or a new one.")
-    network = network.to("cpu", memory_format=torch.contiguous_format).eval()
+    network = network.to("cpu").to(memory_format=torch.contiguous_format).eval()
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -123,7 +122,7 @@ def export(
     for file, graph in graphs.items():
         onnx.save(to_half(graph) if precision == "fp16" else graph, partial / file)
     save_tensors(partial / "weights.safetensors", network.state_dict(), {"network": json.dumps(dict(config))})
-    np.savez(partial / "selftest.npz", **selftest(network))
+    np.savez(partial / "selftest.npz", allow_pickle=False, **selftest(network))
     count = len(network.units)
     manifest = Manifest(
         name=name,
@@ -157,9 +156,7 @@ def caption_graph(network: AUNetwork) -> onnx.ModelProto:
         encoded = network.encode(torch.from_numpy(structured_crops(2, network.side)))
     units = encoded.log_odds.shape[1]
     inputs = {
-        "visual": encoded.visual.clone(),
-        "channel": encoded.channel.clone(),
-        "spatial": encoded.spatial.clone(),
+        **{name: tensor.clone() for name, tensor in zip(MEMORY, encoded.memory)},
         "active": (encoded.log_odds >= 0).float().clone(),
         "rows": torch.tensor([[0, 0], [1, units - 1], [0, 1]]),
     }
@@ -205,7 +202,7 @@ def selftest(network: AUNetwork) -> dict[str, NDArray[Any]]:
         if network.has_captions:
             active = (encoded.log_odds >= 0).float()
             rows = torch.ones_like(active).nonzero()
-            local, whole, _ = network.caption((encoded.visual, encoded.channel, encoded.spatial), active, rows)
+            local, whole, _ = network.caption(encoded.memory, active, rows)
             stored |= {"active": active.numpy(), "local_tokens": local.numpy(), "global_tokens": whole.numpy()}
     return stored
 

@@ -49,7 +49,8 @@ class GraphAU(AUNetwork):
         return found
 
     def unit_vectors(self, crops: Tensor) -> Tensor:
-        return self(crops)[1]
+        vectors: Tensor = self(crops)[1]
+        return vectors
 
     def encode(self, crops: Tensor) -> Encoded:
         log_odds = torch.logit(self(crops)[0].float(), eps=SAFE)

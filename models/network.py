@@ -31,6 +31,13 @@ class Encoded(NamedTuple):
     channel: Tensor | None = None  # (B, A, d)
     spatial: Tensor | None = None  # (B, A, L)
 
+    @property
+    def memory(self) -> Memory:
+        """What sentences are made from."""
+        if self.visual is None or self.channel is None or self.spatial is None:
+            raise UserError("This network keeps no visual memory, so it has no sentences. Train one with captions.")
+        return self.visual, self.channel, self.spatial
+
 
 class AUNetwork(nn.Module):
     """What trainer, evaluation and export know of a network. Without captions nobody calls the methods of words."""
@@ -153,11 +160,11 @@ class VLFAU(AUNetwork):
         return Encoded(logits[..., 1] - logits[..., 0], logits, visual, channel, spatial)
 
     def unit_vectors(self, crops: Tensor) -> Tensor:
-        return unit_vectors(*_memory(self.encode(crops)))
+        return unit_vectors(*self.encode(crops).memory)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         encoded = self.encode(batch["crops"])
-        memory, weights = _memory(encoded), batch["unit_weights"]
+        memory, weights = encoded.memory, batch["unit_weights"]
         terms = {"au": multi_label(encoded.logits, batch["labels"], weights)}
         if self.grade is not None:
             graded = self.grade(unit_vectors(*memory)).squeeze(2)
@@ -170,7 +177,7 @@ class VLFAU(AUNetwork):
         if self.describe_face is not None and self.judge_face is not None:
             logits, attended = self._face(memory, batch)
             terms["global"] = per_word(logits, batch["global_tokens"])
-            judged = self.judge_face(attended).unflatten(1, (-1, 2))
+            judged = torch.unflatten(self.judge_face(attended), 1, (-1, 2))
             terms["gau"] = multi_label(judged, batch["labels"], weights)
         return terms
 
@@ -186,17 +193,17 @@ class VLFAU(AUNetwork):
             return local, local.new_zeros((faces, self.words)), torch.zeros_like(active)
         told = self.face_state(active) if self.face_state is not None else None
         spoken, attended = self.describe_face.speak(memory[0].transpose(1, 2), told)
-        judged = self.judge_face(attended).unflatten(1, (-1, 2))
+        judged = torch.unflatten(self.judge_face(attended), 1, (-1, 2))
         return local, spoken, judged[..., 1] - judged[..., 0]
 
     def word_logits(self, batch: Batch) -> dict[str, Tensor]:
-        memory = _memory(self.encode(batch["crops"]))
+        memory = self.encode(batch["crops"]).memory
         found = {}
         if self.describe_unit is not None:
             rows = torch.ones_like(batch["active"]).nonzero()
             targets = batch["local_tokens"].flatten(0, 1)
             logits, _ = self.describe_unit.teach(unit_maps(*memory, rows), self._told(batch["active"], rows), targets)
-            found["local"] = logits.unflatten(0, batch["local_tokens"].shape[:2])
+            found["local"] = torch.unflatten(logits, 0, batch["local_tokens"].shape[:2])
         if self.describe_face is not None:
             found["global"] = self._face(memory, batch)[0]
         return found
@@ -224,12 +231,6 @@ class VLFAU(AUNetwork):
             return torch.ones(faces, units, device=tokens.device).nonzero()
         face = torch.arange(faces, device=tokens.device).unsqueeze(1).expand_as(chosen)
         return torch.stack([face.flatten(), chosen.flatten()], 1)
-
-
-def _memory(encoded: Encoded) -> Memory:
-    if encoded.visual is None or encoded.channel is None or encoded.spatial is None:
-        raise UserError("This network keeps no visual memory, so it has no sentences. Train one with captions.")
-    return encoded.visual, encoded.channel, encoded.spatial
 
 
 def cost(network: AUNetwork) -> dict[str, float]:

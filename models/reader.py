@@ -61,8 +61,7 @@ class RunReader:
         encoded = self._network.encode(torch.from_numpy(crops).to(self.device))
         active = torch.from_numpy(told.astype(np.float32)).to(self.device)
         rows = torch.ones_like(active).nonzero()
-        memory = (encoded.visual, encoded.channel, encoded.spatial)
-        local, whole, _ = (tensor.cpu().numpy() for tensor in self._network.caption(memory, active, rows))
+        local, whole, _ = (tensor.cpu().numpy() for tensor in self._network.caption(encoded.memory, active, rows))
         vocabulary = self.config["vocabulary"]
         said = [decode(tokens, vocabulary) for tokens in local]
         count = len(self.units)

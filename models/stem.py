@@ -24,6 +24,9 @@ STAGES = 4
 class Stem(nn.Module):
     """uint8 crops (B, S, S, 3) -> the maps of four stages, fine to coarse, each (B, C, side, side)."""
 
+    pixel_mean: Tensor
+    pixel_deviation: Tensor
+
     def __init__(self, name: str, options: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         try:

@@ -66,7 +66,8 @@ class Trainer:
         self.network, self.data, self.texts, self.recipe = network, data, texts, recipe
         self.run, self.group, self.display = run, group, display
         self.device = group.device
-        network.to(self.device, memory_format=torch.channels_last)
+        network.to(self.device)
+        network.to(memory_format=torch.channels_last)
         self.optimiser = torch.optim.AdamW(
             decay_groups(network.named_parameters(), recipe.weight_decay),
             lr=recipe.learning_rate,
