@@ -16,6 +16,9 @@ Bytes = NDArray[np.uint8]
 Frame = tuple[int, int]  # height and width in pixels
 
 
+HEADROOM = 1.8  # light above 1 is not lost at once: cameras roll highlights off
+
+
 @dataclass(frozen=True)
 class Pose:
     yaw: float  # degrees, positive: the face turns to the right of the picture
@@ -66,24 +69,29 @@ def draw_lens(rng: np.random.Generator) -> Lens:
 
 
 def draw_light(rng: np.random.Generator) -> Light:
-    base = rng.uniform(0.2, 0.75)
-    colour = np.clip(1 + rng.normal(0, 0.12, 3), 0.6, 1.4)
+    base = rng.uniform(0.25, 0.8)
+    tinted = 0.13 if rng.random() < 0.2 else 0.05  # coloured lamps are the exception
+    colour = np.clip(1 + rng.normal(0, tinted, 3), 0.6, 1.4)
     harmonics = np.zeros((9, 3), np.float32)
     harmonics[0] = base * colour
     for k in range(1, 9):
-        harmonics[k] = rng.normal(0, 0.17 if k < 4 else 0.06) * base * np.clip(1 + rng.normal(0, 0.2, 3), 0.4, 1.6)
+        harmonics[k] = (
+            rng.normal(0, 0.17 if k < 4 else 0.06) * base * np.clip(1 + rng.normal(0, 1.5 * tinted, 3), 0.4, 1.6)
+        )
     harmonics[1] += 0.12 * base  # most light comes from above
     lamps = int(rng.integers(1, 4))
     directions = np.stack([rng.normal(0, 0.8, lamps), rng.uniform(-0.2, 1.0, lamps), rng.uniform(0.3, 1.2, lamps)], 1)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    colours = rng.uniform(0.12, 0.9, (lamps, 1)) * np.clip(1 + rng.normal(0, 0.15, (lamps, 3)), 0.5, 1.5)
+    colours = rng.uniform(0.12, 0.9, (lamps, 1)) * np.clip(1 + rng.normal(0, 1.2 * tinted, (lamps, 3)), 0.5, 1.5)
     return Light(harmonics, directions.astype(np.float32), colours.astype(np.float32))
 
 
 def draw_curve(rng: np.random.Generator) -> Floats:
-    """(4096,) linear light -> stored value: gamma 2.2, more or less contrast, lifted blacks."""
-    x = np.linspace(0, 1, 4096)
-    value = x ** (1 / rng.uniform(1.9, 2.5))
+    """(4096,) linear light from 0 to HEADROOM -> stored value: soft or hard highlights, gamma, contrast, blacks."""
+    x = np.linspace(0, HEADROOM, 4096)
+    soft = rng.uniform(0, 1)
+    x = soft * 1.25 * x * (1 + x / HEADROOM**2) / (1 + x) + (1 - soft) * x
+    value = np.clip(x, 0, 1) ** (1 / rng.uniform(1.9, 2.5))
     bend = rng.uniform(-0.15, 0.5)
     value = value + bend * (value - 0.5) * value * (1 - value) * 2
     low = rng.uniform(0, 0.06) if rng.random() < 0.4 else 0.0
@@ -91,28 +99,35 @@ def draw_curve(rng: np.random.Generator) -> Floats:
 
 
 def photograph(rng: np.random.Generator, picture: Floats) -> Bytes:
-    """What lens, sensor and codec do: (S, S, 3) 0..1 -> bytes. Order as in a camera: blur, resolution, noise, JPEG."""
+    """What lens, sensor and codec do: (S, S, 3) 0..1 -> bytes. Order as in a camera: blur, resolution, noise, JPEG.
+
+    Half of the pictures come from a good camera, as most faces that fill a crop do; the rest are worse in every way.
+    """
     side = picture.shape[0]
-    if rng.random() < 0.12:
+    poor = float(rng.choice([0.0, 0.4, 1.0], p=[0.5, 0.3, 0.2]))
+    if rng.random() < 0.2 * poor:
         picture = _moved(rng, picture)
-    if rng.random() < 0.4:
-        picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.3, 1.3)))
+    if rng.random() < 0.7 * poor:
+        picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.3, 0.5 + 0.8 * poor)))
+    elif rng.random() < 0.6:  # cameras sharpen
+        soft = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.6, 1.4)))
+        picture = picture + np.float32(rng.uniform(0.15, 0.9)) * (picture - soft)
     small = side
-    if rng.random() < 0.35:
-        small = int(rng.uniform(0.35, 0.95) * side)
+    if rng.random() < 0.6 * poor:
+        small = int(rng.uniform(0.9 - 0.55 * poor, 0.95) * side)
         picture = cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA)
-    if rng.random() < 0.2:
+    if rng.random() < 0.15:
         saturation = rng.uniform(0, 0.6) if rng.random() < 0.5 else 0.0
-        grey = picture @ np.array([0.299, 0.587, 0.114], np.float32)
+        grey = cv2.cvtColor(np.ascontiguousarray(picture, np.float32), cv2.COLOR_RGB2GRAY)
         picture = grey[..., None] + np.float32(saturation) * (picture - grey[..., None])
-    noise = float(min(rng.exponential(0.009), 0.06))  # webcams in the dark are rare, but there are some
+    noise = float(min(rng.exponential(0.003 + 0.012 * poor), 0.06))
     grains = rng.standard_normal((small, small, 3), dtype=np.float32)
     if rng.random() < 0.5:  # grey noise, and coarser than a pixel: what denoising and chroma subsampling leave
         grains = cv2.blur(np.repeat(grains[:, :, :1], 3, 2), (2, 2)) * np.float32(1.5)
     picture = picture + np.float32(noise) * grains
     stored = (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
-    if rng.random() < 0.6:
-        quality = int(rng.uniform(25, 95))
+    if rng.random() < 0.4 + 0.4 * poor:
+        quality = int(rng.uniform(75 - 50 * poor, 97))
         _, packed = cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, quality])
         stored = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
     if small != side:

@@ -127,7 +127,7 @@ def draw_person(rng: np.random.Generator, assets: Assets, kind: int) -> Person:
         shine=float(rng.uniform(0.02, 0.16)),
         gloss=float(np.exp(rng.uniform(np.log(6), np.log(40)))),
         cloth=(rng.uniform(0.02, 0.8, 3) ** 1.5).astype(np.float32),
-        brow_strength=float(rng.uniform(0.6, 1.7)),
+        brow_strength=float(rng.uniform(0.8, 2.2)),
         wrap=wrap,
         glasses=glasses,
         age=age,

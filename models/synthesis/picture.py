@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .assets import Assets
 from .backgrounds import draw_background
-from .camera import Frame, Lens, Pose, draw_curve, draw_lens, draw_light, draw_pose, photograph
+from .camera import HEADROOM, Frame, Lens, Pose, draw_curve, draw_lens, draw_light, draw_pose, photograph
 from .expression import Expression, draw_expression
 from .layers import put_glasses, put_wrap
 from .occluders import put_occluder, unseen
@@ -103,10 +103,10 @@ def exposure(rng: np.random.Generator, shot: Shot) -> Floats:
     """(3,) gain: automatic exposure that meters the face, not quite, and a white balance that is a little off."""
     covered = int(np.count_nonzero(shot.covered))
     level = float(shot.linear.sum()) / (3 * covered) if covered else 0.3  # black where nothing is covered
-    target = 0.24 * np.exp(rng.normal(0, 0.4))
+    target = 0.27 * np.exp(rng.normal(0, 0.33))
     automatic = rng.uniform(0.5, 0.9)  # a camera leaves dark skin darker than light skin
-    gain = (target / max(level, 1e-3)) ** automatic
-    return np.asarray(gain * np.clip(1 + rng.normal(0, 0.07, 3), 0.75, 1.3), np.float32)
+    gain = (target / max(level, 1e-3)) ** automatic / HEADROOM
+    return np.asarray(gain * np.clip(1 + rng.normal(0, 0.05, 3), 0.8, 1.25), np.float32)
 
 
 def make_picture(assets: Assets, seed: int, number: int) -> tuple[Picture, Expression | None]:
