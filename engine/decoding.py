@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import av
 import av.error
 import numpy as np
+from av.codec.context import Flags
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
@@ -74,7 +75,7 @@ class Decoder:
             context.thread_type = "SLICE" if live else "AUTO"
             context.thread_count = threads or min(os.cpu_count() or 1, 4)
             if live:
-                context.low_delay = True
+                context.flags |= Flags.low_delay
         except BaseException:
             self._container.close()
             raise
@@ -106,7 +107,8 @@ class Decoder:
         last = -1 / self.fps
         began = time.monotonic_ns()
         for frame in self._decoded():
-            pts = last + 1 / self.fps if frame.pts is None else float(frame.pts * frame.time_base) - self._begin
+            base = frame.time_base or self._stream.time_base
+            pts = last + 1 / self.fps if frame.pts is None else float(frame.pts * base) - self._begin
             last = pts
             pixels = self._pixels(frame)
             yield Picture(pixels, pts, (time.monotonic_ns() - began) / 1e6)
@@ -121,6 +123,7 @@ class Decoder:
             except StopIteration:
                 return
             except av.error.FFmpegError as error:  # the index is damaged, or no data came in time
+                yield from self._held_back()
                 raise Damaged(reason(error)) from error
             try:
                 frames = packet.decode()
@@ -134,6 +137,13 @@ class Decoder:
                     raise Damaged(reason(error)) from error
                 continue
             yield from frames
+
+    def _held_back(self) -> list[Any]:
+        """Pictures that the decoder's threads still hold."""
+        try:
+            return list(self._stream.codec_context.decode(None))
+        except av.error.FFmpegError:
+            return []
 
     def _pixels(self, frame: Any) -> NDArray[np.uint8]:
         """A view into the converted frame's memory: no copy, unless it must be turned."""

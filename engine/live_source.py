@@ -18,11 +18,12 @@ FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 # A connection that held this long counts as good: the next failure is tried again at once.
 GOOD_S = 10.0
 
+# FFmpeg looks at the beginning of a stream to learn what it is: 5 s unless told otherwise, and that much later every
+# picture would be seen. A second shows a key frame of most cameras; it looks on where it does not.
+COMMON = {"fflags": "nobuffer", "analyzeduration": "1000000"}
 OPTIONS = {
-    "rtsp": {"rtsp_transport": "tcp", "fflags": "nobuffer", "analyzeduration": "1000000"},
-    "udp": {"fifo_size": "100000", "overrun_nonfatal": "1", "fflags": "nobuffer"},
-    "http": {"fflags": "nobuffer"},
-    "https": {"fflags": "nobuffer"},
+    "rtsp": {"rtsp_transport": "tcp"},
+    "udp": {"fifo_size": "100000", "overrun_nonfatal": "1"},
 }
 
 
@@ -67,6 +68,8 @@ class LiveSource:
             try:
                 with self._open() as decoder:
                     yield from self._connection(decoder)
+                    if stopping.is_set():
+                        return
                     if self._over or (decoder.duration_s is not None and not self.camera):
                         yield Ended(self.context.stream, "finished")
                         return
@@ -125,7 +128,7 @@ class LiveSource:
         if self.camera:
             address, format, options = self._camera()
         else:
-            options = dict(OPTIONS.get(address.partition("://")[0].lower(), {}))
+            options = COMMON | OPTIONS.get(address.partition("://")[0].lower(), {})
         return Decoder(
             address,
             live=True,

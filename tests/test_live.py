@@ -1,0 +1,320 @@
+"""Live sources on real parts: an RTSP server that dies and comes back, an HTTP server that stalls, UDP."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from media import number_of, numbered, write_clip
+
+from vlfau.engine.counters import Counters
+from vlfau.engine.live_source import LONGEST_DELAY_S, Backoff
+from vlfau.engine.packets import Ended, Frame
+from vlfau.engine.pipeline import Pipeline, read
+from vlfau.engine.settings import SourceSettings
+from vlfau.engine.sources import Context, open_source
+from vlfau.models.errors import UserError
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def context(address: str, **changes: Any) -> Context:
+    settings = replace(SourceSettings(open_timeout=3.0, read_timeout=0.6), **changes)
+    return Context(address, settings, Counters("live"), threading.Event())
+
+
+@cache
+def transport_stream(first: int, count: int) -> bytes:
+    buffer = io.BytesIO()
+    write_clip(buffer, (numbered(i) for i in range(first, first + count)), container="mpegts")
+    return buffer.getvalue()
+
+
+@contextmanager
+def http_server(answer: Callable[[BaseHTTPRequestHandler, int], None]) -> Iterator[str]:
+    """`answer` gets the handler and the number of the connection; it writes the body."""
+    connections = 0
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            nonlocal connections
+            connections += 1
+            with suppress(BrokenPipeError, ConnectionResetError):
+                answer(self, connections - 1)
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def start(handler: BaseHTTPRequestHandler, length: int | None = None) -> None:
+    handler.send_response(200)
+    if length is not None:
+        handler.send_header("Content-Length", str(length))
+    handler.send_header("Content-Type", "video/mp2t")
+    handler.end_headers()
+
+
+def test_a_stalled_http_stream_is_taken_up_again_and_its_index_and_time_go_on() -> None:
+    release = threading.Event()
+
+    def answer(handler: BaseHTTPRequestHandler, connection: int) -> None:
+        start(handler)
+        handler.wfile.write(transport_stream(100 * connection, 100))
+        handler.wfile.flush()
+        release.wait(10)  # the connection stays open and silent
+
+    states: list[str] = []
+    with http_server(answer) as address:
+        given = context(f"{address}/live.ts")
+        frames: list[tuple[int, float, int]] = []
+        for item in open_source(given).frames():
+            assert isinstance(item, Frame)
+            states.append(given.counters.state)
+            frames.append((item.stamp.index, item.stamp.pts, number_of(item.pixels)))
+            if item.stamp.index == 130:
+                given.stopping.set()
+        release.set()
+    assert [index for index, _, _ in frames] == list(range(131))
+    numbers = [number for _, _, number in frames]
+    assert all(b - a == 1 for a, b in pairwise(numbers) if b != numbers[0] + 100)
+    assert min(numbers) < 50 < 100 <= max(numbers), "both connections were used"
+    times = [pts for _, pts, _ in frames]
+    assert times == sorted(times)
+    gap = max(b - a for a, b in pairwise(times))
+    assert 0.45 < gap < 5, "the time that was missed is in the timestamps"
+    assert given.counters.reconnects == 1
+
+
+def test_a_stop_during_a_stall_waits_no_longer_than_the_read_timeout() -> None:
+    release = threading.Event()
+
+    def answer(handler: BaseHTTPRequestHandler, connection: int) -> None:
+        start(handler)
+        handler.wfile.write(transport_stream(0, 100))
+        handler.wfile.flush()
+        release.wait(10)
+
+    with http_server(answer) as address:
+        given = context(f"{address}/live.ts", read_timeout=1.5)
+        pipeline = Pipeline(given.stopping)
+        pipeline.add("read", read, open_source(given).frames(), lossy=True, capacity=1)
+        with pipeline as items:
+            next(iter(items))
+            time.sleep(0.2)
+            began = time.monotonic()
+        assert time.monotonic() - began < 1.8
+        release.set()
+
+
+def test_giving_up_after_the_allowed_attempts() -> None:
+    given = context(f"http://127.0.0.1:{free_port()}/live.ts", reconnect=2)
+    began = time.monotonic()
+    [ended] = open_source(given).frames()
+    assert isinstance(ended, Ended)
+    assert ended.reason == "lost"
+    assert "refused" in ended.error.lower()
+    assert 1.4 < time.monotonic() - began < 6, "0.5 s and 1 s of waiting"
+    assert given.counters.reconnects == 2
+
+
+def test_back_off_grows_to_its_cap_and_a_good_connection_resets_it() -> None:
+    backoff = Backoff()
+    delays = [backoff.next_delay(0.0) for _ in range(9)]
+    assert delays == [0.5, 1, 2, 4, 8, 16, LONGEST_DELAY_S, LONGEST_DELAY_S, LONGEST_DELAY_S]
+    assert backoff.next_delay(60.0) == 0.5
+
+
+def test_a_film_over_http_is_a_file_and_a_stall_is_its_damage(tmp_path: Path) -> None:
+    write_clip(tmp_path / "film.mkv", (numbered(i) for i in range(250)))
+    film = (tmp_path / "film.mkv").read_bytes()
+    release = threading.Event()
+
+    def whole(handler: BaseHTTPRequestHandler, connection: int) -> None:
+        start(handler, len(film))
+        handler.wfile.write(film)
+
+    def stalls(handler: BaseHTTPRequestHandler, connection: int) -> None:
+        start(handler, len(film))
+        handler.wfile.write(film[: len(film) // 2])
+        handler.wfile.flush()
+        release.wait(10)
+
+    with http_server(whole) as address:
+        items = list(open_source(context(f"{address}/film.mkv")).frames())
+    assert [item.stamp.index for item in items if isinstance(item, Frame)] == list(range(250))
+    assert items[-1] == Ended("live", "finished")
+    with http_server(stalls) as address:
+        began = time.monotonic()
+        items = list(open_source(context(f"{address}/film.mkv")).frames())
+        assert time.monotonic() - began < 4
+        release.set()
+    assert len(items) > 15
+    assert isinstance(items[-1], Ended)
+    assert (items[-1].reason, "no data came in time" in items[-1].error) == ("error", True)
+
+
+def test_udp_is_read_until_it_falls_silent() -> None:
+    port = free_port()
+    given = context(f"udp://127.0.0.1:{port}", reconnect=0)
+    data = transport_stream(0, 100)
+    done = threading.Event()
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+            while not done.is_set():
+                for i in range(0, len(data), 1316):
+                    out.sendto(data[i : i + 1316], ("127.0.0.1", port))
+                    if i % 6580 == 0:
+                        time.sleep(0.003)
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    frames, ended = 0, None
+    for item in open_source(given).frames():
+        if isinstance(item, Ended):
+            ended = item
+            continue
+        frames += 1
+        if frames == 40:
+            done.set()
+    done.set()
+    sender.join()
+    assert ended is not None
+    assert ended.reason == "lost"
+    assert frames >= 40, ended.error
+
+
+def test_a_slow_reader_gets_the_newest_frame_and_the_count_of_the_others() -> None:
+    def answer(handler: BaseHTTPRequestHandler, connection: int) -> None:
+        start(handler)
+        data = transport_stream(0, 200)
+        for i in range(0, len(data), 4096):
+            handler.wfile.write(data[i : i + 4096])
+            time.sleep(0.04)
+
+    with http_server(answer) as address:
+        given = context(f"{address}/live.ts", reconnect=0)
+        pipeline = Pipeline(given.stopping)
+        channel = pipeline.add("read", read, open_source(given).frames(), lossy=True, capacity=1)
+        indices = []
+        with pipeline as items:
+            for item in items:
+                if isinstance(item, Frame):
+                    indices.append(item.stamp.index)
+                    time.sleep(0.05)
+    assert indices == sorted(set(indices))
+    assert 5 < len(indices) < 60
+    assert given.counters.frames_in > 100
+    assert channel.dropped == given.counters.frames_in - len(indices), "every gap is counted"
+
+
+def test_a_missing_camera_is_told() -> None:
+    given = context("/dev/video97")
+    with pytest.raises(UserError, match=r"Camera '/dev/video97' cannot be opened: .*plugged in"):
+        list(open_source(given).frames())
+
+
+def python_with_gstreamer() -> str | None:
+    code = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
+    for name in ("/usr/bin/python3", shutil.which("python3")):
+        if name and Path(name).exists() and not subprocess.run([name, "-c", code], capture_output=True).returncode:
+            return name
+    return None
+
+
+class RtspServer:
+    def __init__(self, python: str) -> None:
+        self.python, self.port = python, free_port()
+        self.address = f"rtsp://127.0.0.1:{self.port}/live"
+        self.start()
+
+    def start(self) -> None:
+        script = Path(__file__).with_name("rtsp_server.py")
+        self.process = subprocess.Popen([self.python, str(script), str(self.port)], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline().strip() == "ready"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def rtsp() -> Iterator[RtspServer]:
+    python = python_with_gstreamer()
+    if python is None:
+        pytest.skip("no Python with GStreamer's RTSP server (apt install gir1.2-gst-rtsp-server-1.0 python3-gi)")
+    server = RtspServer(python)
+    yield server
+    server.kill()
+
+
+def test_an_rtsp_server_that_is_killed_and_restarted(rtsp: RtspServer) -> None:
+    given = context(rtsp.address, read_timeout=1.0, open_timeout=5.0)
+    restarted = threading.Event()
+    stamps = []
+
+    def restart() -> None:
+        time.sleep(1.0)
+        rtsp.start()
+        restarted.set()
+
+    after = 0
+    deadline = time.monotonic() + 40
+    for item in open_source(given).frames():
+        assert isinstance(item, Frame)
+        assert item.pixels.shape == (240, 320, 3)
+        stamps.append(item.stamp)
+        if len(stamps) == 20:
+            rtsp.kill()
+            threading.Thread(target=restart).start()
+        after += restarted.is_set()
+        if after == 20 or time.monotonic() > deadline:
+            given.stopping.set()
+    assert after >= 20, given.counters.note
+    assert [stamp.index for stamp in stamps] == list(range(len(stamps)))
+    times = [stamp.pts for stamp in stamps]
+    assert times == sorted(times)
+    outage = max(b - a for a, b in pairwise(times))
+    assert 1.0 < outage < 20
+    assert given.counters.reconnects >= 1
+    assert given.counters.state == "playing"
+
+
+def test_the_delay_of_an_rtsp_stream_stays_flat(rtsp: RtspServer) -> None:
+    """Our clock and the stream's run together: nothing queues up before us."""
+    given = context(rtsp.address, read_timeout=2.0, open_timeout=5.0, duration=3.0)
+    delays = []
+    for item in open_source(given).frames():
+        if isinstance(item, Frame):
+            delays.append(item.stamp.monotonic_ns / 1e9 - item.stamp.pts)
+    assert len(delays) > 50
+    half = len(delays) // 2
+    assert min(delays[half:]) - min(delays[:half]) < 0.1
