@@ -57,7 +57,7 @@ class Decoder(nn.Module):
         tokens, seen = [], []
         for _ in range(self.words):
             hidden, cell, context = self._step(self.word_gates(self.embedding(token)), hidden, cell, keys, places)
-            token = self.output(hidden).argmax(1)
+            token = self.output(hidden)[:, END:].argmax(1) + END  # PAD and START are no words
             tokens.append(token * alive)  # PAD is 0
             seen.append(context)
             alive = alive * (token != END).to(torch.int64)
@@ -77,6 +77,7 @@ class Decoder(nn.Module):
         for _ in range(self.words):
             hidden, cell, _ = self._step(self.word_gates(self.embedding(token)), hidden, cell, keys, wide)
             chances = self.output(hidden).float().log_softmax(1).unflatten(0, (rows, width))  # (R, W, Voc)
+            chances[..., :END] = -torch.inf  # PAD and START are no words
             ended = torch.full_like(chances, -torch.inf)
             ended[..., PAD] = 0.0  # a finished sentence goes on with PAD at no cost
             options = (total.unsqueeze(2) + torch.where(over.unsqueeze(2), ended, chances)).flatten(1)

@@ -17,11 +17,13 @@ from .errors import UserError
 from .evaluation import Captions, Outcome, over_folds, score
 from .evaluation_report import markdown
 from .loading import Loader, Order
+from .network import AUNetwork
 from .prediction import Some
 from .reader import Reader, open_reader, texts_of
 from .run_folder import RunFolder
 from .settings import read
 from .training_data import DataChoice, TrainingData, open_data
+from .training_texts import Texts
 
 
 def evaluate(
@@ -103,10 +105,14 @@ def _captions(reader: Reader, samples: Samples, batch: int) -> Captions | None:
 
 @torch.inference_mode()
 def network_words(
-    network: Any, config: dict[str, Any], made: dict[str, Any], rng: np.random.Generator
+    network: AUNetwork,
+    config: dict[str, Any],
+    made: dict[str, Any],
+    rng: np.random.Generator,
+    sentences: Texts | None = None,
 ) -> dict[str, float]:
     """Sums over the words of the true sentences, each word predicted from the true words before it."""
-    targets = texts_of(network, config).targets(made["labels"], rng)
+    targets = (sentences or texts_of(network, config)).targets(made["labels"], rng)
     device = next(network.parameters()).device
     batch = {"crops": torch.from_numpy(made["crops"])} | targets
     logits = network.word_logits({name: value.to(device) for name, value in batch.items()})

@@ -85,6 +85,10 @@ def open_data(
     table = open_layout(choice.data, choice.layout, dataset=choice.dataset, units=units)
     for note in table.notes:
         report(f"Note: {note}")
+    if choice.align and find_points is None:
+        from .point_finder import PointFinder
+
+        find_points = PointFinder()
     cache = CropCache(choice.cache, side, find_points if choice.align else None)
     if choice.align:
         table = cache.prepare(table)

@@ -1,0 +1,207 @@
+"""The network against the equations written out plainly, and what its switches and masks must and must not do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vlfau.models import losses, texts
+from vlfau.models.captioner import Decoder
+from vlfau.models.dair import Refinement, UnitClassifiers, unit_maps, unit_vectors
+from vlfau.models.errors import UserError
+from vlfau.models.network import AUNetwork, cost
+from vlfau.models.networks import NetworkChoice, build, configure
+from vlfau.models.sizes import SIZES
+from vlfau.models.training_texts import Texts
+
+UNITS = ("AU01", "AU04", "AU12", "AU25")
+ROWS = ("tiny", "tiny-stem", "tiny-refined", "tiny-local", "tiny-global")
+
+
+def tiny(size: str = "tiny", **changes: Any) -> tuple[AUNetwork, dict[str, Any]]:
+    corpus = texts.load().only(UNITS)
+    config = configure(NetworkChoice(size=size), UNITS, corpus, changes)
+    torch.manual_seed(0)
+    return build(config), config
+
+
+def batch(config: dict[str, Any], network: AUNetwork, count: int = 4, unknown: bool = True) -> dict[str, torch.Tensor]:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(-1 if unknown else 0, 2, (count, len(UNITS))).astype(np.int8)
+    made = {
+        "crops": torch.from_numpy(rng.integers(0, 256, (count, network.side, network.side, 3)).astype(np.uint8)),
+        "labels": torch.from_numpy(labels),
+        "intensity": torch.from_numpy(np.where(labels < 0, np.nan, labels).astype(np.float32)),
+        "unit_weights": torch.full((len(UNITS),), 1 / len(UNITS)),
+    }
+    if network.has_captions:
+        conditioned = bool(config.get("state_conditioned"))
+        sentences = Texts(texts.load().only(UNITS), config["vocabulary"], network.words, conditioned)
+        made |= sentences.targets(labels, rng)
+    return made
+
+
+@pytest.mark.parametrize("size", ROWS)
+def test_each_row_of_the_ablation_trains_its_own_terms(size: str) -> None:
+    network, config = tiny(size)
+    terms = network.losses(batch(config, network))
+    expected = {"tiny-stem": 1, "tiny-refined": 1, "tiny-local": 2, "tiny-global": 3, "tiny": 4}
+    assert len(terms) == expected[size]
+    total = torch.stack(list(terms.values())).sum()
+    total.backward()  # type: ignore[no-untyped-call]
+    assert torch.isfinite(total)
+    without = [name for name, p in network.named_parameters() if p.grad is None]
+    assert not without  # a switched-off part leaves no weight behind, which would also stop training on several GPUs
+
+
+def test_refinement_is_what_the_equations_say_unit_by_unit() -> None:
+    torch.manual_seed(0)
+    units, width, grid = 3, 8, 4
+    refine, classify = Refinement(units, width, 2), UnitClassifiers(units, width)
+    visual = torch.randn(2, width, grid * grid)
+    channel, spatial = refine(visual)
+    logits = classify(unit_vectors(visual, channel, spatial))
+    inner = refine.down.out_features // units
+    for i in range(units):
+        down, bias = refine.down.weight[i * inner : (i + 1) * inner], refine.down.bias[i * inner : (i + 1) * inner]
+
+        def mlp(vector: torch.Tensor, i: int = i, down: torch.Tensor = down, bias: torch.Tensor = bias) -> torch.Tensor:
+            return F.relu(vector @ down.T + bias) @ refine.up[i] + refine.up_bias[i]
+
+        attended = visual * torch.sigmoid(mlp(visual.mean(2)) + mlp(visual.amax(2))).unsqueeze(2)  # eq. 2
+        pair = torch.stack([attended.mean(1), attended.amax(1)], 1).view(2, 2, grid, grid)
+        weight = refine.spatial.weight[i : i + 1]
+        assert refine.spatial.bias is not None
+        where = F.conv2d(pair, weight, refine.spatial.bias[i : i + 1], padding=1).flatten(1)
+        refined = attended * where.unsqueeze(1)  # eq. 3
+        rows = torch.tensor([[0, i], [1, i]])
+        assert torch.allclose(unit_maps(visual, channel, spatial, rows).transpose(1, 2), refined, atol=1e-6)
+        plain = refined.mean(2) @ classify.weight[i] + classify.bias[i]
+        assert torch.allclose(logits[:, i], plain, atol=1e-5)
+        assert not torch.allclose(logits[:, (i + 1) % units], plain, atol=1e-3)
+
+
+def test_unknown_labels_and_padding_reach_no_loss() -> None:
+    logits = torch.randn(5, 3, 2, requires_grad=True)
+    labels = torch.tensor([[1, -1, 0]] * 5)
+    losses.multi_label(logits, labels, torch.full((3,), 1 / 3)).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert not logits.grad[:, 1].any()
+    assert logits.grad[:, 0].any()
+    words = torch.randn(2, 4, 9, requires_grad=True)
+    losses.per_word(words, torch.tensor([[5, 2, 0, 0], [4, 6, 7, 2]])).backward()  # type: ignore[no-untyped-call]
+    assert words.grad is not None
+    assert not words.grad[0, 2:].any()
+    assert words.grad[1].any()
+    grades = torch.randn(2, 2, requires_grad=True)
+    losses.strength(grades, torch.tensor([[0.5, float("nan")], [1.0, 0.0]])).backward()  # type: ignore[no-untyped-call]
+    assert grades.grad is not None
+    assert torch.isfinite(grades.grad).all()
+    assert grades.grad[0, 1] == 0
+
+
+def test_a_batch_without_any_label_has_a_finite_loss() -> None:
+    network, config = tiny(state_conditioned=True, intensity=1.0)
+    made = batch(config, network)
+    made["labels"] = torch.full_like(made["labels"], -1)
+    made["intensity"] = torch.full_like(made["intensity"], float("nan"))
+    made |= {name: torch.zeros_like(made[name]) for name in ("local_tokens", "global_tokens")}
+    total = torch.stack(list(network.losses(made).values())).sum()
+    total.backward()  # type: ignore[no-untyped-call]
+    assert total.item() == 0
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+def _decoder(words: int = 7) -> tuple[Decoder, torch.Tensor]:
+    torch.manual_seed(1)
+    decoder = Decoder(12, 8, hidden=16, attention=8, embedding=8, words=words, dropout=0.0)
+    with torch.no_grad():
+        decoder.output.weight.mul_(8)  # spread, so that different places give different words
+    return decoder.eval(), 4 * torch.randn(6, 9, 8)
+
+
+@torch.inference_mode()
+def test_greedy_words_are_the_argmax_of_the_taught_ones() -> None:
+    """Fed with its own sentence, the taught decoder predicts that sentence."""
+    decoder, places = _decoder()
+    spoken, attended = decoder.speak(places, None)
+    logits, taught = decoder.teach(places, None, spoken)
+    said = spoken != 0
+    assert torch.equal(logits[..., 2:].argmax(2)[said] + 2, spoken[said])
+    assert torch.allclose(attended, taught, atol=1e-5)
+    assert len({tuple(row) for row in spoken.tolist()}) > 1
+
+
+@torch.inference_mode()
+def test_nothing_follows_the_end() -> None:
+    decoder, places = _decoder(12)
+    decoder.output.bias[2] += 3.0
+    spoken, _ = decoder.speak(places, None)
+    ended = (spoken == 2).cumsum(1) - (spoken == 2).long()  # 1 after the END
+    assert ended.any()
+    assert not spoken[ended > 0].any()
+
+
+@torch.inference_mode()
+def test_a_beam_of_one_is_greedy_and_a_wider_one_is_likelier() -> None:
+    decoder, places = _decoder()
+    greedy, _ = decoder.speak(places, None)
+    assert torch.equal(decoder.beam(places, None, 1), greedy)
+
+    def likelihood(tokens: torch.Tensor) -> torch.Tensor:
+        chances = decoder.teach(places, None, tokens)[0].log_softmax(2)
+        return (chances.gather(2, tokens.unsqueeze(2)).squeeze(2) * (tokens != 0)).sum(1)
+
+    wide = decoder.beam(places, None, 8)
+    assert likelihood(wide).sum() > likelihood(greedy).sum() + 0.1
+
+
+@torch.inference_mode()
+def test_told_states_change_the_sentence_only_where_the_network_listens() -> None:
+    for told in (True, False):
+        network, _ = tiny(state_conditioned=told)
+        network.eval()
+        crops = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8))
+        memory = network.encode(crops).memory
+        rows = torch.tensor([[0, 2]])
+        answers = [network.caption(memory, torch.full((1, 4), value), rows)[2] for value in (0.0, 1.0)]
+        assert torch.equal(*answers) is not told
+
+
+@torch.inference_mode()
+def test_faces_in_a_batch_do_not_touch_each_other() -> None:
+    network, config = tiny()
+    network.eval()
+    crops = batch(config, network)["crops"]
+    together = network.encode(crops).log_odds
+    alone = torch.cat([network.encode(crop.unsqueeze(0)).log_odds for crop in crops])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_compact_keeps_its_budget() -> None:
+    network, _ = tiny("compact")
+    found = cost(network)
+    assert found["parameters"] <= 12e6
+    assert found["gmac"] <= 1.6
+
+
+@pytest.mark.parametrize(
+    "stem", [("swin_tiny_patch4_window7_224", {"img_size": 64, "window_size": 2}), ("mobilenetv4_conv_small", None)]
+)
+def test_other_stems_fit(stem: tuple[str, Any]) -> None:
+    network, config = tiny(stem=stem[0], stem_options=stem[1])
+    assert network.encode(batch(config, network)["crops"]).log_odds.shape == (4, 4)
+
+
+def test_wrong_settings_are_named() -> None:
+    with pytest.raises(UserError, match="Did you mean 'hidden'"):
+        tiny(hiden=3)
+    with pytest.raises(UserError, match="cannot make the stem 'resnet999'"):
+        tiny(stem="resnet999")
+    with pytest.raises(UserError, match=r"Unknown size 'paperr'\. Did you mean 'paper'"):
+        configure(NetworkChoice(size="paperr"), UNITS, None, {})
+    assert {"paper", "compact", "tiny"} <= set(SIZES)
