@@ -184,6 +184,8 @@ def _video_stream(container: Any) -> Any:
     streams = [stream for stream in container.streams.video if not _is_cover(stream)]
     if not streams:
         raise Damaged("it holds no video")
+    if streams[0].codec_context is None:
+        raise Damaged("its video is of a kind that this FFmpeg cannot decode")
     return streams[0]
 
 
