@@ -290,6 +290,18 @@ def test_wrong_folders_and_flags_are_said(tmp_path: Path, capsys: pytest.Capture
     assert all(name in text for name in ("CC0", "LGPL-3.0", "MIT", "ICT-FaceKit"))
 
 
+def test_without_numba_the_command_says_what_to_install() -> None:
+    program = (
+        "import sys; sys.modules['numba'] = None\n"
+        "from vlfau.models.synthesis.command import main\n"
+        "sys.exit(main(['--assets', 'here', '--output', 'there']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "vlfau-stream[synthesize]" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_sheet_shows_every_unit(assets: Assets) -> None:
     sheet = contact_sheet(assets, side=48, units=("AU12", "AU26"), people=1)
     rest, smile = sheet[:48, :48].astype(int), sheet[:48, -48:].astype(int)

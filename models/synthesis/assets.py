@@ -1,4 +1,4 @@
-"""Reads the folder of public 3-D assets and checks that it is complete. What the files are and whose: `SOURCES`."""
+"""Reads the folder of public 3-D assets and checks that it is complete. What the files are and whose: `sources.py`."""
 
 from __future__ import annotations
 
@@ -18,19 +18,7 @@ from . import ict, makehuman
 from .facemap import FaceMap, bake
 from .heads import Head
 from .shading import LINEAR
-
-SOURCES = """\
-The folder --assets holds (no part of it is shipped with this package):
-  makehuman.npz        MakeHuman base mesh and targets, makehumancommunity/makehuman, CC0 1.0;
-                       its "facs" action units from montybot/FACSHuman, LGPL-3.0
-  makehuman_parts.npz  eyes, teeth, tongue, brows, lashes and hair from makehuman-assets, CC0 1.0
-  textures/            skins, irises, brows, lashes, hair, teeth, tongue from makehuman-assets, CC0 1.0
-  ict.npz              ICT-FaceKit light, ICT-VGL/ICT-FaceKit, MIT, (c) 2020 USC Institute for Creative Technologies
-  ict_fit.npz          skin coordinates, brows and hair fitted to the ICT head, made for this project
-  au_stats.json        how often action units occur, alone and together, in public label lists (aggregates only)
-"""
-
-FILES = ("makehuman.npz", "makehuman_parts.npz", "ict.npz", "ict_fit.npz", "au_stats.json", "textures")
+from .sources import FILES, SOURCES
 
 SPRITE_SIDE = 256
 # A brow is some 40 pixels wide in a picture: its sprite is averaged down first, or it would alias into noise.

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from ..errors import UserError
 from ..settings import add_flags, read, setting
-from ..texts import compose
-from .assets import SOURCES, Assets, load_assets
-from .picture import PICTURES_PER_PERSON, Picture, make_picture
-from .shards import missing_shards, shard_path, write_shard
-from .sheet import write_sheet
-from .units import UNITS
-
-RECIPE = "6"  # changes whenever the same seed would give another picture
+from .sources import SOURCES
 
 
 @dataclass(frozen=True)
@@ -39,10 +26,6 @@ class Settings:
     def __post_init__(self) -> None:
         if self.count < 1 or self.workers < 0 or self.seed < 0:
             raise UserError("--count must be at least 1, --workers and --seed at least 0.")
-        if self.shard_size < 1 or self.shard_size % PICTURES_PER_PERSON:
-            raise UserError(
-                f"--shard-size {self.shard_size}: a shard holds whole people. Give a multiple of {PICTURES_PER_PERSON}."
-            )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,12 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_flags(parser, Settings)
     flags = parser.parse_args(arguments)
     try:
-        settings = read(Settings, None, flags)
-        assets = load_assets(Path(_needed("assets", settings.assets)))
-        if settings.sheet:
-            write_sheet(Path(settings.sheet), assets, settings.seed)
-        else:
-            synthesize(settings, assets, Path(_needed("output", settings.output)))
+        run(read(Settings, None, flags))
     except UserError as error:
         print(f"vlfau-synthesize: {error}", file=sys.stderr)
         return 2
@@ -70,87 +48,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def synthesize(settings: Settings, assets: Assets, folder: Path) -> None:
-    """Makes the shards that are missing, each in one process: a shard depends on seed and index only."""
-    folder.mkdir(parents=True, exist_ok=True)
-    size = settings.shard_size
-    shards = -(-settings.count // size)
-    todo = missing_shards(folder, shards, size, settings.seed, RECIPE)
-    workers = min(settings.workers or os.cpu_count() or 1, max(len(todo), 1))
-    bar = Bar(shards * size, (shards - len(todo)) * size)
-    if workers == 1:
-        cv2.setNumThreads(1)
-        for index in todo:
-            write_one(assets, folder, index, size, settings.seed, bar)
+def run(settings: Settings) -> None:
+    assets = Path(_needed("assets", settings.assets))
+    try:
+        from .assets import load_assets
+        from .production import Order, synthesize
+        from .sheet import write_sheet
+    except ModuleNotFoundError as error:
+        raise UserError(f"The renderer needs {error.name}: pip install 'vlfau-stream[synthesize]'.") from None
+    if settings.sheet:
+        write_sheet(Path(settings.sheet), load_assets(assets), settings.seed)
     else:
-        # Spawned, not forked: a fork would copy OpenCV's threads in an undefined state.
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(workers, _start_worker, (settings.assets,)) as pool:
-            for _ in pool.imap_unordered(_work, [(settings.assets, str(folder), i, size, settings.seed) for i in todo]):
-                bar.add(size)
-    bar.close()
-
-
-def write_one(assets: Assets, folder: Path, index: int, size: int, seed: int, bar: Bar | None = None) -> None:
-    pictures: list[Picture] = []
-    for number in range(index * size, (index + 1) * size):
-        pictures.append(make_picture(assets, seed, number)[0])
-        if bar:
-            bar.add(1)
-    rng = np.random.default_rng([seed, 3, index])
-    texts = [_sentence(picture, rng) for picture in pictures]
-    write_shard(shard_path(folder, index), pictures, texts, seed, RECIPE)
-
-
-def _sentence(picture: Picture, rng: np.random.Generator) -> str:
-    if not picture.face:
-        return ""
-    return compose([name for name, state in zip(UNITS, picture.presence) if state == 1], rng)
-
-
-class Bar:
-    """Progress on one line of the terminal; every half minute a line of its own where nobody watches."""
-
-    def __init__(self, total: int, done: int) -> None:
-        self.total, self.done, self.start, self.began = total, done, done, time.monotonic()
-        self.shown, self.live = self.began, sys.stderr.isatty()
-
-    def add(self, pictures: int) -> None:
-        self.done += pictures
-        now = time.monotonic()
-        if now - self.shown >= (0.5 if self.live else 30.0):
-            self.shown = now
-            self._show(now)
-
-    def close(self) -> None:
-        self._show(time.monotonic())
-        if self.live:
-            print(file=sys.stderr)
-
-    def _show(self, now: float) -> None:
-        rate = (self.done - self.start) / max(now - self.began, 1e-6)
-        left = (self.total - self.done) / rate / 60 if rate > 0 else float("inf")
-        filled = round(30 * self.done / max(self.total, 1))
-        bar = "#" * filled + "." * (30 - filled)
-        line = f"[{bar}] {self.done}/{self.total}  {rate:.1f} pictures/s  {left:.0f} min left"
-        print(("\r" if self.live else "") + line, end="" if self.live else "\n", file=sys.stderr, flush=True)
+        output = Path(_needed("output", settings.output))
+        synthesize(Order(assets, output, settings.count, settings.seed, settings.shard_size), settings.workers)
 
 
 def _needed(name: str, value: str) -> str:
     if not value:
         raise UserError(f"--{name} is missing. Give --{name} DIR.\n{SOURCES if name == 'assets' else ''}".rstrip())
     return value
-
-
-def _start_worker(assets: str) -> None:
-    cv2.setNumThreads(1)
-    load_assets(Path(assets))
-
-
-def _work(job: tuple[str, str, int, int, int]) -> int:
-    assets, folder, index, size, seed = job
-    write_one(load_assets(Path(assets)), Path(folder), index, size, seed)
-    return index
 
 
 if __name__ == "__main__":
