@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from .find import Finder
 
+NETWORKS = 2  # stages that load one before they take their first frame
 NEWEST = 1  # frames that wait of a live source: the newest
 QUEUE = 4  # packets between stages: enough to keep all busy and to fill a batch
 
@@ -70,6 +71,9 @@ class Engine:
         self.sinks: Sinks = open_sinks(settings.output, self.bundle.manifest.units, [s.origin for s in self.sources])
         self.runtime_name, self.device_name, self.detector_name = "", "", ""
         self._failures: list[str] = []
+        self._loaded = 0
+        self._lock = threading.Lock()
+        self._ready = threading.Event()
         self._stack = ExitStack()
         self._reports: Iterable[Report] = ()
 
@@ -88,7 +92,7 @@ class Engine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stopping.set()
+        self.stop()
         self._stack.__exit__(kind, error, trace)
 
     def __iter__(self) -> Iterator[Report]:
@@ -99,19 +103,39 @@ class Engine:
     def stop(self) -> None:
         """From any thread: the loop over the reports ends soon."""
         self.stopping.set()
+        self._ready.set()
+
+    def _loaded_one(self) -> None:
+        with self._lock:
+            self._loaded += 1
+        if self._loaded == NETWORKS:
+            self._ready.set()
+
+    def _frames(self, source: Source) -> Iterator[Frame | Ended]:
+        """What keeps its own time does not begin before somebody can look at it; a file is decoded ahead meanwhile."""
+        if source.live or self.settings.source.realtime:
+            self._ready.wait()
+        yield from source.frames()
 
     # The stages. Each opens its network on its own thread, so that both are loaded at the same time.
 
     def _find(self, items: Iterable[Frame | Ended]) -> Generator[Faces | Ended, None, None]:
         from .find import find_faces
 
-        finder = self._open_finder(self.bundle, self)
+        try:
+            finder = self._open_finder(self.bundle, self)
+        finally:  # also where it failed: nobody is to wait for it any more
+            self._loaded_one()
         yield from find_faces(items, finder, streams=len(self.sources))
 
     def _predict(self, items: Iterable[Faces | Ended]) -> Generator[Outcome | Ended, None, None]:
         from .predict import Predictor, predict_faces
 
-        with self._open_runtime(self.bundle) as runtime:
+        try:
+            opened = self._open_runtime(self.bundle)
+        finally:
+            self._loaded_one()
+        with opened as runtime:
             self.runtime_name = f"{runtime.executor.name} {runtime.executor.precision}"
             self.device_name = runtime.executor.device
             late = [s.origin.stream for s in self.sources if s.live or self.settings.source.realtime]
@@ -129,7 +153,7 @@ class Engine:
             channel = pipeline.add(
                 f"read-{counters.stream}",
                 read,
-                source.frames(),
+                self._frames(source),
                 capacity=NEWEST if source.live else QUEUE,
                 lossy=source.live,
             )
@@ -142,7 +166,7 @@ class Engine:
 
     def _chain(self) -> Iterable[Report]:
         """The same without threads: one source after the other."""
-        frames = (item for source in self.sources for item in source.frames())
+        frames = (item for source in self.sources for item in self._frames(source))
         return self._publish(self._predict(self._find(frames)))
 
     def _status(self) -> dict[str, Any]:
