@@ -18,8 +18,8 @@ from ..bundle import Bundle
 from ..errors import UserError
 from ..runtime import MEMORY
 from .cache import cache_folder
+from .graphs import encoder_file, has_precision, require_quantised
 
-INT8_ENCODER = "encoder.int8.onnx"
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}  # int8: what is not quantised stays in float
 
 
@@ -36,9 +36,10 @@ class OpenVino:
             raise UserError(f"OpenVINO has no device '{device}' on this machine. It has: {have}.")
         abilities = self._core.get_property(device, "OPTIMIZATION_CAPABILITIES")
         self.precision = precision or best_precision(bundle, abilities)
-        if self.precision not in HINTS or (
-            self.precision in ("bf16", "fp16") and self.precision.upper() not in abilities
-        ):
+        if self.precision == "int8":
+            require_quantised(bundle, "int8")
+        native = self.precision in ("fp32", "int8", bundle.manifest.precision)
+        if self.precision not in HINTS or not (native or self.precision.upper() in abilities):
             raise UserError(
                 f"OpenVINO on this {device} cannot run {self.precision}; it can run {', '.join(sorted(abilities))}. "
                 "Give another --precision, or leave it out."
@@ -49,8 +50,9 @@ class OpenVino:
             options["INFERENCE_NUM_THREADS"] = str(threads)
         if (folder := cache_folder("openvino", bundle.checksum)) is not None:
             options["CACHE_DIR"] = str(folder)
-        encoder = bundle.path(INT8_ENCODER if self.precision == "int8" else "encoder.onnx")
-        self._encoder = self._compile(encoder, device, options | {"INFERENCE_PRECISION_HINT": HINTS[self.precision]})
+        hint = HINTS[self.precision] if self.precision.upper() in abilities else "f32"
+        encoder = bundle.path(encoder_file(self.precision))
+        self._encoder = self._compile(encoder, device, options | {"INFERENCE_PRECISION_HINT": hint})
         self._outputs = {output.any_name: _row(output) for output in self._encoder.model_outputs}
         self._caption: _Request | None = None
         self._caption_error: BaseException | None = None
@@ -136,9 +138,9 @@ class _Request:
 
 def best_precision(bundle: Bundle, abilities: Sequence[str]) -> str:
     """INT8 only where it was calibrated for this bundle."""
-    if INT8_ENCODER in bundle.manifest.files and "INT8" in abilities:
+    if has_precision(bundle, "int8") and "INT8" in abilities:
         return "int8"
-    return "bf16" if "BF16" in abilities else "fp32"
+    return "bf16" if "BF16" in abilities else bundle.manifest.precision
 
 
 def _row(output: Any) -> tuple[tuple[int, ...], Any]:
