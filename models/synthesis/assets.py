@@ -17,8 +17,8 @@ from ..errors import UserError
 from . import ict, makehuman
 from .facemap import FaceMap, bake
 from .heads import Head
-from .shading import LINEAR
 from .sources import FILES, SOURCES
+from .tone import LINEAR
 
 SPRITE_SIDE = 256
 # A brow is some 40 pixels wide in a picture: its sprite is averaged down first, or it would alias into noise.

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .shading import Light
+from .matter import Light
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]

@@ -13,11 +13,13 @@ from .backgrounds import draw_background
 from .camera import HEADROOM, Frame, Lens, Pose, draw_curve, draw_lens, draw_light, draw_pose, photograph
 from .expression import Expression, draw_expression
 from .layers import put_glasses, put_wrap
+from .matter import Light, Surface
 from .occluders import put_occluder, unseen
 from .person import Person, draw_person
 from .rasteriser import draw, draw_cutout, empty_buffers, vertex_normals
-from .shading import LINEAR, Light, Surface, blend_cards, develop, shade, shadow_map
+from .shading import blend_cards, shade, shadow_map
 from .skin import TONES
+from .tone import LINEAR, develop
 from .units import UNITS, UNKNOWN, presence
 
 Floats = NDArray[np.float32]

@@ -14,9 +14,10 @@ from .camera import Lens, Pose
 from .expression import Expression
 from .heads import MAKEHUMAN
 from .layers import put_glasses
+from .matter import Light
 from .person import Person, draw_person
 from .picture import take
-from .shading import Light, develop
+from .tone import develop
 
 Floats = NDArray[np.float32]
 

@@ -1,12 +1,11 @@
 """Colour for visible triangles: light (spherical harmonics, lamps, one shadow map) on skin, eyes, teeth, hair, cloth.
 
-All light is linear; `develop` is the camera's curve. Knows no faces: what a triangle is made of comes as a number.
+All light is linear (`tone.py` turns it into a picture). Knows no faces: what a triangle is made of comes as a number.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numba as nb
 import numpy as np
@@ -19,42 +18,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 Bytes = NDArray[np.uint8]
 
-LINEAR = ((np.arange(256) / 255.0) ** 2.2).astype(np.float32)  # sRGB byte -> linear light, with the plain 2.2 curve
-STORED = (np.linspace(0, 1, 4096) ** (1 / 2.2) * 255 + 0.5).astype(np.uint8)  # and back
 SHADOW_SIDE = 192
-
-
-@dataclass(frozen=True)
-class Mesh:
-    """All triangles of a picture, opaque ones first, then hair cut-outs, then blended cards (brows, lashes)."""
-
-    faces: Ints  # (F, 3)
-    uv: Floats  # (F, 3, 2)
-    material: NDArray[np.uint8]  # (F,)
-    sprite: Ints  # (F,)
-    colour: Floats  # (V, 3)
-    openness: Floats  # (V,)
-    solid: int  # the first `solid` triangles are opaque
-    cutout: int  # up to here they are cut-outs, from here on blended
-
-
-@dataclass(frozen=True)
-class Light:
-    harmonics: Floats  # (9, 3) real spherical harmonics of the surrounding light, unnormalised basis
-    directions: Floats  # (L, 3) towards the lamps; the first one casts shadows
-    colours: Floats  # (L, 3)
-
-
-@dataclass(frozen=True)
-class Surface:
-    """What the skin is like."""
-
-    texture: Bytes  # (T, T, 3)
-    shine: float
-    gloss: float
-    relief: Floats  # (B, B, 2) height in eye distances, and a factor on the light that arrives
-    window: Floats  # (4,) u, v of the relief's first corner, width and height in texture coordinates
-    cloth: Floats  # (3,) linear colour
 
 
 def shadow_map(space: Floats, faces: Ints, direction: Floats) -> tuple[Floats, Floats]:
@@ -314,19 +278,3 @@ def blend_cards(
                 )  # fmt: skip
                 for k in range(3):
                     picture[y, x, k] += alpha * (out[k] - picture[y, x, k])
-
-
-@nb.njit(cache=True, fastmath=True, nogil=True)
-def develop(linear: Floats, gain: Floats, curve: Floats) -> Floats:
-    """Linear light (H, W, 3) -> 0..1 as a camera stores it: gain (3,) for exposure and white, then a curve (N,)."""
-    height, width = linear.shape[0], linear.shape[1]
-    last = curve.shape[0] - 1
-    out = np.empty((height, width, 3), np.float32)
-    for y in range(height):
-        for x in range(width):
-            for k in range(3):
-                value = min(np.float32(1), max(np.float32(0), linear[y, x, k] * gain[k])) * last
-                i = int(value)
-                j = min(last, i + 1)
-                out[y, x, k] = curve[i] + (value - i) * (curve[j] - curve[i])
-    return out

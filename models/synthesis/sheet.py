@@ -13,9 +13,10 @@ from ..errors import UserError
 from .assets import Assets
 from .camera import Lens, Pose
 from .expression import Expression
+from .matter import Light
 from .person import draw_person
 from .picture import take
-from .shading import Light, develop
+from .tone import develop
 from .units import UNITS
 
 Bytes = NDArray[np.uint8]

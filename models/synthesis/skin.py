@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .facemap import HEIGHT, LEFT, SCALE, TOP, WIDTH, FaceMap, canvas_place
-from .shading import LINEAR, STORED
+from .tone import LINEAR, STORED
 
 Floats = NDArray[np.float32]
 

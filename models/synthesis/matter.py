@@ -1,0 +1,45 @@
+"""What the shader is given: triangles and what they are made of, light, and the skin's surface."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """All triangles of a picture, opaque ones first, then hair cut-outs, then blended cards (brows, lashes)."""
+
+    faces: Ints  # (F, 3)
+    uv: Floats  # (F, 3, 2)
+    material: NDArray[np.uint8]  # (F,)
+    sprite: Ints  # (F,)
+    colour: Floats  # (V, 3)
+    openness: Floats  # (V,)
+    solid: int  # the first `solid` triangles are opaque
+    cutout: int  # up to here they are cut-outs, from here on blended
+
+
+@dataclass(frozen=True)
+class Light:
+    harmonics: Floats  # (9, 3) real spherical harmonics of the surrounding light, unnormalised basis
+    directions: Floats  # (L, 3) towards the lamps; the first one casts shadows
+    colours: Floats  # (L, 3)
+
+
+@dataclass(frozen=True)
+class Surface:
+    """What the skin is like."""
+
+    texture: Bytes  # (T, T, 3)
+    shine: float
+    gloss: float
+    relief: Floats  # (B, B, 2) height in eye distances, and a factor on the light that arrives
+    window: Floats  # (4,) u, v of the relief's first corner, width and height in texture coordinates
+    cloth: Floats  # (3,) linear colour
