@@ -1,0 +1,134 @@
+"""The protocol on answers whose score is known, and the commands from labelled pictures to a report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic_layouts as synthetic
+
+from vlfau.models import evaluate_command, export_command, texts, train_command
+from vlfau.models.embedding_map import plane, principal
+from vlfau.models.evaluation import Captions, Outcome, over_folds, score, score_captions
+from vlfau.models.evaluation_report import markdown
+
+UNITS = ("AU01", "AU04", "AU12")
+
+
+def outcome(seed: int = 0, **changes: object) -> Outcome:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, (300, 3)).astype(np.int8)
+    probabilities = np.clip(labels * 0.5 + rng.random(labels.shape) * 0.6, 0, 1).astype(np.float32)
+    made = Outcome(UNITS, labels, probabilities, probabilities >= 0.5, rng.integers(0, 6, 300), "fold 1", "BP4D")
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_a_perfect_answer_scores_one_and_its_opposite_nothing() -> None:
+    labels = outcome().labels
+    perfect = score(outcome(states=labels == 1, probabilities=labels.astype(np.float32)))
+    assert (perfect["f1"], perfect["accuracy"], perfect["auc"]) == (1.0, 1.0, 1.0)
+    assert perfect["f1_interval_95"] == [1.0, 1.0]
+    opposite = score(outcome(states=labels == 0, probabilities=1 - labels.astype(np.float32)))
+    assert (opposite["f1"], opposite["auc"]) == (0.0, 0.0)
+
+
+def test_the_mean_over_folds_is_the_mean_of_the_folds() -> None:
+    parts = [score(outcome(seed)) for seed in range(3)]
+    mean = over_folds(parts)
+    assert mean["f1"] == pytest.approx(np.mean([one["f1"] for one in parts]))
+    assert mean["units"]["AU04"]["auc"] == pytest.approx(np.mean([one["units"]["AU04"]["auc"] for one in parts]))
+
+
+def sentences(told: np.ndarray) -> Captions:
+    """The corpus's own sentences for the states told."""
+    corpus = texts.load()
+    rng = np.random.default_rng(0)
+    local = [
+        [(corpus.units[unit].active if state else corpus.units[unit].inactive)[0] for unit, state in zip(UNITS, row)]
+        for row in told
+    ]
+    whole = [texts.compose([unit for unit, state in zip(UNITS, row) if state], rng) for row in told]
+    return Captions(told, local, whole)
+
+
+def test_faithful_sentences_score_one_and_sentences_of_other_states_do_not() -> None:
+    told = np.random.default_rng(1).random((20, 3)) < 0.5
+    honest = sentences(told)
+    found = score_captions(honest, UNITS)
+    assert (found["local_faithful"], found["global_faithful"]) == (1.0, 1.0)
+    lying = dataclasses.replace(honest, told=~told)
+    found = score_captions(lying, UNITS)
+    assert (found["local_faithful"], found["global_faithful"]) == (0.0, 0.0)
+    one_wrong = told.copy()
+    one_wrong[:, 0] ^= True
+    found = score_captions(dataclasses.replace(honest, told=one_wrong), UNITS)
+    assert found["local_faithful"] == pytest.approx(2 / 3)
+    assert found["local_faithful_units"] == {"AU01": 0.0, "AU04": 1.0, "AU12": 1.0}
+    assert found["global_faithful"] == 0.0
+
+
+def test_the_report_shows_the_paper_the_floor_and_what_was_left_out() -> None:
+    labels = outcome().labels.copy()
+    labels[:, 2] = 0
+    best = {"best_on_test": {"last_epoch": 5, "last_f1": 0.4, "best_epoch": 2, "best_f1": 0.5}}
+    text = markdown("a run", [score(outcome(labels=labels, extra=best))])
+    assert "| AU04 |" in text
+    assert "62.6" in text  # the paper's F1 of AU 4 on BP4D
+    assert "no mean: AU12" in text
+    assert "Best on test (epoch 2, chosen by the test part" in text
+
+
+def test_neighbours_stay_neighbours_on_the_plane() -> None:
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 4, 120)
+    features = 4 * rng.normal(size=(4, 16))[group] + rng.normal(size=(120, 16))
+
+    def purity(points: np.ndarray) -> float:
+        distance = ((points[:, None] - points[None]) ** 2).sum(-1)
+        np.fill_diagonal(distance, np.inf)
+        return float((group[distance.argmin(1)] == group).mean())
+
+    assert purity(plane(features, steps=300)) > 0.95
+    assert purity(rng.normal(size=(120, 2))) < 0.5
+    assert plane(features[:3]).shape == (3, 2)
+    assert np.allclose((principal(features, 16) ** 2).sum(), ((features - features.mean(0)) ** 2).sum())
+
+
+def test_from_pictures_to_report_and_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All folds of a prepared list, with the commands that a person types."""
+    synthetic.make_graphau(tmp_path / "data", "DISFA")
+    run, common = tmp_path / "run", ["--size", "tiny", "--no-pretrained", "--workers", "0", "--device", "cpu"]
+    changes = tmp_path / "small.toml"
+    changes.write_text("[network]\nhidden = 16\nstem_options = { depths = [1, 1, 1, 1], dims = [8, 8, 16, 16] }\n")
+    arguments = ["--data", str(tmp_path / "data"), "--config", str(changes), "--output", str(run), "--all-folds"]
+    assert train_command.main([*arguments, *common, "--steps", "2", "--batch", "8"]) == 0
+    told = capsys.readouterr().out
+    assert "fold 1 tests part 3" in told  # the numbering trap
+    assert evaluate_command.main([str(run), "--caption-images", "4", "--images", "40"]) == 0
+    scores = json.loads((run / "evaluation" / "scores.json").read_text())
+    assert [one["tested"].split(":")[0] for one in scores["parts"]] == [
+        f"fold {k} tests part {4 - k}" for k in (1, 2, 3)
+    ]
+    assert scores["mean"]["folds"] == 3
+    assert scores["parts"][0]["captions"]["pictures"] == 4
+    assert scores["parts"][0]["best_on_test"]["last_epoch"] == 1
+    for name in ("f1.png", "reliability.png", "features_by_units.png", "features_by_subjects.png", "attention.png"):
+        assert (run / "evaluation" / name).stat().st_size > 1000
+    report = (run / "evaluation" / "report.md").read_text()
+    assert "Mean over 3 folds" in report
+    assert evaluate_command.main([str(run / "fold1"), "--data", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere does not exist" in capsys.readouterr().err
+
+
+def test_commands_name_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_command.main(["--output", str(tmp_path / "run"), "--size", "tiny"]) == 2
+    assert "Add --data FOLDER" in capsys.readouterr().err
+    assert export_command.main([str(tmp_path), "--output", str(tmp_path / "bundle")]) == 2
+    assert "is no run folder: config.json is missing" in capsys.readouterr().err
+    assert train_command.main(["--describe", "tiny"]) == 0
+    last = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert last["parameters"] > 0
+    assert last["gmac"] > 0
