@@ -147,7 +147,7 @@ def speed(size: str, batch: int, seconds: float, device: str) -> dict[str, Any]:
     optimiser = torch.optim.AdamW(network.parameters(), fused=True)
 
     def train() -> None:
-        torch.stack(list(network.losses(made).values())).sum().backward()
+        torch.stack(list(network.losses(made).values())).sum().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         optimiser.zero_grad()
 

@@ -20,4 +20,5 @@ class PointFinder:
         found = self._detector.find([picture])[0]
         if not len(found):
             return None
-        return align.five_points(self._landmarks.locate(picture, found.boxes[:1]).points)[0]
+        five = align.five_points(self._landmarks.locate(picture, found.boxes[:1]).points)
+        return np.asarray(five[0], np.float32)
