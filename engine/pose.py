@@ -8,18 +8,19 @@ from numpy.typing import NDArray
 
 # Millimetres on a mean adult head: x to the picture's right, y down, z away from the camera, zero between the eyes.
 # Widths and heights follow published anthropometry (outer eye corners 90 apart, inner 32, wings of the nose 34, mouth
-# 51, eyes to base of the nose 48); iBUG index first. Brows, eyelids, lips and chin move and are left out.
+# 51, eyes to base of the nose 48), depths lie between two public 3-D heads; iBUG index first. Brows, eyelids, lips and
+# chin move and are left out.
 MEAN_FACE = np.array(
     [
         [27, 0, -3, 0],
-        [30, 0, 36, -24],
+        [30, 0, 36, -22],
         [31, -15, 43, -4],
-        [33, 0, 47, -11],
+        [33, 0, 47, -10],
         [35, 15, 43, -4],
-        [36, -45, 1, 23],
-        [39, -16, 1, 10],
-        [42, 16, 1, 10],
-        [45, 45, 1, 23],
+        [36, -45, 1, 21],
+        [39, -16, 1, 9],
+        [42, 16, 1, 9],
+        [45, 45, 1, 21],
         [48, -25, 72, 4],
         [54, 25, 72, 4],
     ],
