@@ -41,6 +41,7 @@ class Recipe:
     log_every: int = setting(20, "steps between two lines of metrics.jsonl and TensorBoard")
     epoch_images: int | None = setting(None, "cut an epoch after this many pictures", metavar="N")
     test_images: int | None = setting(None, "test on at most this many pictures after an epoch", metavar="N")
+    threads: int = setting(0, "threads of the CPU; 0 is torch's choice; on a machine with other work, 1 is fastest")
     device: str = setting("auto", "auto, cpu, cuda or cuda:1")
 
     def __post_init__(self) -> None:
