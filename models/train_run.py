@@ -109,7 +109,7 @@ def _train_one(
 
 
 def _share_cores(threads: int, quiet: bool) -> None:
-    """Threads that wait for each other on a busy machine are slower than one: 2.5 against 24 pictures/s was measured."""
+    """Threads that wait for each other on a busy machine are slower than one: 2.5 against 24 pictures/s."""
     if threads:
         torch.set_num_threads(threads)
     cores = os.cpu_count() or 1

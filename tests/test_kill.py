@@ -21,7 +21,7 @@ KILLS = 10
 def command(data: Path, output: Path, seed: int = 0) -> list[str]:
     settings = {
         "size": "tiny",
-        "epochs": 8,
+        "epochs": 5,
         "batch": 8,
         "learning-rate": 1e-3,
         "mean-decay": 0.9,
@@ -37,7 +37,21 @@ def command(data: Path, output: Path, seed: int = 0) -> list[str]:
         "-c",
         "import torch; torch.set_num_threads(1)\nfrom vlfau.models.train_command import main; main()",
     ]
-    return [*start, "--data", str(data), "--output", str(output), "--no-pretrained", "--hold-out", "0.2", *flags]
+    small = data.parent / "small.toml"
+    small.write_text("[network]\nhidden = 16\nstem_options = { depths = [1, 1, 1, 1], dims = [8, 8, 16, 16] }\n")
+    return [
+        *start,
+        "--config",
+        str(small),
+        "--data",
+        str(data),
+        "--output",
+        str(output),
+        "--no-pretrained",
+        "--hold-out",
+        "0.2",
+        *flags,
+    ]
 
 
 @pytest.mark.slow
@@ -47,25 +61,25 @@ def test_ten_kills_leave_no_trace(tmp_path: Path) -> None:
     began = time.monotonic()
     subprocess.run(command(tmp_path / "data", tmp_path / "whole"), check=True, capture_output=True, timeout=300)
     whole_s = time.monotonic() - began
-    train_s = RunFolder(tmp_path / "whole").rows("epoch")[-1]["elapsed_s"]
+    total = RunFolder(tmp_path / "whole").rows("epoch")[-1]["step"]
     moments = random.Random()
-    kills = 0
-    steps = []
     killed = RunFolder(tmp_path / "killed")
-    while kills < KILLS:
+    steps = []
+    for number in range(KILLS):
+        target = (number + moments.random()) * total / (KILLS + 1)  # somewhere in the next eleventh of the run
         process = subprocess.Popen(
             command(tmp_path / "data", tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            # From before the first step to a seventh of the training later, so that ten fit into one run.
-            process.wait(timeout=whole_s - train_s * moments.uniform(0.85, 1.15))
-            break  # finished before its moment
-        except subprocess.TimeoutExpired:
+            while max([row["step"] for row in killed.rows()], default=0) < target and process.poll() is None:
+                time.sleep(0.05)
+            time.sleep(moments.uniform(0, 0.5))
+            assert process.poll() is None
+        finally:
             process.kill()
             process.wait()
-            kills += 1
-            steps.append(killed.checkpoints.load()[1]["step"] if killed.checkpoints.exists() else 0)
-    print(f"{kills} kills, at checkpoints of steps {steps}; whole run {whole_s:.1f} s, {train_s} s training")
+        steps.append(killed.checkpoints.load()[1]["step"] if killed.checkpoints.exists() else 0)
+    print(f"{KILLS} kills, leaving checkpoints of steps {steps} of {total}; the whole run takes {whole_s:.1f} s")
     subprocess.run(command(tmp_path / "data", tmp_path / "killed"), check=True, capture_output=True, timeout=300)
     assert len(set(steps)) >= 2
     for name in ("last.safetensors", "best.safetensors"):
