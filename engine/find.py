@@ -146,6 +146,10 @@ class Finder:
         crops = align(frame.pixels, landmarks, self.side)
         boxes = box_of(points)
         tracks = watch.tracker.update(Seen(boxes, looks(crops), origin), watch.now)
+        if (tracks < 0).any():
+            sure = tracks >= 0
+            tracks, boxes, points, landmarks = tracks[sure], boxes[sure], points[sure], landmarks[sure]
+            scores, crops = scores[sure], crops[sure]
         watch.missing = self._missing(watch)
         poses = head_pose(points, frame.pixels.shape[1], frame.pixels.shape[0])
         good = quality(landmarks, poses, crops)
@@ -169,7 +173,8 @@ class Finder:
     def _candidates(self, frame: Frame, watch: Watch, finds: NDArray[np.float32] | None) -> Candidates:
         tracker = watch.tracker
         expected, ids = tracker.expected(watch.now), [track.id for track in tracker.tracks]
-        fresh = _unlike(finds, expected) if finds is not None else np.empty((0, 4), np.float32)
+        hoped = tracker.hoped(watch.now)
+        fresh = _unlike(hoped if finds is None else np.concatenate([finds, hoped]), expected)
         candidates = Candidates()
         self._locate(frame, np.concatenate([expected, fresh]), [*ids, *[-1] * len(fresh)], candidates)
         lost = set(ids) - set(candidates.origin)

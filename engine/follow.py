@@ -23,6 +23,7 @@ STILL_CROWDED_S = 0.7  # so long after that, too
 SAME = 0.45  # overlap from which on two boxes hold one face
 NEW = 0.9  # the price of calling a face new
 COAST_S = 0.6  # a face out of sight is expected to move on for so long
+DOUBTED = 3  # frames that a face which appears in a crowd must be seen before it counts as a new one
 ABSENT_S = 0.15  # one that is gone for longer must be known by its looks
 
 
@@ -58,6 +59,14 @@ class Seen:
         return len(self.boxes)
 
 
+@dataclass(slots=True, eq=False)
+class Doubt:
+    """A face that appeared beside others: somebody new, or a piece of two."""
+
+    box: NDArray[np.float32]
+    frames: int = 1
+
+
 class Tracker:
     """One stream's tracks. Time is the video's, in seconds."""
 
@@ -66,10 +75,11 @@ class Tracker:
         self.tracks: list[Track] = []  # those seen in the last frame
         self.lost: list[Track] = []
         self.next_id = 0
+        self._doubts: list[Doubt] = []
 
     def reset(self) -> None:
         """Nothing goes on from here; ids are not used again."""
-        self.tracks, self.lost = [], []
+        self.tracks, self.lost, self._doubts = [], [], []
 
     def rescale(self, factors: NDArray[np.float32]) -> None:
         """The picture has changed its size by (x, y)."""
@@ -82,17 +92,26 @@ class Tracker:
         boxes = [track.expected(now) for track in self.tracks]
         return np.stack(boxes) if boxes else np.empty((0, 4), np.float32)
 
+    def hoped(self, now: float) -> NDArray[np.float32]:
+        """(L, 4) where those who went out of sight a moment ago may come out again, and who is not sure yet."""
+        boxes = [track.expected(now) for track in self.lost if 0 <= now - track.seen <= COAST_S]
+        boxes += [doubt.box for doubt in self._doubts]
+        return np.stack(boxes) if boxes else np.empty((0, 4), np.float32)
+
     def update(self, seen: Seen, now: float) -> NDArray[np.int64]:
-        """The ids of the faces seen now; whoever is not among them is lost and forgotten after `memory_s`."""
+        """The ids of the faces seen now, -1 where it is not sure yet; who is not seen is forgotten after `memory_s`."""
         crowded = self._mark_crowds(seen, now)
         own = {track.id: track for track in self.tracks}
         if not crowded and len(seen) == len(own) and set(seen.origin.tolist()) == set(own):
             chosen: list[Track | None] = [own[int(origin)] for origin in seen.origin]
         else:
             chosen = self._pair(seen, now)
-        ids = np.empty(len(seen), np.int64)
+        ids = np.full(len(seen), -1, np.int64)
         here: list[Track] = []
+        before, self._doubts = self._doubts, []
         for i, track in enumerate(chosen):
+            if track is None and crowded and not self._sure(seen.boxes[i], before):
+                continue
             if track is None:
                 track = Track(self.next_id, seen.boxes[i], seen.looks[i], now, np.zeros(2, np.float32))
                 self.next_id += 1
@@ -106,6 +125,13 @@ class Tracker:
         self.lost = [track for track in missing if 0 <= now - track.seen <= self.memory_s]
         self.tracks = here
         return ids
+
+    def _sure(self, box: NDArray[np.float32], before: list[Doubt]) -> bool:
+        """Whether a new face in a crowd has been there for long enough."""
+        frames = 1 + max((d.frames for d in before if iou(box, d.box[None])[0] > SAME), default=0)
+        if frames < DOUBTED:
+            self._doubts.append(Doubt(box, frames))
+        return frames >= DOUBTED
 
     def _mark_crowds(self, seen: Seen, now: float) -> bool:
         """Whether any face is, or was a moment ago, close to another."""

@@ -1,0 +1,234 @@
+"""What following costs and mixes up, against a detector in every frame, on crossings whose truth is known.
+
+    vlfau-synthesize --help                       (one shard of pictures is enough)
+    python bench/tracking.py --shards FOLDER [--scenes 6]
+
+People are cut out of rendered pictures and walk through a room; who is nearer hides the other. The networks are the
+shipped ones. `switches` counts how often a person's id is not the one this person had before, `found` is the share of
+faces, at most a third hidden, that have a box, `false` the boxes on nobody. One table, one JSON line last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from vlfau.engine.find import Finder
+from vlfau.engine.packets import Frame, Stamp
+from vlfau.engine.settings import FaceSettings
+from vlfau.models.detectors import Detections, Detector, iou, open_detector
+from vlfau.models.landmarks import box_of, open_landmarks
+
+WIDTH, HEIGHT, FPS = 960, 540, 25.0
+SEEN = 1 / 3  # of a face that may be hidden and still has to be found
+SAME = 0.4  # overlap from which on a box is on a person
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Person:
+    """A cut-out: who, how big, and the way through the room."""
+
+    image: Pixels  # (n, n, 3)
+    mask: NDArray[np.float32]  # (n, n) 0..1
+    points: NDArray[np.float32]  # (68, 2) in the cut-out
+    start: tuple[float, float]  # of its upper left corner, pixels
+    velocity: tuple[float, float]  # pixels a second
+    sway: float  # of the head, pixels
+
+    def corner(self, t: float) -> tuple[int, int]:
+        sway = self.sway * np.sin(2 * np.pi * 0.7 * t + self.start[0])
+        return (
+            round(self.start[0] + self.velocity[0] * t + sway),
+            round(self.start[1] + self.velocity[1] * t + 0.5 * sway),
+        )
+
+    def box(self, t: float) -> NDArray[np.float32]:
+        return box_of(self.points + np.array(self.corner(t), np.float32))
+
+
+def people(folder: Path) -> list[tuple[Pixels, NDArray[np.float32]]]:
+    """Pictures and points of different rendered people who look about straight ahead."""
+    found: dict[int, tuple[Pixels, NDArray[np.float32]]] = {}
+    for path in sorted(folder.glob("shard-*.safetensors"))[:2]:
+        with safe_open(str(path), "np") as file:
+            table = {name: file.get_tensor(name) for name in ("images", "points", "pose", "face", "identity")}
+        for i in np.flatnonzero((table["face"] > 0) & (np.abs(table["pose"][:, :2]).max(1) < 15)):
+            points = table["points"][i]
+            if points.min() > 8 and points.max() < 152:
+                found.setdefault(int(table["identity"][i]), (table["images"][i], points))
+    return list(found.values())
+
+
+def cut(picture: Pixels, points: NDArray[np.float32], scale: float) -> tuple[Pixels, NDArray[np.float32], NDArray]:  # type: ignore[type-arg]
+    size = round(160 * scale)
+    image = np.asarray(cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
+    mask = np.zeros((160, 160), np.uint8)
+    middle, extent = points.mean(0), np.ptp(points, 0)
+    axes = (int(extent[0] * 0.68), int(extent[1] * 0.85))
+    cv2.ellipse(mask, (int(middle[0]), int(middle[1] - 0.1 * extent[1])), axes, 0, 0, 360, 255, -1)
+    soft = cv2.GaussianBlur(mask, (0, 0), 3).astype(np.float32) / 255
+    return image, np.asarray(cv2.resize(soft, (size, size)), np.float32), points * scale
+
+
+def crossing(faces: Sequence[tuple[Pixels, NDArray[np.float32]]], seed: int) -> list[Person]:
+    """Two or three people, from both sides, at a height at which they meet; the last one is nearest."""
+    random = np.random.default_rng(seed)
+    count = int(random.integers(2, 4))
+    chosen = random.choice(len(faces), count, replace=False)
+    made = []
+    for k, which in enumerate(chosen):
+        scale = random.uniform(0.9, 1.4)
+        image, mask, points = cut(*faces[which], scale)
+        speed = random.uniform(70, 260) * (1 if k % 2 == 0 else -1)
+        x = random.uniform(0, 120) if speed > 0 else WIDTH - 160 * scale - random.uniform(0, 120)
+        y = HEIGHT / 2 - 80 * scale + random.uniform(-40, 40)
+        made.append(Person(image, mask, points, (x, y), (speed, random.uniform(-12, 12)), random.uniform(0, 6)))
+    return made
+
+
+def room(seed: int) -> Pixels:
+    coarse = np.random.default_rng(seed).integers(60, 200, (9, 16, 3)).astype(np.uint8)
+    return np.asarray(cv2.GaussianBlur(cv2.resize(coarse, (WIDTH, HEIGHT)), (0, 0), 15), np.uint8)
+
+
+def draw(background: Pixels, persons: Sequence[Person], t: float) -> Pixels:
+    picture = background.copy()
+    for person in persons:
+        x, y = person.corner(t)
+        n = len(person.image)
+        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + n, WIDTH), min(y + n, HEIGHT)
+        if x0 < x1 and y0 < y1:
+            part = slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)
+            alpha = person.mask[part][..., None]
+            under = picture[y0:y1, x0:x1]
+            picture[y0:y1, x0:x1] = (under * (1 - alpha) + person.image[part] * alpha + 0.5).astype(np.uint8)
+    return picture
+
+
+def visible(persons: Sequence[Person], t: float) -> list[int]:
+    """Who is inside the picture and at most a third hidden."""
+    seen = []
+    for k, person in enumerate(persons):
+        box = person.box(t)
+        inside = box[0] >= 0 and box[1] >= 0 and box[2] <= WIDTH and box[3] <= HEIGHT
+        area = max(float((box[2:] - box[:2]).prod()), 1.0)
+        covers = [np.clip(np.minimum(box[2:], o[2:]) - np.maximum(box[:2], o[:2]), 0, None).prod() / area
+                  for o in (other.box(t) for other in persons[k + 1 :])]  # fmt: skip
+        if inside and max(covers, default=0.0) <= SEEN:
+            seen.append(k)
+    return seen
+
+
+class Counted:
+    """A detector that counts its calls."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector, self.name, self.reason, self.calls = detector, detector.name, detector.reason, 0
+
+    def find(self, pictures: Sequence[Pixels]) -> list[Detections]:
+        self.calls += 1
+        return self.detector.find(pictures)
+
+
+@dataclass
+class Score:
+    frames: int = 0
+    faces: int = 0  # that should be found
+    found: int = 0
+    false: int = 0
+    switches: int = 0
+    ids: int = 0
+    persons: int = 0
+    calls: int = 0
+    seconds: float = 0.0
+
+    def row(self) -> dict[str, float]:
+        return {
+            "detector_runs_per_frame": round(self.calls / self.frames, 3),
+            "ms_per_frame": round(self.seconds / self.frames * 1e3, 2),
+            "found": round(self.found / self.faces, 4),
+            "false_per_1000_frames": round(self.false / self.frames * 1e3, 2),
+            "switches": self.switches,
+            "ids_per_person": round(self.ids / self.persons, 2),
+        }
+
+
+def play(score: Score, persons: Sequence[Person], background: Pixels, detector: Counted, every: int) -> None:
+    finder = Finder(FaceSettings(detect_every=every), detector, open_landmarks(), 112)
+    seconds = min((WIDTH - 100) / abs(person.velocity[0]) for person in persons)
+    before = detector.calls
+    last: dict[int, int] = {}
+    ids: set[int] = set()
+    for i in range(int(min(seconds, 8) * FPS)):
+        t = i / FPS
+        frame = Frame(Stamp("walk", i, t, 0, 0), draw(background, persons, t))
+        began = time.perf_counter()
+        faces = finder.find([frame])[0]
+        score.seconds += time.perf_counter() - began
+        score.frames += 1
+        wanted = visible(persons, t)
+        truth = np.stack([person.box(t) for person in persons])
+        hit: set[int] = set()
+        for box, track in zip(faces.boxes, faces.tracks.tolist()):
+            overlaps = iou(box, truth)
+            overlaps[[k for k in range(len(persons)) if k not in wanted]] *= 0.999  # whoever is in front, on a tie
+            who = int(overlaps.argmax())
+            if overlaps[who] < SAME:
+                score.false += 1
+                continue
+            ids.add(track)
+            if who in wanted:
+                hit.add(who)
+                score.switches += last.get(who, track) != track
+                last[who] = track
+        score.faces += len(wanted)
+        score.found += len(hit)
+    score.ids += len(ids)
+    score.persons += len(persons)
+    score.calls += detector.calls - before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards", type=Path, required=True, help="folder written by vlfau-synthesize")
+    parser.add_argument("--scenes", type=int, default=6)
+    parser.add_argument("--detector", default="embedded")
+    parser.add_argument("--detector-model", type=Path)
+    given = parser.parse_args()
+    faces = people(given.shards)
+    if len(faces) < 4:
+        sys.exit(f"{given.shards} holds {len(faces)} usable people; synthesize at least one shard.")
+    detector = Counted(open_detector(given.detector, given.detector_model))
+    policies = {"every frame": 1, "every 5 frames": 5, "as needed (default)": 0}
+    rows = {}
+    for name, every in policies.items():
+        score = Score()
+        for scene in range(given.scenes):
+            play(score, crossing(faces, scene), room(scene), detector, every)
+        rows[name] = score.row()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    print(f"{given.scenes} scenes, {detector.reason}, {platform.processor() or platform.machine()}, commit {commit}\n")
+    keys = list(next(iter(rows.values())))
+    print("| detector runs | " + " | ".join(key.replace("_", " ") for key in keys) + " |")
+    print("|---" * (len(keys) + 1) + "|")
+    for name, row in rows.items():
+        print(f"| {name} | " + " | ".join(str(row[key]) for key in keys) + " |")
+    print(json.dumps({"bench": "tracking", "commit": commit, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
