@@ -40,10 +40,10 @@ class Decoder(nn.Module):
         """
         before = F.pad(targets[:, :-1], (1, 0), value=START)
         words = self.word_gates(self.embedding(before)).unbind(1)  # T times (R, 4h), computed at once
-        hidden, cell, keys = self._start(places, told)
+        hidden, cell, keys = self.start(places, told)
         seen, states = [], []
         for word in words:
-            hidden, cell, context = self._step(word, hidden, cell, keys, places)
+            hidden, cell, context = self.step(word, hidden, cell, keys, places)
             seen.append(context)
             states.append(hidden)
         logits = self.output(self.dropout(torch.stack(states, 1)))
@@ -51,12 +51,12 @@ class Decoder(nn.Module):
 
     def speak(self, places: Tensor, told: Tensor | None) -> tuple[Tensor, Tensor]:
         """Greedy: tokens (R, T) that end with END and are padded with PAD, and attended (R, d)."""
-        hidden, cell, keys = self._start(places, told)
+        hidden, cell, keys = self.start(places, told)
         token = torch.full_like(places[:, 0, 0], START, dtype=torch.int64)
         alive = torch.ones_like(token)
         tokens, seen = [], []
         for _ in range(self.words):
-            hidden, cell, context = self._step(self.word_gates(self.embedding(token)), hidden, cell, keys, places)
+            hidden, cell, context = self.step(self.word_gates(self.embedding(token)), hidden, cell, keys, places)
             token = self.output(hidden)[:, END:].argmax(1) + END  # PAD and START are no words
             tokens.append(token * alive)  # PAD is 0
             seen.append(context)
@@ -68,14 +68,14 @@ class Decoder(nn.Module):
         """The likeliest of `width` sentences kept at each word: tokens (R, T). For offline use and comparison."""
         rows = places.shape[0]
         wide = places.repeat_interleave(width, 0)
-        hidden, cell, keys = self._start(wide, None if told is None else told.repeat_interleave(width, 0))
+        hidden, cell, keys = self.start(wide, None if told is None else told.repeat_interleave(width, 0))
         token = torch.full((rows * width,), START, dtype=torch.int64, device=places.device)
         total = torch.full((rows, width), -torch.inf, device=places.device)
         total[:, 0] = 0.0  # all beams are alike at first: only one may branch
         spoken = torch.zeros((rows, width, 0), dtype=torch.int64, device=places.device)
         over = torch.zeros((rows, width), dtype=torch.bool, device=places.device)
         for _ in range(self.words):
-            hidden, cell, _ = self._step(self.word_gates(self.embedding(token)), hidden, cell, keys, wide)
+            hidden, cell, _ = self.step(self.word_gates(self.embedding(token)), hidden, cell, keys, wide)
             chances = self.output(hidden).float().log_softmax(1).unflatten(0, (rows, width))  # (R, W, Voc)
             chances[..., :END] = -torch.inf  # PAD and START are no words
             ended = torch.full_like(chances, -torch.inf)
@@ -89,14 +89,14 @@ class Decoder(nn.Module):
             hidden, cell, token = hidden[flat], cell[flat], word.flatten()
         return spoken[:, 0]
 
-    def _start(self, places: Tensor, told: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def start(self, places: Tensor, told: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden and cell state from the mean of the places, and the attention's keys W_v V (eq. 4)."""
         mean = places.mean(1)
         first = self.first_hidden(mean)
         hidden = torch.tanh(first if told is None else first + told)
         return hidden, torch.tanh(self.first_cell(mean)), self.key(places)
 
-    def _step(
+    def step(
         self, word: Tensor, hidden: Tensor, cell: Tensor, keys: Tensor, places: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One word: attention (eq. 4), LSTM cell on word, context and state (eq. 5)."""

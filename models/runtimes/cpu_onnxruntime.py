@@ -32,9 +32,7 @@ class OnnxRuntime:
         if not cuda and device.upper() != "CPU":
             raise UserError(f"ONNX Runtime has no device '{device}' here. Choose CPU, or cuda:N.")
         if wanted not in have:
-            raise UserError(
-                f"This ONNX Runtime has no {wanted} (it has {', '.join(have)}). Install onnxruntime-gpu."
-            )
+            raise UserError(f"This ONNX Runtime has no {wanted} (it has {', '.join(have)}). Install onnxruntime-gpu.")
         self.precision = written_precision(bundle, precision)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
@@ -63,6 +61,9 @@ class OnnxRuntime:
 
     def take(self, memory: dict[str, Any], faces: Sequence[int]) -> dict[str, Any]:
         return {name: memory[name][list(faces)] for name in MEMORY}
+
+    def join(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return {name: np.concatenate([part[name] for part in parts]) for name in MEMORY}
 
     def close(self) -> None:
         self._encoder = self._caption = None
