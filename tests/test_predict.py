@@ -43,6 +43,9 @@ class MeanExecutor:
     def take(self, memory: dict[str, Any], faces: Sequence[int]) -> dict[str, Any]:
         return {name: memory[name][list(faces)] for name in ("visual", "channel", "spatial")}
 
+    def join(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
     def caption(self, memory: dict[str, Any], active: NDArray[np.float32], rows: NDArray[np.int64]) -> dict[str, Any]:
         means = memory["visual"][:, 0].astype(int)
         self.captioned += means.tolist()
