@@ -121,7 +121,10 @@ def export(
         graphs["caption.onnx"] = caption_graph(network)
     for file, graph in graphs.items():
         onnx.save(to_half(graph) if precision == "fp16" else graph, partial / file)
-    save_tensors(partial / "weights.safetensors", network.state_dict(), {"network": json.dumps(dict(config))})
+    weights = network.state_dict()
+    if precision == "fp16":  # half the download; torch widens them again when it loads them
+        weights = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
+    save_tensors(partial / "weights.safetensors", weights, {"network": json.dumps(dict(config))})
     np.savez(partial / "selftest.npz", allow_pickle=False, **selftest(network))
     count = len(network.units)
     manifest = Manifest(
