@@ -99,7 +99,7 @@ class Runtime:
         parts = [self.executor.encode(crops[i : i + self.max_batch]) for i in range(0, len(crops), self.max_batch)]
         log_odds = np.concatenate([np.asarray(part["log_odds"], np.float32) for part in parts])
         memory = parts[0] if len(parts) == 1 else {"parts": parts}
-        probabilities = 1 / (1 + np.exp(-log_odds / self.temperatures))
+        probabilities = (0.5 * (1 + np.tanh(0.5 * log_odds / self.temperatures))).astype(np.float32)  # no overflow
         return Prediction(probabilities, probabilities >= self.thresholds, log_odds, memory)
 
     def explain(
@@ -147,7 +147,7 @@ class Runtime:
         return sentence[:1].upper() + sentence[1:] + "." if sentence else ""
 
     def prove(self) -> float:
-        """Run the stored input; the largest difference in log-odds. Raises when another network than the bundle's runs."""
+        """Run the stored input; the largest difference in log-odds. Raises when it is another network that runs."""
         stored = self.bundle.selftest()
         crops, expected = stored["crops"], stored["log_odds"]
         found = self.predict(crops).log_odds

@@ -53,7 +53,7 @@ class Buckets:
         self._torch, self._run, self._shapes, self.device, self.sizes = torch, run, shapes, device, tuple(sizes)
         self._on_gpu = device.type == "cuda"
         self._graphs = graphs and self._on_gpu
-        self._stream: Any = torch.cuda.Stream(device) if self._on_gpu else None
+        self._stream: Any = torch.cuda.Stream(device) if self._on_gpu else None  # type: ignore[no-untyped-call]
         self._slots: dict[int, Slot] = {}
 
     def prepare(self) -> None:
@@ -80,7 +80,9 @@ class Buckets:
                 slot.graph.replay()
             else:
                 slot.results = self._run(slot.given)
-            cut = {name: slot.results[name] for name in (*fetch, *keep)}
+            # A result may have several rows per face: its share is cut off.
+            whole = {name: slot.results[name] for name in (*fetch, *keep)}
+            cut = {name: value[: len(value) * count // size] for name, value in whole.items()}
             host = {name: cut[name].to("cpu", non_blocking=True) for name in fetch}
             fetched = torch.cuda.Event() if self._on_gpu else None
             if fetched is not None:

@@ -194,7 +194,7 @@ class Speaker:
         state["spoken"] = torch.zeros((size, CHUNK), dtype=torch.int64, device=places.device)
         if not self._graphs:
             return state, None
-        stream = torch.cuda.Stream(places.device)
+        stream = torch.cuda.Stream(places.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(places.device))
         with torch.cuda.stream(stream):
             for _ in range(3):
@@ -219,7 +219,7 @@ def load_network(bundle: Bundle, device: torch.device, kind: torch.dtype) -> AUN
     network.load_state_dict(load_tensors(bundle.path("weights.safetensors")))
     network = network.eval().to(device)
     buffers = dict(network.stem.named_buffers(recurse=False))
-    network = network.to(kind, memory_format=torch.channels_last)
+    network = network.to(kind).to(memory_format=torch.channels_last)
     for name, value in buffers.items():
         setattr(network.stem, name, value)
 
@@ -227,7 +227,8 @@ def load_network(bundle: Bundle, device: torch.device, kind: torch.dtype) -> AUN
         return tuple(one.to(kind).contiguous(memory_format=torch.channels_last) for one in given)
 
     network.stem.body.register_forward_pre_hook(narrow)
-    return network.requires_grad_(False)
+    network.requires_grad_(False)
+    return network
 
 
 def _device(asked: str | None) -> torch.device:

@@ -1,0 +1,351 @@
+"""TensorRT, classic (10.x, 11.x) and RTX, driven by one module: they share their Python interface.
+
+Networks are strongly typed: FP16 is written into the ONNX, INT8 and FP8 are Q/DQ nodes in it. Building with RTX needs
+no GPU and has run; executing has not run on a GPU yet. Engines lie beside the bundle, named by all they depend on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import Bundle
+from ..errors import UserError
+from ..runtime import MEMORY
+from .cache import cache_folder
+from .cuda_buckets import Buckets
+from .graphs import encoder_file, require_quantised
+
+FLAVOURS = ("tensorrt", "tensorrt_rtx")  # the first that is installed
+BUCKETS = (1, 2, 4, 8, 16)  # static shapes: they beat dynamic ones for Swin (NVIDIA/TensorRT 4294)
+PRECISIONS = ("fp16", "fp32", "int8", "fp8")
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """One installed TensorRT."""
+
+    module: Any
+    name: str  # "tensorrt" or "tensorrt_rtx"
+
+    @property
+    def version(self) -> str:
+        return str(self.module.__version__)
+
+
+def flavour(asked: str | None = None) -> Flavour:
+    """The installed one, or the one asked for."""
+    reasons = []
+    for name in [asked] if asked else FLAVOURS:
+        try:
+            module = import_module(name)
+            if hasattr(module, "Builder"):  # the classic wheel without its libraries imports as an empty shell
+                return Flavour(module, name)
+            reasons.append(f"{name}: its libraries are missing")
+        except (ImportError, OSError, RuntimeError) as error:
+            reasons.append(f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+    raise UserError(
+        f"TensorRT cannot be imported ({'; '.join(reasons)}). Run: pip install 'vlfau-stream[tensorrt]', "
+        "or [tensorrt-rtx] for RTX cards."
+    )
+
+
+def unavailable() -> str | None:
+    """Why this runtime cannot be used here, without importing anything heavy; None when it can be tried."""
+    if not any(find_spec(name) for name in FLAVOURS):
+        return "neither tensorrt nor tensorrt_rtx is installed"
+    if gpu_count() == 0:
+        return "no NVIDIA GPU"
+    return None if find_spec("torch") else "it keeps its buffers with torch, which is not installed"
+
+
+def gpu_count() -> int:
+    """Asked from the driver itself: no library is needed for it."""
+    import ctypes
+
+    for name in ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so"):
+        try:
+            driver = ctypes.CDLL(name)
+        except OSError:
+            continue
+        count = ctypes.c_int(0)
+        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            return count.value
+    return 0
+
+
+def engine_path(
+    bundle: Bundle, part: str, used: Flavour, capability: str, precision: str, size: int, folder: Path | None = None
+) -> Path:
+    """Rebuilt when runtime, version, compute capability, precision or the bundle differ, since each is in the name."""
+    name = f"{part}-{used.name}-{used.version}-{capability}-{precision}-b{size}-{bundle.checksum}.engine"
+    if folder is None:
+        folder = bundle.folder / "engines"
+        if not folder.is_dir() and not os.access(bundle.folder, os.W_OK):
+            folder = cache_folder("engines") or folder
+    return folder / name
+
+
+def graph_bytes(bundle: Bundle, part: str, precision: str) -> bytes:
+    """The ONNX that is parsed, in the precision asked for."""
+    if part == "encoder":
+        if precision in ("int8", "fp8"):
+            require_quantised(bundle, precision)
+        path = bundle.path(encoder_file(precision))
+    else:
+        path = bundle.path("caption.onnx")
+    if precision != "fp16" or bundle.manifest.precision == "fp16":
+        if precision == "fp32" and bundle.manifest.precision != "fp32":
+            raise UserError(f"This bundle's graphs are written in {bundle.manifest.precision}: export it in fp32.")
+        return path.read_bytes()
+    import onnx
+
+    from ..half_precision import to_half
+
+    model = onnx.load(str(path))
+    if any(one.type == onnx.AttributeProto.GRAPH for node in model.graph.node for one in node.attribute):
+        return path.read_bytes()  # loops stay in FP32
+    return bytes(to_half(model).SerializeToString())
+
+
+def build_engine(
+    used: Flavour,
+    graph: bytes,
+    sizes: dict[str, int],
+    *,
+    capability: str | None = None,
+    progress: Progress | None = None,
+) -> bytes:
+    """`sizes` fixes symbolic axes by name ("N", "n", "R"). `capability` "sm89" builds for a GPU that is not here."""
+    trt = used.module
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # later versions know nothing else
+    network = builder.create_network(0 if typed is None else 1 << int(typed))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(_fixed(graph, sizes)):
+        errors = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
+        raise UserError(f"{used.name} {used.version} cannot read this graph: {errors}. Try --runtime torch.")
+    config = builder.create_builder_config()
+    if capability is not None:
+        if not hasattr(config, "set_compute_capability"):
+            raise UserError(f"{used.name} {used.version} builds only for the GPU it runs on. Leave the capability out.")
+        known = {name.lower(): value for name, value in trt.ComputeCapability.__members__.items()}
+        if capability not in known:
+            raise UserError(f"{used.name} {used.version} cannot build for {capability}; it knows {', '.join(known)}.")
+        config.num_compute_capabilities = 1
+        if not config.set_compute_capability(known[capability], 0):
+            raise UserError(f"{used.name} {used.version} refused to build for {capability}.")
+    if progress is not None:
+        config.progress_monitor = _monitor(trt, progress)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise UserError(f"{used.name} {used.version} could not build the engine. Try another --precision.")
+    return bytes(plan)
+
+
+def _fixed(graph: bytes, sizes: dict[str, int]) -> bytes:
+    """Symbolic axes get their numbers before parsing, so that every shape computation folds away."""
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param in sizes:
+                axis.dim_value = sizes[axis.dim_param]  # clears the name
+    for value in model.graph.input:
+        left = [axis.dim_param for axis in value.type.tensor_type.shape.dim if axis.dim_param]
+        if left:
+            raise UserError(f"Input {value.name} has unknown axes {left}. Export the bundle again.")
+    return bytes(model.SerializeToString())
+
+
+def _monitor(trt: Any, progress: Progress) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._steps[phase_name] = num_steps
+            progress(phase_name)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            progress(f"{phase_name} {step + 1}/{self._steps.get(phase_name, 0)}")
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._steps.pop(phase_name, None)
+
+    return Monitor()
+
+
+def compile_part(
+    bundle: Bundle,
+    part: str,
+    used: Flavour,
+    capability: str,
+    precision: str,
+    size: int,
+    *,
+    folder: Path | None = None,
+    elsewhere: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """The engine file, built if it is not there. `elsewhere`: for a GPU that this machine does not have."""
+    path = engine_path(bundle, part, used, capability, precision, size, folder)
+    if path.is_file():
+        return path
+    graph = graph_bytes(bundle, part, precision)
+    units = len(bundle.manifest.units)
+    sizes = {"N": size, "n": size, "R": size * units}
+    plan = build_engine(used, graph, sizes, capability=capability if elsewhere else None, progress=progress)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial.write_bytes(plan)
+    os.replace(partial, path)
+    return path
+
+
+class TensorRT:
+    """Executor over engines; torch holds the buffers, the stream and the CUDA graphs round each whole enqueue."""
+
+    name = "tensorrt"
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str | None = None,
+        precision: str | None = None,
+        sizes: Sequence[int] = BUCKETS,
+        folder: Path | None = None,
+        asked: str | None = None,
+    ) -> None:
+        if gpu_count() == 0:
+            raise UserError("TensorRT needs an NVIDIA GPU, and the driver shows none. Use --runtime openvino.")
+        if device is not None and not device.lower().startswith("cuda"):
+            raise UserError(f"TensorRT runs on cuda:N, not on '{device}'. Leave --device out, or use openvino.")
+        used = flavour(asked)
+        import torch
+
+        self._torch, self._used = torch, used
+        self._at = torch.device(device.lower() if device and ":" in device else "cuda:0")
+        torch.cuda.set_device(self._at)
+        major, minor = torch.cuda.get_device_capability(self._at)
+        capability = f"sm{major}{minor}"
+        self.name, self.device = used.name, f"{self._at} {torch.cuda.get_device_name(self._at)}"
+        self.precision, self.max_batch = precision or "fp16", max(sizes)
+        if self.precision not in PRECISIONS:
+            raise UserError(f"TensorRT runs {', '.join(PRECISIONS)}, not {self.precision}.")
+        self._units = len(bundle.manifest.units)
+        self._logger = used.module.Logger(used.module.Logger.ERROR)
+        self._runtime = used.module.Runtime(self._logger)
+
+        def engines(part: str, kind: str) -> dict[int, Any]:
+            found = {}
+            for size in sizes:
+                path = compile_part(bundle, part, used, capability, kind, size, folder=folder, progress=_say)
+                found[size] = self._load(path)
+            return found
+
+        side = bundle.manifest.side
+        encoders = engines("encoder", self.precision)
+        self._encoder = Buckets(
+            lambda given: self._enqueue(encoders[len(given["crops"])], given),
+            lambda size: {"crops": ((size, side, side, 3), torch.uint8)},
+            self._at,
+            sizes=sizes,
+        )
+        self._caption: Buckets | None = None
+        if bundle.has_captions:
+            speakers = engines("caption", "fp16" if self.precision == "fp16" else bundle.manifest.precision)
+            self._caption = Buckets(
+                lambda given: self._enqueue(speakers[len(given["active"])], given),
+                lambda size: self._caption_shapes(speakers[size][0]),
+                self._at,
+                sizes=sizes,
+            )
+
+    def encode(self, crops: NDArray[np.uint8]) -> dict[str, Any]:
+        keep = MEMORY if self._caption is not None else ()
+        host, kept = self._encoder({"crops": crops}, len(crops), ["log_odds"], keep)
+        return {**host, **kept}
+
+    def caption(self, memory: dict[str, Any], active: NDArray[np.float32], rows: NDArray[np.int64]) -> dict[str, Any]:
+        if self._caption is None:
+            raise UserError("This bundle has no captions. Export a network with sentences, or ask for none.")
+        faces = len(active)
+        # An engine of n faces describes all of their units; the rows asked for are then picked. Rows that nobody asked
+        # for cost little: a step is bound by launches, not by arithmetic.
+        every = np.argwhere(np.ones((faces, self._units), bool))
+        given = {**{name: memory[name] for name in MEMORY}, "active": active, "rows": every}
+        host, _ = self._caption(given, faces, ["local_tokens", "global_tokens"])
+        picked = rows[:, 0] * self._units + rows[:, 1]
+        return {"local_tokens": host["local_tokens"][picked], "global_tokens": host["global_tokens"]}
+
+    def take(self, memory: dict[str, Any], faces: Sequence[int]) -> dict[str, Any]:
+        chosen = self._torch.tensor(list(faces), device=self._at)
+        return {name: memory[name][chosen] for name in MEMORY}
+
+    def join(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return {name: self._torch.cat([part[name] for part in parts]) for name in MEMORY}
+
+    def close(self) -> None:
+        self._encoder.close()
+        if self._caption is not None:
+            self._caption.close()
+
+    def _load(self, path: Path) -> tuple[Any, Any]:
+        engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if engine is None:
+            raise UserError(f"{self.name} refuses {path.name}. Delete the file and compile again.")
+        return engine, engine.create_execution_context()
+
+    def _enqueue(self, loaded: tuple[Any, Any], given: dict[str, Any]) -> dict[str, Any]:
+        """Queues the engine on the current stream; capturable, since shapes are fixed."""
+        trt, (engine, context) = self._used.module, loaded
+        results = {}
+        for i in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(i)
+            if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
+                tensor = given[name]
+            else:
+                tensor = self._torch.empty(
+                    tuple(engine.get_tensor_shape(name)), dtype=self._kind(engine, name), device=self._at
+                )
+                results[name] = tensor
+            context.set_tensor_address(name, tensor.data_ptr())
+        context.execute_async_v3(self._torch.cuda.current_stream(self._at).cuda_stream)
+        return results
+
+    def _caption_shapes(self, engine: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
+        trt = self._used.module
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        return {name: (tuple(engine.get_tensor_shape(name)), self._kind(engine, name)) for name in inputs}
+
+    def _kind(self, engine: Any, name: str) -> Any:
+        trt, torch = self._used.module, self._torch
+        kinds = {
+            trt.float32: torch.float32,
+            trt.float16: torch.float16,
+            trt.int64: torch.int64,
+            trt.int32: torch.int32,
+            trt.uint8: torch.uint8,
+        }
+        return kinds[engine.get_tensor_dtype(name)]
+
+
+def _say(line: str) -> None:
+    print(f"\r\033[Kbuilding the engine: {line}", end="", file=sys.stderr, flush=True)
