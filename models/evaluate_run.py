@@ -86,7 +86,7 @@ def run_through(
 def _captions(reader: Reader, samples: Samples, batch: int) -> Captions | None:
     """Sentences for the states that the network itself decided, and its words under teacher forcing."""
     network = reader.network
-    if not reader.config.get("vocabulary"):
+    if not reader.has_captions:
         return None
     told, local, whole = [], [], []
     sums: dict[str, float] = {}

@@ -94,10 +94,14 @@ def score_captions(captions: Captions, units: Sequence[str], corpus: Corpus | No
     sums = captions.word_counts
     result: dict[str, Any] = {
         "pictures": len(captions.whole),
-        "local_faithful": float(said.mean()),
-        "local_faithful_units": dict(zip(units, np.round(said.mean(0), 4).tolist())),
-        "global_faithful": float(np.mean(exact)),
+        "local_faithful": None,
+        "global_faithful": None,
     }
+    if any(text for row in captions.local for text in row):  # a network may have one kind of sentence only
+        result["local_faithful"] = float(said.mean())
+        result["local_faithful_units"] = dict(zip(units, np.round(said.mean(0), 4).tolist()))
+    if any(captions.whole):
+        result["global_faithful"] = float(np.mean(exact))
     for kind in ("local", "global"):
         if sums.get(f"{kind}_words"):
             result[f"{kind}_token_accuracy"] = sums[f"{kind}_right"] / sums[f"{kind}_words"]

@@ -30,6 +30,7 @@ class Reader(Protocol):
     units: tuple[str, ...]
     side: int
     thresholds: NDArray[np.float32]  # (A,)
+    has_captions: bool
     network: AUNetwork | None
     config: dict[str, Any]
 
@@ -48,7 +49,7 @@ class RunReader:
         self.network: AUNetwork | None = loaded.to(device)
         self._network = loaded
         self.name, self.config, self.device = f"{folder} ({which})", run["network"], device
-        self.units, self.side = tuple(run["units"]), loaded.side
+        self.units, self.side, self.has_captions = tuple(run["units"]), loaded.side, loaded.has_captions
         self.thresholds = np.full(len(self.units), 0.5, np.float32)
 
     @torch.inference_mode()
@@ -79,7 +80,7 @@ class BundleReader:
         manifest = bundle.manifest
         self.name = f"{bundle.folder} on {self.runtime.description}"
         self.units, self.side, self.config = manifest.units, manifest.side, manifest.network
-        self.thresholds = self.runtime.thresholds
+        self.thresholds, self.has_captions = self.runtime.thresholds, bundle.has_captions
         self.network: AUNetwork | None = None
         if "weights.safetensors" in manifest.files:
             self.network = build(manifest.network)
