@@ -112,9 +112,8 @@ class Engine:
             self._ready.set()
 
     def _frames(self, source: Source) -> Iterator[Frame | Ended]:
-        """What keeps its own time does not begin before somebody can look at it; a file is decoded ahead meanwhile."""
-        if source.live or self.settings.source.realtime:
-            self._ready.wait()
+        """Nothing is taken in before somebody can look at it: a camera's first frames would be old by then."""
+        self._ready.wait()
         yield from source.frames()
 
     # The stages. Each opens its network on its own thread, so that both are loaded at the same time.

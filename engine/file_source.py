@@ -58,9 +58,7 @@ class FileSource:
 
 
 def unreadable(context: Context, why: str) -> UserError:
-    return UserError(
-        f"Source '{context.stream}' cannot be read as video: {why}. Is it a complete video file of a known format?"
-    )
+    return UserError(f"Source '{context.stream}' cannot be read as video: {why.rstrip('.')}. {context.hint}")
 
 
 def recorded(decoder: Decoder, context: Context) -> Generator[Frame | Ended, None, None]:

@@ -33,6 +33,7 @@ class Context:
     settings: SourceSettings
     counters: Counters
     stopping: Event
+    hint: str = "Is it a complete video file of a known format?"  # what the user is told when it cannot be read
 
     @property
     def stream(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import sys
 import time
 from collections.abc import Generator
@@ -24,6 +25,7 @@ class StdinSource:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.live = bool(context.settings.live)
+        context.hint = "MKV, MPEG-TS and MP4 with the index first can be piped; others need the file: < video.mp4."
 
     @property
     def origin(self) -> Origin:
@@ -33,7 +35,9 @@ class StdinSource:
         settings = self.context.settings
         try:
             decoder = Decoder(
-                Readable(sys.stdin.fileno(), self.context.stopping, settings.read_timeout),
+                (Seekable if seekable() else Readable)(
+                    sys.stdin.fileno(), self.context.stopping, settings.read_timeout
+                ),
                 live=self.live,
                 hwaccel=settings.hwaccel,
                 threads=settings.decode_threads,
@@ -60,3 +64,20 @@ class Readable:
             if time.monotonic() > until:
                 raise TimeoutError(f"nothing came on standard input for {self._timeout_s:g} s")
         return b""
+
+
+class Seekable(Readable):
+    """Standard input that is a file after all (`< video.mp4`)."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return os.lseek(self._descriptor, offset, whence)
+
+    def tell(self) -> int:
+        return os.lseek(self._descriptor, 0, os.SEEK_CUR)
+
+
+def seekable() -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
+    except OSError:
+        return False

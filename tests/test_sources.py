@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -244,14 +245,24 @@ def test_an_unreadable_picture_is_counted_not_fatal(tmp_path: Path) -> None:
         play(tmp_path)
 
 
-def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "clip.mkv"
+@pytest.mark.parametrize(("kind", "piped"), [("mkv", True), ("ts", True), ("mp4", False)])
+def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, piped: bool) -> None:
+    """From a pipe, and redirected from a file, where even an index at the end can be reached."""
+    path = tmp_path / f"clip.{kind}"
     write_clip(path, (numbered(i) for i in range(30)))
-    with path.open("rb") as file:
-        monkeypatch.setattr("sys.stdin", file)
+    with path.open("rb") as file, subprocess.Popen(["cat", str(path)], stdout=subprocess.PIPE) as cat:
+        monkeypatch.setattr("sys.stdin", cat.stdout if piped else file)
         frames, ended, _ = play("-")
     assert numbers(frames) == list(range(30))
     assert ended.reason == "finished"
+
+
+def test_an_index_that_a_pipe_cannot_reach_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip(tmp_path / "clip.mp4", (numbered(i, 640, 480) for i in range(250)))
+    with subprocess.Popen(["cat", str(tmp_path / "clip.mp4")], stdout=subprocess.PIPE) as cat:
+        monkeypatch.setattr("sys.stdin", cat.stdout)
+        with pytest.raises(UserError, match=r"others need the file: < video\.mp4"):
+            play("-")
 
 
 def test_a_silent_standard_input_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
