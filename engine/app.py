@@ -5,6 +5,7 @@ source (a thread each) -> find faces (all streams) -> predict (all streams) -> p
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
@@ -190,7 +191,19 @@ def _runtime(settings: EngineSettings, bundle: Bundle) -> Runtime:
     from vlfau.models.runtimes import open_runtime
 
     asked = settings.predict
-    return open_runtime(bundle, asked.runtime, device=asked.device, precision=asked.precision, threads=asked.threads)
+    return open_runtime(
+        bundle,
+        asked.runtime,
+        device=asked.device,
+        precision=asked.precision,
+        threads=asked.threads,
+        say=partial(_say, settings),
+    )
+
+
+def _say(settings: EngineSettings, line: str) -> None:
+    if not settings.output.screen.quiet:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _finder(bundle: Bundle, engine: Engine) -> Finder:
@@ -202,6 +215,7 @@ def _finder(bundle: Bundle, engine: Engine) -> Finder:
     faces = engine.settings.faces
     detector = open_detector(faces.detector, faces.detector_model, size=faces.detector_size)
     engine.detector_name = detector.reason
+    _say(engine.settings, f"faces by {detector.reason}")
     return Finder(
         faces,
         detector,

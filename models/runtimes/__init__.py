@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..bundle import Bundle
 from ..errors import UserError, unknown
 from ..runtime import Executor, Runtime
@@ -18,8 +20,9 @@ def open_runtime(
     precision: str | None = None,
     threads: int | None = None,
     prove: bool = True,
+    say: Callable[[str], None] | None = None,
 ) -> Runtime:
-    """Load a bundle, ready to predict; `prove` runs its self-test.
+    """Load a bundle, ready to predict; `prove` runs its self-test, `say` is told what `auto` chose and why.
 
     `device` is what the runtime calls it ("CPU", "cuda:1"), `precision` None or "auto" takes the fastest that the
     bundle and the device have, `threads` None lets the runtime decide.
@@ -34,7 +37,7 @@ def open_runtime(
     if runtime == "auto":
         from .choose import choose
 
-        choice = choose(bundle, device=device, precision=asked, threads=threads)
+        choice = choose(bundle, device=device, precision=asked, threads=threads, say=say)
         runtime, device, asked = choice.runtime, choice.device, choice.precision
     opened = Runtime(bundle, _executor(bundle, runtime, device, asked, threads))
     if prove:
