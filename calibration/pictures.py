@@ -1,0 +1,135 @@
+"""Pictures to calibrate with: crops from a folder, a list, a video or renders; labelled crops from any data set.
+
+Reading data sets, finding faces and aligning them are vlfau.models' work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vlfau.models.align import align, five_points
+from vlfau.models.detectors import Detector, open_detector
+from vlfau.models.errors import UserError
+from vlfau.models.landmarks import LandmarkNet, open_landmarks
+from vlfau.models.training_data import DataChoice, open_data
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    crops: NDArray[np.uint8]  # (n, S, S, 3)
+    labels: NDArray[np.int8]  # (n, A), -1 unknown
+    subjects: NDArray[np.int64]  # (n,)
+    source: str
+
+    def halves(self, seed: int = 0) -> tuple[Labelled, Labelled]:
+        """Without a common subject: one to fit on, one to report on."""
+        names = np.random.default_rng(seed).permutation(np.unique(self.subjects))
+        if len(names) < 2:
+            raise UserError(f"{self.source} shows one subject: nothing would be left to report on. Give more subjects.")
+        first = np.isin(self.subjects, names[: len(names) // 2])
+        return self._only(first), self._only(~first)
+
+    def _only(self, chosen: NDArray[np.bool_]) -> Labelled:
+        return Labelled(self.crops[chosen], self.labels[chosen], self.subjects[chosen], self.source)
+
+
+def labelled(choice: DataChoice, side: int, units: tuple[str, ...], limit: int) -> Labelled:
+    """At most `limit` pictures with faces, evenly spread over the part that training held out."""
+    part = next(iter(open_data(DataChoice(**{**vars(choice), "units": units}), side)))
+    samples = part.test
+    if samples is None:
+        raise UserError("This data has no part that training left out. Give --hold-out above 0.")
+    rows = [i for i in np.unique(np.linspace(0, len(samples) - 1, limit).astype(int)) if samples.face(int(i))]
+    columns = [samples.units.index(unit) for unit in units]
+    return Labelled(
+        np.stack([samples.crop(int(row)) for row in rows]),
+        samples.labels[rows][:, columns],
+        samples.subjects[rows],
+        str(choice.data),
+    )
+
+
+def crops(where: Path, side: int, limit: int) -> NDArray[np.uint8]:
+    """(n, S, S, 3): pictures of the network's own size are taken as they are, in others faces are found and aligned."""
+    if not where.exists():
+        raise UserError(f"{where} does not exist. Give a folder of pictures, a list of paths, a video, or shards.")
+    if where.is_dir() and any(where.glob("shard-*.safetensors")):
+        return _renders(where, side, limit)
+    found: list[NDArray[np.uint8]] = []
+    finder = Finder(side)
+    for picture in _pictures(where, limit):
+        found += [picture] if picture.shape[:2] == (side, side) else finder(picture)
+        if len(found) >= limit:
+            break
+    if not found:
+        raise UserError(f"No face was found in {where}. Give pictures with faces, or crops of {side} x {side} pixels.")
+    return np.stack(found[:limit])
+
+
+class Finder:
+    """Faces of a picture as aligned crops; opens the detector at the first picture that needs it."""
+
+    def __init__(self, side: int) -> None:
+        self._side = side
+        self._networks: tuple[Detector, LandmarkNet] | None = None
+
+    def __call__(self, picture: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        if self._networks is None:
+            self._networks = open_detector(), open_landmarks()
+        detector, landmarks = self._networks
+        located = landmarks.locate(picture, detector.find([picture])[0].boxes)
+        kept = located.presence >= landmarks.threshold
+        return [align(picture, five_points(points), self._side) for points in located.points[kept]]
+
+
+def _pictures(where: Path, limit: int) -> Iterator[NDArray[np.uint8]]:
+    """RGB pictures; of a video, `limit` evenly spread frames."""
+    if where.suffix.lower() in VIDEOS:
+        yield from _frames(where, limit)
+        return
+    if where.is_dir():
+        paths = sorted(path for path in where.rglob("*") if path.suffix.lower() in PICTURES)
+    elif where.suffix.lower() in PICTURES:
+        paths = [where]
+    else:
+        paths = [where.parent / line.strip() for line in where.read_text().splitlines() if line.strip()]
+    for path in paths:
+        picture = cv2.imread(str(path))
+        if picture is None:
+            raise UserError(f"{path} is not a readable picture. Take it out of the list.")
+        yield np.asarray(picture[..., ::-1], np.uint8)
+
+
+def _frames(path: Path, limit: int) -> Iterator[NDArray[np.uint8]]:
+    video = cv2.VideoCapture(str(path))
+    try:
+        if not video.isOpened():
+            raise UserError(f"{path} cannot be opened as a video. Give another file.")
+        step = max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)) // max(limit, 1))
+        number = 0
+        while True:
+            more, frame = video.read()
+            if not more:
+                return
+            if number % step == 0:
+                yield np.asarray(frame[..., ::-1], np.uint8)
+            number += 1
+    finally:
+        video.release()
+
+
+def _renders(folder: Path, side: int, limit: int) -> NDArray[np.uint8]:
+    from vlfau.models.dataset import Shards
+
+    samples = Shards(folder, side, augmentation=None)
+    rows = np.unique(np.linspace(0, len(samples) - 1, limit).astype(int))
+    return np.stack([samples.crop(int(row)) for row in rows if samples.face(int(row))])
