@@ -1,0 +1,447 @@
+"""The conformance suite: every runtime that this machine can hold gives the same answers, refuses the same things,
+leaks nothing and closes. Then what belongs to one runtime: caches, choice, buckets, the plain twin of captured steps."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+from small_bundle import SIDE, encoder, small_bundle
+from small_bundle import crops as small_crops
+
+from vlfau.models.bundle import Bundle, open_bundle, write_manifest
+from vlfau.models.errors import UserError
+from vlfau.models.runtime import END, PAD, Runtime
+from vlfau.models.runtimes import choose as choosing
+from vlfau.models.runtimes import open_runtime
+from vlfau.models.runtimes.nvidia import gpu_count
+
+# Largest difference in probability, and least share of equal tokens, against the stored FP32 answer. FP32 differs only
+# by the order of sums. BF16 keeps 8 bits of each product: a few thousandths after averaging; a near tie flips a word
+# and all after it.
+TOLERANCE = {"fp32": 1e-4, "bf16": 0.05, "fp16": 0.01, "int8": 0.1}
+EQUAL_TOKENS = {"fp32": 1.0, "bf16": 0.6, "fp16": 0.9, "int8": 0.6}
+
+gpu = [pytest.mark.gpu, pytest.mark.slow]
+REAL = [
+    pytest.param(("tiny", "openvino", "fp32"), marks=pytest.mark.slow),
+    pytest.param(("tiny", "onnxruntime", "fp32"), marks=pytest.mark.slow),
+    pytest.param(("tiny", "torch", "fp32"), marks=pytest.mark.slow),
+    pytest.param(("tiny", "torch", "bf16"), marks=pytest.mark.slow),
+    pytest.param(("tiny", "torch", "fp16"), marks=gpu),
+    pytest.param(("tiny", "tensorrt", "fp32"), marks=gpu),
+    pytest.param(("tiny", "tensorrt", "fp16"), marks=gpu),
+    pytest.param(("tiny", "torch-tensorrt", "fp16"), marks=gpu),
+]
+ALL = [("small", "openvino", "fp32"), ("small", "onnxruntime", "fp32"), *REAL]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLFAU_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def bundle_of(tmp_path: Path) -> Callable[[str], Bundle]:
+    def make(kind: str) -> Bundle:
+        if kind == "small":
+            return small_bundle(tmp_path / "bundle")
+        from tiny_bundle import tiny_bundle
+
+        return tiny_bundle()
+
+    return make
+
+
+@pytest.fixture(params=ALL, ids=lambda value: "-".join(value))
+def runtime(request: pytest.FixtureRequest, bundle_of: Callable[[str], Bundle]) -> Iterator[Runtime]:
+    kind, name, precision = request.param
+    if request.node.get_closest_marker("gpu") and gpu_count() == 0:
+        pytest.skip("no NVIDIA GPU here")
+    bundle = bundle_of(kind)
+    device = "cpu" if name == "torch" and precision != "fp16" else None
+    with open_runtime(bundle, name, precision=precision, device=device) as opened:
+        yield opened
+
+
+def test_probabilities_are_those_of_the_bundle_and_depend_on_the_picture(runtime: Runtime) -> None:
+    stored = runtime.bundle.selftest()
+    expected = 1 / (1 + np.exp(-stored["log_odds"]))
+    allowed = TOLERANCE[runtime.executor.precision]
+    assert np.abs(runtime.predict(stored["crops"]).probabilities - expected).max() <= allowed
+    assert np.abs(runtime.predict(255 - stored["crops"]).probabilities - expected).max() > 2 * allowed
+
+
+def test_tokens_are_those_of_the_bundle_and_depend_on_the_states(runtime: Runtime) -> None:
+    stored = runtime.bundle.selftest()
+    prediction = runtime.predict(stored["crops"])
+    rows = np.argwhere(np.ones_like(stored["active"])).astype(np.int64)
+    said = runtime.executor.caption(prediction.memory, stored["active"], rows)
+    least = EQUAL_TOKENS[runtime.executor.precision]
+    for name in ("local_tokens", "global_tokens"):
+        assert (said[name] == stored[name]).mean() >= least
+    other = runtime.executor.caption(prediction.memory, 1 - stored["active"], rows)
+    assert (other["local_tokens"] == stored["local_tokens"]).mean() < min(least, 0.99)
+    for row in np.asarray(said["local_tokens"]):
+        ends = np.flatnonzero(row == END)
+        assert not len(ends) or (row[ends[0] + 1 :] == PAD).all()
+
+
+def test_any_batch_gives_the_same_answers_in_the_same_order(runtime: Runtime) -> None:
+    stored = runtime.bundle.selftest()["crops"]
+    most = runtime.max_batch
+    many = np.concatenate([np.roll(stored, shift, axis=2) for shift in range(2 * most // len(stored) + 2)])
+    singles = np.concatenate([runtime.predict(many[[i]]).log_odds for i in range(2 * most + 3)])
+    assert len(np.unique(singles.round(4), axis=0)) > most  # pictures that all look alike would prove nothing
+    allowed = 20 * TOLERANCE[runtime.executor.precision]
+    for count in sorted({1, 2, 3, most - 1, most, most + 1, 2 * most + 3}):
+        found = runtime.predict(many[:count])
+        assert len(found) == count
+        assert np.allclose(found.log_odds, singles[:count], atol=allowed)
+
+
+def test_sentences_of_chosen_faces_are_those_of_each_face_alone(runtime: Runtime) -> None:
+    stored = runtime.bundle.selftest()
+    most = runtime.max_batch
+    many = np.concatenate([stored["crops"]] * (most // len(stored["crops"]) + 2))[: most + 3]
+    prediction = runtime.predict(many)  # more than one batch
+    faces = [most + 2, 1, 0, most]
+    states = prediction.states[faces]
+    units = np.zeros_like(states)
+    units[0, 1] = units[2, :3] = True  # the second and the last face are described as a whole only
+    together = runtime.explain(prediction, faces, states, units)
+    assert [sorted(one.why) for one in together] == [
+        [runtime.units[1]], [], sorted(runtime.units[:3]), []
+    ]  # fmt: skip
+    if runtime.executor.precision == "fp32":
+        for i, face in enumerate(faces):
+            alone = runtime.explain(runtime.predict(many[[face]]), [0], states[[i]], units[[i]])[0]
+            assert alone == together[i]
+    assert len({one.text for one in together}) > 1 or runtime.bundle.manifest.name == "tiny"
+
+
+def test_results_outlive_later_calls(runtime: Runtime) -> None:
+    stored = runtime.bundle.selftest()["crops"]
+    first = runtime.predict(stored[:2])
+    kept = first.log_odds.copy(), first.probabilities.copy()
+    states = first.states
+    said = runtime.explain(first, [0, 1], states, np.ones_like(states))
+    for count in (1, 2, 3):
+        runtime.predict(255 - stored[:count])
+    assert np.array_equal(first.log_odds, kept[0])
+    assert np.array_equal(first.probabilities, kept[1])
+    assert runtime.explain(first, [0, 1], states, np.ones_like(states)) == said
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda good: good.astype(np.float32),
+        lambda good: good[0],
+        lambda good: good[:0],
+        lambda good: good[..., :2],
+        lambda good: good[:, :-1],
+        lambda good: good.transpose(0, 3, 1, 2),
+    ],
+    ids=["type", "no batch", "empty", "two colours", "side", "planes first"],
+)
+def test_wrong_pictures_are_refused_in_words(runtime: Runtime, wrong: Callable[[np.ndarray], np.ndarray]) -> None:
+    good = runtime.bundle.selftest()["crops"]
+    with pytest.raises(UserError, match=rf"uint8 crops of shape \(N, {runtime.side}"):
+        runtime.predict(wrong(good))
+    strided = np.repeat(good, 2, axis=2)[:, :, ::2]  # not contiguous, but right
+    assert np.allclose(runtime.predict(strided).log_odds, runtime.predict(good).log_odds, atol=1e-3)
+
+
+def test_a_thousand_calls_need_no_more_memory(runtime: Runtime) -> None:
+    stored = runtime.bundle.selftest()["crops"][:3]
+    prediction = runtime.predict(stored)
+    states = prediction.states
+    calls = 1000 if runtime.bundle.manifest.name == "small" else 300
+
+    def work(times: int) -> None:
+        for i in range(times):
+            made = runtime.predict(stored[: 1 + i % 3])
+            if i % 20 == 0:
+                runtime.explain(made, [0], states[:1], np.ones_like(states[:1]))
+
+    process = psutil.Process()
+    work(calls // 5)
+    gc.collect()
+    before = process.memory_info().rss
+    work(calls)
+    gc.collect()
+    grown = process.memory_info().rss - before
+    assert grown < 6e6  # a leaked output of one call per call would be 10 MB and more
+
+
+def test_closing_is_safe_at_once_and_twice(bundle_of: Callable[[str], Bundle]) -> None:
+    for name in ("openvino", "onnxruntime"):
+        opened = open_runtime(bundle_of("small"), name, prove=False)
+        opened.close()
+        opened.close()
+
+
+def test_a_bundle_without_sentences_runs_and_explains_nothing(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "plain", captions=False)
+    for name in ("openvino", "onnxruntime"):
+        with open_runtime(bundle, name) as opened:
+            made = opened.predict(bundle.selftest()["crops"])
+            (said,) = opened.explain(made, [0], made.states[:1], made.states[:1])
+            assert (said.text, said.why) == ("", {})
+
+
+# ---- what must be refused
+
+
+def test_a_changed_file_is_refused(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    path = bundle.folder / "encoder.onnx"
+    body = bytearray(path.read_bytes())
+    body[len(body) // 2] ^= 1
+    path.write_bytes(bytes(body))
+    with pytest.raises(UserError, match=r"encoder\.onnx has sha256"):
+        open_bundle(bundle.folder)
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_another_network_under_a_right_checksum_fails_the_selftest(tmp_path: Path, name: str) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    onnx.save(encoder(seed=9), bundle.folder / "encoder.onnx")
+    write_manifest(bundle.folder, bundle.manifest)
+    with pytest.raises(UserError, match=r"Self-test of .* failed"):
+        open_runtime(open_bundle(bundle.folder), name)
+
+
+def test_a_network_that_ignores_its_picture_fails_the_selftest(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    model = encoder()
+    blind = onnx.helper.make_node("Mul", ["pixels", "nothing"], ["dark"], name="blind")
+    model.graph.node.insert(1, blind)
+    model.graph.node[2].input[0] = "dark"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.float32), "nothing"))
+    onnx.save(model, bundle.folder / "encoder.onnx")
+    stored = bundle.selftest()
+    from small_bundle import reference
+
+    stored["log_odds"] = reference(model, None, stored["crops"])["log_odds"]  # so that the first check passes
+    np.savez(bundle.folder / "selftest.npz", **stored)
+    write_manifest(bundle.folder, bundle.manifest)
+    with pytest.raises(UserError, match="another picture gives the same answer"):
+        open_runtime(open_bundle(bundle.folder), "openvino")
+
+
+def test_requests_that_cannot_be_met_say_what_to_do(bundle_of: Callable[[str], Bundle]) -> None:
+    bundle = bundle_of("small")
+    for arguments, message in [
+        ({"runtime": "openvno"}, "Did you mean 'openvino'"),
+        ({"runtime": "openvino", "precision": "fp12"}, "Unknown precision"),
+        ({"runtime": "openvino", "precision": "int8"}, "vlfau-calibrate int8"),
+        ({"runtime": "onnxruntime", "precision": "bf16"}, "written in fp32"),
+        ({"runtime": "openvino", "device": "NPU9"}, "no device 'NPU9'"),
+        ({"runtime": "onnxruntime", "device": "TPU"}, "no device 'TPU'"),
+        ({"runtime": "openvino", "threads": 0}, "at least 1 thread"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            open_runtime(bundle, **arguments)
+
+
+@pytest.mark.skipif(gpu_count() > 0, reason="this machine has a GPU")
+def test_gpu_runtimes_say_that_there_is_no_gpu(bundle_of: Callable[[str], Bundle]) -> None:
+    bundle = bundle_of("small")
+    for arguments, message in [
+        ({"runtime": "tensorrt"}, "needs an NVIDIA GPU"),
+        ({"runtime": "torch-tensorrt"}, "torch-tensorrt cannot be used"),
+        ({"runtime": "onnxruntime", "device": "cuda:0"}, "has no CUDAExecutionProvider"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            open_runtime(bundle, **arguments)
+
+
+def test_the_cpu_runtimes_import_no_torch(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from vlfau.models.bundle import open_bundle\nfrom vlfau.models.runtimes import open_runtime\n"
+        f"bundle = open_bundle({str(bundle.folder)!r})\n"
+        "for name in ('openvino', 'onnxruntime', 'auto'): open_runtime(bundle, name).close()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+# ---- caches and the choice
+
+
+def test_compiled_graphs_are_kept_per_bundle(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    open_runtime(bundle, "openvino").close()
+    folder = tmp_path / "cache" / "openvino" / bundle.checksum
+    kept = {path.name for path in folder.iterdir()}
+    assert len(kept) == 2  # encoder and captions
+    open_runtime(bundle, "openvino").close()
+    assert {path.name for path in folder.iterdir()} == kept
+    other = small_bundle(tmp_path / "other", seed=5)
+    assert other.checksum != bundle.checksum
+
+
+def test_no_cache_folder_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLFAU_CACHE", "")
+    open_runtime(small_bundle(tmp_path / "bundle"), "openvino").close()
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("VLFAU_CACHE", str(blocked / "below"))
+    open_runtime(small_bundle(tmp_path / "bundle"), "openvino").close()
+
+
+@pytest.mark.skipif(find_spec("onnxruntime") is None or gpu_count() > 0, reason="the candidates are others here")
+def test_auto_takes_the_fastest_says_why_and_remembers(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    tried: list[str] = []
+    seconds = {"openvino": 0.004, "onnxruntime": 0.002}
+
+    def trial(name: str) -> tuple[float, str]:
+        tried.append(name)
+        return seconds[name], "fp32"
+
+    said: list[str] = []
+    first = choosing.choose(bundle, trial=trial, say=said.append)
+    assert first.runtime == "onnxruntime"
+    assert first.reasons[0] == "runtime onnxruntime fp32 takes 2.00 ms a face"
+    assert first.reasons[1] == "  not openvino fp32 takes 4.00 ms a face"
+    assert any("not tensorrt: " in reason for reason in first.reasons)
+    seconds["onnxruntime"] = 1.0
+    assert choosing.choose(bundle, trial=trial, say=said.append).runtime == "onnxruntime"
+    assert sorted(tried) == ["onnxruntime", "openvino"]  # the second time nothing was measured
+    assert "measured earlier" in said[1]
+    assert choosing.choose(bundle, threads=2, trial=trial, say=said.append).runtime == "openvino"  # another question
+    (tmp_path / "cache" / "choices.json").write_text("{broken")
+    assert choosing.choose(bundle, trial=trial, say=said.append).runtime == "openvino"
+    assert json.loads((tmp_path / "cache" / "choices.json").read_text())
+
+
+def test_auto_passes_over_a_runtime_that_fails(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+
+    def trial(name: str) -> tuple[float, str]:
+        if name == "openvino":
+            raise UserError("its self-test failed")
+        return 0.1, "fp32"
+
+    if gpu_count() == 0:
+        choice = choosing.choose(bundle, trial=trial, say=lambda line: None)
+        assert choice.runtime == "onnxruntime"
+        assert any("its self-test failed" in reason for reason in choice.reasons)
+
+    def none(name: str) -> tuple[float, str]:
+        raise UserError("broken")
+
+    with pytest.raises(UserError, match="No runtime passed"):
+        choosing.choose(bundle, threads=3, trial=none, say=lambda line: None)
+
+
+def test_the_engine_can_open_auto_for_real(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    with open_runtime(bundle) as opened:
+        assert opened.prove() < 1e-3
+    assert "ms a face" in capsys.readouterr().err
+
+
+# ---- int8 beside fp32
+
+
+def test_int8_is_taken_where_it_was_calibrated(tmp_path: Path) -> None:
+    from vlfau.calibration.quantise import observe, quantise
+
+    bundle = small_bundle(tmp_path / "bundle")
+    model = onnx.load(str(bundle.path("encoder.onnx")))
+    onnx.save(quantise(model, observe(model, small_crops(32), "minmax")), bundle.folder / "encoder.int8.onnx")
+    write_manifest(bundle.folder, replace(bundle.manifest, files={**bundle.manifest.files, "encoder.int8.onnx": ""}))
+    made = open_bundle(bundle.folder)
+    exact = bundle.selftest()["log_odds"]
+    for name in ("openvino", "onnxruntime"):
+        with open_runtime(made, name) as opened, open_runtime(made, name, precision="fp32") as plain:
+            assert (opened.executor.precision, plain.executor.precision) == ("int8", "fp32")
+            found = opened.predict(bundle.selftest()["crops"]).log_odds
+            assert 1e-3 < np.abs(found - exact).max() < 0.8
+            assert np.abs(plain.predict(bundle.selftest()["crops"]).log_odds - exact).max() < 1e-3
+
+
+# ---- batch buckets and captured steps, as far as a CPU goes
+
+
+def test_buckets_pad_cut_and_keep() -> None:
+    torch = pytest.importorskip("torch")
+    from vlfau.models.runtimes.cuda_buckets import Buckets, bucket
+
+    assert [bucket(count, (1, 2, 4, 8)) for count in (1, 2, 3, 5, 8)] == [1, 2, 4, 8, 8]
+    seen: list[int] = []
+
+    def run(given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        x = given["x"].float()
+        seen.append(len(x))
+        return {"sum": x.sum(1), "rows": x.repeat_interleave(3, 0)}
+
+    buckets = Buckets(run, lambda size: {"x": ((size, 5), torch.uint8)}, torch.device("cpu"), sizes=(1, 2, 4, 8))
+    rng = np.random.default_rng(0)
+    kept_before = None
+    for count in (3, 1, 8, 5):
+        x = rng.integers(0, 255, (count, 5)).astype(np.uint8)
+        host, kept = buckets({"x": x}, count, ["sum"], ["rows"])
+        assert np.array_equal(host["sum"], x.sum(1))
+        assert np.array_equal(kept["rows"].numpy(), x.repeat(3, 0))  # several rows per face are cut by their share
+        if kept_before is not None:
+            assert np.array_equal(kept_before[0].numpy(), kept_before[1])
+        kept_before = kept["rows"], x.repeat(3, 0)
+    assert seen == [4, 1, 8, 8]
+
+
+@pytest.mark.slow
+def test_chunked_steps_say_what_the_whole_loop_says() -> None:
+    torch = pytest.importorskip("torch")
+    from tiny_bundle import tiny_bundle
+
+    from vlfau.models.runtimes.torch_eager import CHUNK, Speaker, load_network
+
+    bundle = tiny_bundle()
+    decoder = load_network(bundle, torch.device("cpu"), torch.float32).describe_unit
+    torch.manual_seed(0)
+    places = torch.randn(9, 16, 32)
+    told = torch.randn(9, 48)
+    steps: list[int] = []
+    whole = decoder.step
+
+    def counted(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        steps.append(1)
+        return tuple(whole(*given))
+
+    with torch.inference_mode():
+        expected = decoder.speak(places, told)[0].numpy()
+        decoder.step = counted
+        found = Speaker(decoder, graphs=False)(places, told)
+        assert np.array_equal(found, expected)
+        assert len(steps) == -(-decoder.words // CHUNK) * CHUNK
+        decoder.output.bias[END] += 100  # everybody ends at once: the second chunk is not spoken
+        steps.clear()
+        short = Speaker(decoder, graphs=False)(places, told)
+    assert len(steps) == CHUNK
+    assert (short[:, 0] == END).all()
+    assert not short[:, 1:].any()
+
+
+def test_the_stand_in_has_the_size_the_tests_assume(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    assert bundle.selftest()["crops"].shape == (3, SIDE, SIDE, 3)
+    tokens = bundle.selftest()["local_tokens"]
+    assert len({int((row == PAD).sum()) for row in tokens}) > 1  # sentences of different lengths
+    shutil.rmtree(bundle.folder)
