@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 DAMAGED_IN_A_ROW = 500  # packets that could not be read one after the other, until a file counts as unreadable
+# Titles in a broken encoding are nobody's business here; from PyAV 19 on they are read only when asked for.
+METADATA = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 MICROSECONDS = 1e6  # FFmpeg's unit for the times of a whole container
 
 
@@ -64,8 +66,8 @@ class Decoder:
                 format=format,
                 options=dict(options or {}),
                 timeout=(open_timeout_s, read_timeout_s),
-                metadata_errors="ignore",
                 **_acceleration(hwaccel),
+                **METADATA,
             )
         except av.error.FFmpegError as error:
             raise Damaged(reason(error)) from error
@@ -108,7 +110,7 @@ class Decoder:
         began = time.monotonic_ns()
         for frame in self._decoded():
             base = frame.time_base or self._stream.time_base
-            pts = last + 1 / self.fps if frame.pts is None else float(frame.pts * base) - self._begin
+            pts = last + 1 / self.fps if frame.pts is None else frame.pts * float(base) - self._begin
             last = pts
             pixels = self._pixels(frame)
             yield Picture(pixels, pts, (time.monotonic_ns() - began) / 1e6)

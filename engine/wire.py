@@ -71,7 +71,7 @@ class Face(Part, frozen=True):
 
     track: int
     box: tuple[float, float, float, float]  # x0, y0, x1, y1 in picture pixels
-    score: float  # the detector's, of the last frame in which it ran
+    score: float  # 0..1, in this frame: how sure the landmark network is that this is a face
     landmarks: tuple[tuple[float, float], ...]  # left eye, right eye, nose, mouth corners; left = smaller x; pixels
     pose: Pose | None
     valid: bool

@@ -18,7 +18,7 @@ import pytest
 from media import number_of, numbered, write_clip
 from numpy.typing import NDArray
 from small_bundle import small_bundle
-from walks import FACE, POINTS
+from walks import FACE, POINTS, Walk, World
 
 from vlfau.engine.app import Engine, StreamFailed
 from vlfau.engine.decoding import Damaged, Decoder
@@ -133,6 +133,36 @@ def test_several_sources_at_once_each_complete_and_in_order(bundle: Path, clip: 
         alone_clip = other if first else clip
         with engine(bundle, alone_clip, name=[stream]) as alone:
             assert comparable(own) == comparable(list(alone)), "company changes nothing"
+
+
+def test_eight_streams_at_once(bundle: Path, clip: Path) -> None:
+    with engine(bundle, *[clip] * 8, duration=1.0) as running:
+        found = list(running)
+        assert threading.active_count() <= 16, "a thread per source, three stages, the ticker and the runtime's own"
+    streams = {report.stream for report in found}
+    assert len(streams) == 8
+    for stream in streams:
+        assert [report.frame for report in found if report.stream == stream] == list(range(25))
+
+
+def test_thirty_faces_in_one_frame(bundle: Path, tmp_path: Path) -> None:
+    """And they all come out of the network's batches as themselves."""
+    people = [Walk((70 + 110 * (k % 8), 70 + 110 * (k // 8)), (0, 0), k) for k in range(30)]
+    world = World(people, width=950, height=520, miss_rate=0.0)
+    write_clip(tmp_path / "crowd.mkv", (world.frame(0.0, i).pixels for i in range(8)), codec="ffv1", pix_fmt="bgr0")
+
+    def finder(bundle: Bundle, engine: Engine) -> Finder:
+        return Finder(engine.settings.faces, world, world, bundle.manifest.side)
+
+    settings = for_python(
+        (str(tmp_path / "crowd.mkv"),), {"model": str(bundle), "runtime": "openvino", "min_quality": 0.0}
+    )
+    with Engine(settings, open_finder=finder) as reports:
+        found = list(reports)
+    assert [len(report.faces) for report in found] == [30] * 8
+    assert all(face.valid and face.text for report in found for face in report.faces)
+    answers = {tuple(unit.p for unit in face.aus.values()) for face in found[0].faces}
+    assert len(answers) > 25
 
 
 def test_leaving_early_stops_everything_quickly(bundle: Path, clip: Path) -> None:
@@ -289,8 +319,8 @@ def test_the_command_says_what_is_wrong_without_a_traceback(
 def test_a_configuration_file_says_the_same_as_flags(bundle: Path, clip: Path, tmp_path: Path) -> None:
     config, out = tmp_path / "engine.toml", tmp_path / "out.jsonl"
     config.write_text(
-        f'sources = ["{clip}"]\n[source]\nevery = 4\n[predict]\nruntime = "openvino"\nmodel = "{bundle}"\n[publish]\nbind = "none"\n'
-        f'[files]\njsonl = "{out}"\n[screen]\nquiet = true\n'
+        f'sources = ["{clip}"]\n[source]\nevery = 4\n[predict]\nruntime = "openvino"\nmodel = "{bundle}"\n'
+        f'[publish]\nbind = "none"\n[files]\njsonl = "{out}"\n[screen]\nquiet = true\n'
     )
     assert main(["--config", str(config), "--duration", "2"]) == 0
     assert [row["frame"] for row in write_out(out)] == list(range(0, 50, 4))
