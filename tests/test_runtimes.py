@@ -1,5 +1,5 @@
 """The conformance suite: every runtime that this machine can hold gives the same answers, refuses the same things,
-leaks nothing and closes. Then what belongs to one runtime: caches, choice, buckets, the plain twin of captured steps."""
+leaks nothing and closes. Then what belongs to one runtime: caches, choice, buckets, plain twins of captured steps."""
 
 from __future__ import annotations
 

@@ -1,0 +1,166 @@
+"""`vlfau-compile` and the building of TensorRT engines, which RTX does without a GPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from small_bundle import captioner, encoder, small_bundle
+
+from vlfau.models.bundle import open_bundle, write_manifest
+from vlfau.models.compile_command import agreement, main
+from vlfau.models.errors import UserError
+from vlfau.models.runtimes import nvidia, open_runtime
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLFAU_CACHE", str(tmp_path / "cache"))
+
+
+def test_it_verifies_times_and_ends_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    assert main([str(bundle.folder), "--runtime", "openvino", "--batch", "1", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    facts = json.loads(lines[-1])
+    assert (facts["runtime"], facts["precision"], facts["equal_tokens"]) == ("openvino", "fp32", 1.0)
+    assert facts["largest_difference"] < 1e-4
+    assert set(facts["ms"]) == {"1", "3"}
+    assert sum(line.startswith("| AU") for line in lines) == 1 + len(bundle.manifest.units)
+    assert any("Negative control" in line for line in lines)
+
+
+def test_agreement_refuses_another_network(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    onnx.save(encoder(seed=4), bundle.folder / "encoder.onnx")
+    write_manifest(bundle.folder, bundle.manifest)
+    changed = open_bundle(bundle.folder)
+    with open_runtime(changed, "openvino", prove=False) as runtime, pytest.raises(UserError, match="does not agree"):
+        agreement(changed, runtime)
+
+
+def test_errors_are_sentences_and_exit_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    for arguments, message in [
+        ([str(tmp_path / "none")], "No bundle in"),
+        ([str(bundle.folder), "--precision", "int8"], "vlfau-calibrate int8"),
+        ([str(bundle.folder), "--output", str(tmp_path)], "Drop --output"),
+    ]:
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
+    if nvidia.gpu_count() == 0:
+        assert main([str(bundle.folder), "--runtime", "tensorrt"]) == 2
+        assert "--capability" in capsys.readouterr().err
+
+
+def test_engines_are_named_by_all_they_depend_on(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+
+    class Module:
+        __version__ = "10.15.1"
+
+    usual = nvidia.Flavour(Module, "tensorrt")
+    other = nvidia.Flavour(type("Module", (), {"__version__": "11.0.0"}), "tensorrt")
+    changed = small_bundle(tmp_path / "changed", seed=3)
+    names = {
+        nvidia.engine_path(*asked).name
+        for asked in [
+            (bundle, "encoder", usual, "sm90", "fp16", 4),
+            (bundle, "caption", usual, "sm90", "fp16", 4),
+            (bundle, "encoder", other, "sm90", "fp16", 4),
+            (bundle, "encoder", usual, "sm89", "fp16", 4),
+            (bundle, "encoder", usual, "sm90", "fp32", 4),
+            (bundle, "encoder", usual, "sm90", "fp16", 8),
+            (changed, "encoder", usual, "sm90", "fp16", 4),
+        ]
+    }
+    assert len(names) == 7
+    assert "encoder-tensorrt-10.15.1-sm90-fp16-b4-" + bundle.checksum + ".engine" in names
+
+
+def test_symbolic_axes_get_their_numbers() -> None:
+    fixed = onnx.load_from_string(nvidia._fixed(captioner().SerializeToString(), {"n": 2, "R": 10}))
+    shapes = {value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in fixed.graph.input}
+    assert shapes["rows"] == [10, 2]
+    assert shapes["active"][0] == shapes["visual"][0] == 2
+    with pytest.raises(UserError, match="unknown axes"):
+        nvidia._fixed(captioner().SerializeToString(), {"n": 2})
+
+
+def test_fp16_is_written_into_the_graph_and_loops_stay(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    half = onnx.load_from_string(nvidia.graph_bytes(bundle, "encoder", "fp16"))
+    assert any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in half.graph.initializer)
+    assert nvidia.graph_bytes(bundle, "encoder", "fp32") == bundle.path("encoder.onnx").read_bytes()
+    assert nvidia.graph_bytes(bundle, "caption", "fp16") == bundle.path("caption.onnx").read_bytes()
+    with pytest.raises(UserError, match="vlfau-calibrate int8"):
+        nvidia.graph_bytes(bundle, "encoder", "int8")
+
+
+# ---- with TensorRT-RTX
+
+
+def test_rtx_builds_encoder_and_captions_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    bundle = small_bundle(tmp_path / "bundle")
+    output = tmp_path / "engines"
+    arguments = [str(bundle.folder), "--runtime", "tensorrt", "--capability", "sm89", "--batch", "1", "4"]
+    assert main([*arguments, "--output", str(output)]) == 0
+    said = capsys.readouterr().out
+    assert "not verified" in said
+    files = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
+    assert len(files) == 4
+    assert main([*arguments, "--output", str(output)]) == 0  # found, not built again
+    assert {path.name: path.stat().st_mtime_ns for path in output.iterdir()} == files
+
+
+def test_rtx_says_what_it_cannot_build(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    used = nvidia.flavour("tensorrt_rtx")
+    graph = encoder().SerializeToString()
+    with pytest.raises(UserError, match=r"cannot build for sm1\b"):
+        nvidia.build_engine(used, graph, {"N": 1}, capability="sm1")
+    broken = encoder()
+    broken.graph.node[3].op_type = "NoSuchNode"
+    with pytest.raises(UserError, match="cannot read this graph"):
+        nvidia.build_engine(used, broken.SerializeToString(), {"N": 1}, capability="sm89")
+
+
+def test_building_reports_its_progress() -> None:
+    pytest.importorskip("tensorrt_rtx")
+    said: list[str] = []
+    used = nvidia.flavour("tensorrt_rtx")
+    nvidia.build_engine(used, encoder().SerializeToString(), {"N": 1}, capability="sm89", progress=said.append)
+    assert said
+
+
+def test_a_missing_tensorrt_is_explained() -> None:
+    with pytest.raises(UserError, match=r"no_such_tensorrt: .*pip install"):
+        nvidia.flavour("no_such_tensorrt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["compact", "paper"])
+def test_rtx_builds_the_real_networks_in_fp16(size: str) -> None:
+    """The seconds are printed (-rP shows them); what is held is that engines come out."""
+    pytest.importorskip("tensorrt_rtx")
+    import time
+
+    import torch
+
+    from vlfau.models import texts
+    from vlfau.models.exporting import encoder_graph
+    from vlfau.models.half_precision import to_half
+    from vlfau.models.networks import NetworkChoice, build, configure
+
+    torch.manual_seed(0)
+    units = ("AU01", "AU02", "AU04", "AU06", "AU07", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24")
+    network = build(configure(NetworkChoice(size=size, pretrained=False), units, texts.load(), {})).eval()
+    graph = to_half(encoder_graph(network)).SerializeToString()
+    used = nvidia.flavour("tensorrt_rtx")
+    start = time.perf_counter()
+    plan = nvidia.build_engine(used, graph, {"N": 1}, capability="sm89")
+    print(f"{size} FP16 encoder: {len(plan) / 1e6:.0f} MB in {time.perf_counter() - start:.1f} s")
+    assert len(plan) > 1e6
