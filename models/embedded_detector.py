@@ -1,44 +1,53 @@
-"""The detector that needs no download: OpenCV's cascade proposes boxes, the landmark network keeps the faces."""
+"""The detector that needs no download: a small network proposes boxes, the landmark network keeps the faces."""
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from .align import five_points
-from .detectors import Detections, no_detections, shrink
-from .landmarks import box_of, open_landmarks
+from .detectors import Detections, no_detections, shrink, suppress
+from .finder import Finder
+from .landmarks import EMBEDDED, box_of, open_landmarks
+
+SIDE = 320  # pixels, the longer side of the picture that the finder sees: faces from about 1/16 of it
+PROPOSALS = 48  # boxes a picture that are worth a look; a class of thirty fits
+OVERLAP = 0.4  # two proposals whose points agree are one face
 
 
 class EmbeddedDetector:
     name = "embedded"
 
     def __init__(self, size: int | None, threshold: float | None, reason: str) -> None:
-        self.size, self.reason = size or 320, reason
+        self.size, self.reason = size or SIDE, reason
         self._landmarks = open_landmarks()
         self.threshold = self._landmarks.threshold if threshold is None else threshold
-        # the data folder lies inside the OpenCV wheel; OpenCV 5 has neither it nor the class, hence our <5
-        cascade = Path(cv2.__file__).parent / "data" / "haarcascade_frontalface_alt2.xml"
-        self._cascade = cv2.CascadeClassifier(str(cascade))
+        path = EMBEDDED / "finder.onnx"
+        self._finder = Finder(path)
+        self._proposal = float(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["threshold"])
 
     def find(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Detections]:
-        return [self._find(picture) for picture in pictures]
+        """Pictures of one size share a call of the finder."""
+        small = [shrink(picture, self.size) for picture in pictures]
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for i, (picture, _) in enumerate(small):
+            groups[picture.shape].append(i)
+        found: list[Detections] = [no_detections()] * len(pictures)
+        for rows in groups.values():
+            for i, (boxes, _) in zip(rows, self._finder.propose([small[i][0] for i in rows], self._proposal)):
+                found[i] = self._keep(pictures[i], boxes[:PROPOSALS] * np.float32(small[i][1]))
+        return found
 
-    def _find(self, picture: NDArray[np.uint8]) -> Detections:
-        small, factor = shrink(picture, self.size)
-        grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-        proposals = np.array(self._cascade.detectMultiScale(grey, 1.1, 4), np.float32).reshape(-1, 4) * np.float32(
-            factor
-        )
-        if not len(proposals):
-            return no_detections()
-        boxes = np.concatenate([proposals[:, :2], proposals[:, :2] + proposals[:, 2:]], 1)
+    def _keep(self, picture: NDArray[np.uint8], boxes: NDArray[np.float32]) -> Detections:
         located = self._landmarks.locate(picture, boxes)
-        rows = np.argsort(-located.presence, kind="stable")
-        rows = rows[located.presence[rows] >= self.threshold]
-        points = located.points[rows]
-        return Detections(box_of(points), located.presence[rows], five_points(points))
+        rows = np.flatnonzero(located.presence >= self.threshold)
+        if not len(rows):
+            return no_detections()
+        points, presence = located.points[rows], located.presence[rows]
+        squares = box_of(points)
+        kept = suppress(squares, presence, OVERLAP)
+        return Detections(squares[kept], presence[kept], five_points(points[kept]))

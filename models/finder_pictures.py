@@ -78,6 +78,20 @@ def scene_boxes(renders: Renders, backgrounds: Backgrounds, random: np.random.Ge
     return photograph(canvas, random), np.array(boxes, np.float32).reshape(-1, 4)
 
 
+def faceless_scene(renders: Renders, backgrounds: Backgrounds, random: np.random.Generator) -> Pictures:
+    """Clutter, heads without faces, and close views of necks, shoulders and clothes."""
+    canvas = backgrounds.take(random)
+    if random.random() < 0.5:
+        centre = np.array([random.uniform(-0.2, 1.2), random.uniform(-0.6, 0.2)]) * SCENE
+        canvas, _ = _set(canvas, renders, random, centre, random.uniform(0.5, 1.6) * SCENE, True, 1.0)
+    for _ in range(int(random.integers(0, 4))):
+        side = float(np.exp(random.uniform(np.log(SMALLEST), np.log(0.8 * SCENE))))
+        canvas, _ = _set(canvas, renders, random, random.uniform(0, SCENE, 2), side, False, 1.0)
+    if random.random() < 0.5:
+        canvas = np.ascontiguousarray(canvas[:, ::-1])
+    return photograph(canvas, random)
+
+
 def _set(
     canvas: Pictures,
     renders: Renders,
@@ -85,12 +99,13 @@ def _set(
     centre: NDArray[np.floating],
     side: float,
     whole: bool,
+    decoys: float = 0.25,
 ) -> tuple[Pictures, Floats | None]:
-    """One head into the scene, or in a quarter of the cases something else; the box of the face, if it is one."""
+    """One head into the scene, or with probability `decoys` something else; the box of the face, if it is one."""
     i = renders.faces[random.integers(len(renders.faces))]
     picture, points = renders.images[i], renders.points[i]
     face = True
-    if random.random() < 0.25:
+    if random.random() < decoys:
         face, kind = False, random.random()
         if kind < 0.45:
             picture = without_face(picture, points, random)

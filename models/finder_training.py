@@ -29,7 +29,7 @@ from .landmark_training import open_renders
 from .photographs import Backgrounds
 
 DEFAULT_OUT = Path("runs/finder")
-FALSE_BOXES = 0.05  # a scene: the landmark network looks at every box again, so that a missed face costs more
+FALSE_BOXES = 0.5  # a scene: the landmark network looks at each box again for a millisecond; a missed face costs more
 
 
 def loss_of(maps: Tensor, heat: Tensor, size: Tensor, offset: Tensor, near: Tensor) -> dict[str, Tensor]:

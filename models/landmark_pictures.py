@@ -43,16 +43,27 @@ class Renders:
         self.points: list[Floats] = []
         self.faces: list[int] = []  # positions in `images`
         self.empty: list[int] = []
+        self.mistaken: list[Pictures] = []  # (SIDE, SIDE, 3) crops that were taken for faces, from `landmark_mining.py`
 
     def __len__(self) -> int:
         return len(self.images)
 
     def refresh(self) -> int:
         """Read shards that have appeared since; the number of pictures now held."""
-        for path in sorted(path for folder in self.folders for path in folder.glob("shard-*.safetensors")):
+        paths = (path for folder in self.folders for path in folder.glob("shard-*.safetensors"))
+        for path in sorted(paths, key=lambda path: (path.name, str(path))):  # folders in turns, for when memory ends
             if path not in self._read and len(self) < self.limit:
                 self._add(path)
+        for path in sorted(path for folder in self.folders for path in folder.glob("mistaken-*.safetensors")):
+            if path not in self._read and not self.held_out:
+                self._add_mistaken(path)
         return len(self)
+
+    def _add_mistaken(self, path: Path) -> None:
+        from safetensors.numpy import load_file
+
+        self._read.add(path)
+        self.mistaken.extend(load_file(path)["crops"])
 
     def _add(self, path: Path) -> None:
         from safetensors.numpy import load_file
@@ -124,6 +135,8 @@ def cut(
 
 def _negative(renders: Renders, random: np.random.Generator) -> Pictures:
     kind = random.random()
+    if renders.mistaken and random.random() < 0.3:
+        return _jittered(renders.mistaken[random.integers(len(renders.mistaken))], random)
     if kind < 0.3 and renders.empty:
         return _window(renders.images[renders.empty[random.integers(len(renders.empty))]], random)
     i = renders.faces[random.integers(len(renders.faces))]
@@ -139,6 +152,15 @@ def _negative(renders: Renders, random: np.random.Generator) -> Pictures:
     if kind < 0.92:
         return _faceless(picture, points, random)
     return shuffled(cut(picture, points, random, np.zeros(2), float(random.uniform(0.8, 1.3)), 0.0)[0], random)
+
+
+def _jittered(crop: Pictures, random: np.random.Generator) -> Pictures:
+    matrix = cv2.getRotationMatrix2D(
+        (SIDE / 2, SIDE / 2), float(random.normal(0, 12)), float(random.uniform(0.85, 1.25))
+    )
+    matrix[:, 2] += random.normal(0, 4, 2)
+    turned = cv2.warpAffine(crop, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    return np.ascontiguousarray(turned[:, ::-1] if random.random() < 0.5 else turned)
 
 
 def _near_miss(picture: Pictures, points: Floats, random: np.random.Generator) -> Pictures:
@@ -177,7 +199,7 @@ def without_face(picture: Pictures, points: Floats, random: np.random.Generator)
 
 
 def shuffled(crop: Pictures, random: np.random.Generator) -> Pictures:
-    parts = int(random.integers(2, 5))
+    parts = int(random.integers(3, 6))  # two would leave half faces whole
     step = crop.shape[0] // parts
     tiles = [crop[y * step : (y + 1) * step, x * step : (x + 1) * step] for y in range(parts) for x in range(parts)]
     order = random.permutation(len(tiles))

@@ -79,7 +79,10 @@ def _motion(random: np.random.Generator) -> Floats:
 
 def clutter(side: int, random: np.random.Generator) -> Pictures:
     """A square picture of nothing in particular."""
-    return dead_leaves(side, random) if random.random() < 0.45 else texture(side, random)
+    kind = random.random()
+    if kind < 0.4:
+        return dead_leaves(side, random)
+    return texture(side, random) if kind < 0.75 else folds(side, random)
 
 
 class Backgrounds:
@@ -130,6 +133,22 @@ def dead_leaves(side: int, random: np.random.Generator) -> Pictures:
     grain = cv2.resize(random.standard_normal((side // 2, side // 2, 1), np.float32), (side, side))[:, :, None]
     soft = cv2.GaussianBlur(canvas, (0, 0), float(random.uniform(0.4, 2.5)))
     return np.asarray((soft + grain * random.uniform(0, 14)).clip(0, 255), np.uint8)
+
+
+def folds(side: int, random: np.random.Generator) -> Pictures:
+    """Noise whose power falls with frequency as in photographs, stretched: cloth, bark, clouds, skin."""
+    frequency = np.stack(np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij"))
+    angle, stretch = random.uniform(0, np.pi), random.uniform(1, 4)
+    along = frequency[0] * np.cos(angle) + frequency[1] * np.sin(angle)
+    across = (frequency[1] * np.cos(angle) - frequency[0] * np.sin(angle)) * stretch
+    power = (along**2 + across**2 + (random.uniform(0.3, 3) / side) ** 2) ** (-random.uniform(0.5, 1.1))
+    phase = np.exp(2j * np.pi * random.random(power.shape))
+    light = np.fft.irfft2(power * phase, (side, side))
+    light = light / max(float(light.std()), 1e-9)
+    if random.random() < 0.4:  # creases instead of waves
+        light = np.abs(light) - 0.8
+    base, tint = random.uniform(20, 220, 3), 1 + random.normal(0, 0.15, 3)
+    return np.asarray((base + light[:, :, None] * tint * random.uniform(8, 55)).clip(0, 255), np.uint8)
 
 
 def _colour(random: np.random.Generator) -> tuple[int, ...]:
