@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -222,6 +223,17 @@ def test_a_source_that_fails_later_keeps_its_frames_and_is_told_last(
     assert sum(report.stream == "clip" for report in found) == 80
 
 
+def test_a_wall_clock_that_jumps_changes_no_latency(bundle: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jumps = iter([10**18, 5, 2 * 10**18, 7] * 1000)
+    monkeypatch.setattr("vlfau.engine.sources.time.time_ns", lambda: next(jumps))
+    with engine(bundle, clip, duration=1.0) as reports:
+        found = list(reports)
+    assert {report.captured_ns for report in found} >= {10**18, 5}, "the clock did jump"
+    for report in found:
+        parts = report.latency_ms
+        assert all(0 <= getattr(parts, name) < 60_000 for name in ("decode", "detect", "align", "predict", "total"))
+
+
 def test_wrong_settings_are_named(bundle: Path, clip: Path) -> None:
     with pytest.raises(UserError, match=r"Unknown setting 'detect_evry'.*Did you mean 'detect_every'"):
         engine(bundle, clip, detect_evry=3)
@@ -326,6 +338,31 @@ def test_a_configuration_file_says_the_same_as_flags(bundle: Path, clip: Path, t
     assert [row["frame"] for row in write_out(out)] == list(range(0, 50, 4))
     config.write_text("[sources]\n")
     assert main(["--config", str(config)]) == 2
+
+
+def test_the_command_runs_where_importing_torch_raises(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    ran = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "vlfau.engine.stream_command",
+            clip,
+            "--model",
+            bundle,
+            "--bind",
+            "none",
+            "--every",
+            "10",
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    control = subprocess.run([sys.executable, "-c", "import torch"], env=environment, capture_output=True)
+    assert control.returncode, "importing torch does raise there"
 
 
 def test_import_is_free() -> None:
