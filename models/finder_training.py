@@ -70,15 +70,15 @@ def validate(network: FinderNetwork, held_out: Renders, count: int) -> dict[str,
             scores.append(float(its))
             hits.append(hit)
     order = np.argsort(-np.array(scores))
-    right = np.array(hits)[order]
+    right = np.array(hits, bool)[order]
     within = np.flatnonzero(np.cumsum(~right) <= FALSE_BOXES * count)
     threshold = float(np.array(scores)[order][within[-1]]) if len(within) else 0.5
     return {
         "threshold": threshold,
-        "recall": float(right[within].sum() / faces),
+        "recall": float(right[within].sum() / max(1, faces)),
         "false_boxes_a_scene": float((~right[within]).sum() / count),
-        "recall_at_any_score": float(right.sum() / faces),
-        "mean_overlap": float(np.mean(overlaps)),
+        "recall_at_any_score": float(right.sum() / max(1, faces)),
+        "mean_overlap": float(np.mean(overlaps)) if overlaps else 0.0,
         "faces": faces,
         "scenes": count,
     }

@@ -287,3 +287,43 @@ def test_scenes_say_where_their_faces_are(tmp_path: Path) -> None:
             assert np.abs(found - box).max(1).min() < 0.05
         boxes.extend(true)
     assert len(boxes) > 6
+
+
+@pytest.mark.slow
+def test_the_finder_trains_exports_and_can_be_misled(tmp_path: Path) -> None:
+    import torch
+    from safetensors.numpy import load_file
+
+    from vlfau.models import finder_training, landmark_mining
+    from vlfau.models.finder import Finder
+    from vlfau.models.finder_network import FinderNetwork
+    from vlfau.models.landmark_pictures import Renders
+
+    data, out = make_shards(tmp_path / "data"), tmp_path / "out"
+    arguments = ["--data", str(data), "--out", str(out), "--batch", "4", "--steps", "12", "--validation", "8"]
+    assert finder_training.main([*arguments, "--export", str(out)]) == 0
+    network = FinderNetwork().eval()
+    network.load_state_dict(torch.load(out / "finder.pt", weights_only=True)["average"])
+    finder, random = Finder(out / "finder.onnx"), np.random.default_rng(0)
+    for shape in ((1, 192, 320, 3), (3, 96, 64, 3)):
+        pictures = random.integers(0, 256, shape, np.uint8)
+        with torch.no_grad():
+            expected = network(torch.from_numpy(pictures)).numpy()
+        found = finder.maps(pictures)
+        assert found.shape == expected.shape == (shape[0], 4, shape[1] // 8, shape[2] // 8)
+        np.testing.assert_allclose(found, expected, atol=0.05)  # weights are stored in half precision
+    hard = tmp_path / "hard"
+    options = ["--data", str(data), "--out", str(hard), "--scenes", "40", "--presence", "0"]
+    assert landmark_mining.main([*options, "--finder", str(EMBEDDED / "finder.onnx")]) == 0
+    crops = load_file(hard / "mistaken-00000.safetensors")["crops"]
+    assert crops.shape[1:] == (SIDE, SIDE, 3)
+    renders = Renders([data, hard], held_out=False)
+    renders.refresh()
+    assert len(renders.mistaken) == len(crops) > 0
+
+
+def test_mining_needs_a_place_to_write_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from vlfau.models import landmark_mining
+
+    assert landmark_mining.main(["--data", str(tmp_path)]) == 2
+    assert "Give a folder with --out" in capsys.readouterr().err
