@@ -219,7 +219,7 @@ def _finder(bundle: Bundle, engine: Engine) -> Finder:
     return Finder(
         faces,
         detector,
-        open_landmarks(),
+        getattr(detector, "landmarks", None) or open_landmarks(),  # the embedded detector has loaded it already
         bundle.manifest.side,
         stills=[source.origin.stream for source in engine.sources if source.stills],
         keep_pixels=engine.sinks.needs_pixels,

@@ -152,7 +152,7 @@ class Finder:
             scores, crops = scores[sure], crops[sure]
         watch.missing = self._missing(watch)
         poses = head_pose(points, frame.pixels.shape[1], frame.pixels.shape[0])
-        good = quality(landmarks, poses, crops)
+        good = quality(landmarks, poses, crops, _inside(points, frame.pixels.shape[1], frame.pixels.shape[0]))
         done = time.monotonic_ns()
         return Faces(
             frame.stamp,
@@ -239,6 +239,12 @@ def _one_each(group: list[Frame | Ended]) -> list[Frame]:
         frames.append(item)
         group.pop(0)
     return frames
+
+
+def _inside(points: NDArray[np.float32], width: int, height: int) -> NDArray[np.float64]:
+    """(F, 68, 2) -> (F,) the share of points that lie in the picture."""
+    within = (points >= 0) & (points <= np.array([width, height], np.float32))
+    return np.asarray(within.all(2).mean(1), np.float64)
 
 
 def _unlike(boxes: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:

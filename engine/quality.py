@@ -1,4 +1,4 @@
-"""Whether a face can be read: size, sharpness and pose as one figure. The threshold is a setting."""
+"""Whether a face can be read: size, sharpness, pose and share in the picture as one figure. The threshold is a setting."""
 
 from __future__ import annotations
 
@@ -11,18 +11,30 @@ EYES_APART = (6.0, 24.0)  # pixels between the eye centres in the picture
 SHARPNESS = (0.02, 0.10)  # of the crop, see `sharpness`
 YAW = (75.0, 40.0)  # degrees
 PITCH = (60.0, 30.0)
+INSIDE = (0.6, 0.95)  # share of the 68 points that lie in the picture; the network guesses the others
 
 
 def quality(
-    landmarks: NDArray[np.float32], poses: NDArray[np.float32], crops: NDArray[np.uint8]
+    landmarks: NDArray[np.float32],
+    poses: NDArray[np.float32],
+    crops: NDArray[np.uint8],
+    inside: NDArray[np.floating] | float = 1.0,
 ) -> NDArray[np.float32]:
-    """Landmarks (F, 5, 2) in picture pixels, poses (F, 3), crops (F, S, S, 3) -> (F,) 0..1, the worst of the parts."""
+    """Landmarks (F, 5, 2) in picture pixels, poses (F, 3), crops (F, S, S, 3), inside (F,) the share of points in the
+    picture -> (F,) 0..1, the worst of the parts."""
     apart = np.linalg.norm(landmarks[:, 1] - landmarks[:, 0], axis=1)
     turned = np.nan_to_num(np.abs(poses), nan=90.0)
     # the eyes of a turned head look closer together; that is the pose's fault and not counted twice
     apart = apart / np.maximum(np.cos(np.radians(np.minimum(turned[:, 0], 75))), 0.25)
     sharp = np.array([sharpness(crop) for crop in crops], np.float32).reshape(len(crops))
-    parts = _ramp(apart, EYES_APART), _ramp(sharp, SHARPNESS), _ramp(turned[:, 0], YAW), _ramp(turned[:, 1], PITCH)
+    seen = np.broadcast_to(_ramp(np.asarray(inside, np.float32), INSIDE), apart.shape)
+    parts = (
+        seen,
+        _ramp(apart, EYES_APART),
+        _ramp(sharp, SHARPNESS),
+        _ramp(turned[:, 0], YAW),
+        _ramp(turned[:, 1], PITCH),
+    )
     return np.asarray(np.minimum.reduce(parts), np.float32)
 
 

@@ -24,8 +24,8 @@ class EmbeddedDetector:
 
     def __init__(self, size: int | None, threshold: float | None, reason: str) -> None:
         self.size, self.reason = size or SIDE, reason
-        self._landmarks = open_landmarks()
-        self.threshold = self._landmarks.threshold if threshold is None else threshold
+        self.landmarks = open_landmarks()  # free for others on the same thread
+        self.threshold = self.landmarks.threshold if threshold is None else threshold
         path = EMBEDDED / "finder.onnx"
         self._finder = Finder(path)
         self._proposal = float(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["threshold"])
@@ -43,7 +43,7 @@ class EmbeddedDetector:
         return found
 
     def _keep(self, picture: NDArray[np.uint8], boxes: NDArray[np.float32]) -> Detections:
-        located = self._landmarks.locate(picture, boxes)
+        located = self.landmarks.locate(picture, boxes)
         rows = np.flatnonzero(located.presence >= self.threshold)
         if not len(rows):
             return no_detections()

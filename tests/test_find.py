@@ -86,6 +86,13 @@ def test_a_region_outside_the_picture_is_no_crash() -> None:
     assert len(look(finder(world, roi=(5000.0, 5000.0, 6000.0, 6000.0)), world, [0.0, 0.04])[1]) == 0
 
 
+def test_a_face_half_outside_the_picture_is_not_valid() -> None:
+    world = World([Walk((3, 200), (0, 0), 0), Walk((300, 200), (0, 0), 1)], miss_rate=0.0)
+    faces = look(finder(world), world, [0.0])[0]
+    order = np.argsort(faces.boxes[:, 0])
+    assert faces.valid[order].tolist() == [False, True]
+
+
 def test_stills_stand_alone() -> None:
     world = World(STANDING[:1], miss_rate=0.0)
     found = look(finder(world, stills=("walk",)), world, steady(0.2))

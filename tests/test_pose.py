@@ -97,6 +97,8 @@ def test_quality_falls_with_size_blur_and_pose() -> None:
     turns = [quality(landmarks(60), np.array([[yaw, 0, 0]], np.float32), crop)[0] for yaw in (0, 35, 55, 80)]
     assert turns[0] == turns[1] > turns[2] > turns[3] == 0
     assert quality(landmarks(60), np.full((1, 3), np.nan, np.float32), crop)[0] == 0, "no pose, no face"
+    cut_off = [quality(landmarks(60), straight, crop, np.array([share]))[0] for share in (1.0, 0.8, 0.5)]
+    assert cut_off[0] == good > cut_off[1] > cut_off[2] == 0, "a face over the border of the picture"
     assert quality(np.empty((0, 5, 2), np.float32), np.empty((0, 3), np.float32), crop[:0]).shape == (0,)
 
 
