@@ -1,4 +1,4 @@
-"""Whether a face can be read: size, sharpness, pose and share in the picture as one figure. The threshold is a setting."""
+"""Whether a face can be read: size, sharpness, pose and share in the picture as one figure. Decides nothing."""
 
 from __future__ import annotations
 
