@@ -112,8 +112,15 @@ def add_encoder(bundle: Bundle, kind: str, model: Any, facts: dict[str, Any]) ->
     """Into the bundle, proven where a CPU can; a graph that fails its self-test is taken out again."""
     import onnx
 
-    name = f"encoder.{kind}.onnx"
+    from .graph_answers import log_odds
+
+    name, selftest = f"encoder.{kind}.onnx", bundle.path("selftest.npz")
+    stored: dict[str, Any] = bundle.selftest()
+    before = selftest.read_bytes()
     onnx.save(model, bundle.folder / name)
+    if kind == "int8":
+        stored["log_odds_int8"] = log_odds(model, stored["crops"])
+        np.savez(selftest, **stored)
     manifest = replace(
         bundle.manifest,
         files={**bundle.manifest.files, name: ""},
@@ -126,6 +133,7 @@ def add_encoder(bundle: Bundle, kind: str, model: Any, facts: dict[str, Any]) ->
             open_runtime(made, "onnxruntime", precision=kind).close()
     except BaseException:
         (bundle.folder / name).unlink()
+        selftest.write_bytes(before)
         write_manifest(bundle.folder, bundle.manifest)
         raise
     return made

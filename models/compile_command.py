@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .bundle import Bundle, open_bundle
 from .errors import UserError
-from .runtime import SELFTEST_TOLERANCE, Runtime
+from .runtime import SELFTEST_TOLERANCE, Runtime, expected_log_odds
 from .runtimes import PRECISIONS, RUNTIMES, open_runtime
 
 EPILOG = """examples:
@@ -148,7 +148,7 @@ def agreement(bundle: Bundle, runtime: Runtime) -> Agreement:
     found = runtime.predict(stored["crops"])
     difference = np.abs(found.probabilities - expected)
     control = float(np.abs(runtime.predict(255 - stored["crops"]).probabilities - expected).max())
-    worst = float(np.abs(found.log_odds - stored["log_odds"]).max())
+    worst = float(np.abs(found.log_odds - expected_log_odds(stored, runtime.executor.precision)).max())
     if worst > SELFTEST_TOLERANCE[runtime.executor.precision] or control <= difference.max():
         raise UserError(
             f"{runtime.description} does not agree with FP32: log-odds differ by {worst:.3g}, probabilities by "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..bundle import Bundle
 from ..errors import UserError
 from ..runtime import MEMORY
-from .graphs import encoder_file, written_precision
+from .graphs import cpu_threads, encoder_file, written_precision
 
 
 class OnnxRuntime:
@@ -35,7 +35,7 @@ class OnnxRuntime:
             raise UserError(f"This ONNX Runtime has no {wanted} (it has {', '.join(have)}). Install onnxruntime-gpu.")
         self.precision = written_precision(bundle, precision)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = cpu_threads(threads)
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning steals the decoder's core
         index = int(device.partition(":")[2] or 0) if cuda else 0
         providers = [(wanted, {"device_id": index})] if cuda else [wanted]

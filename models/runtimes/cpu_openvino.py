@@ -5,7 +5,6 @@ The caption graph is compiled on a thread of its own while the first frames are 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -19,9 +18,8 @@ from ..bundle import Bundle
 from ..errors import UserError
 from ..runtime import MEMORY
 from .cache import cache_folder
-from .graphs import encoder_file, has_precision, require_quantised
+from .graphs import cpu_threads, encoder_file, has_precision, require_quantised
 
-MOST_THREADS = 8
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}  # int8: what is not quantised stays in float
 
 
@@ -48,10 +46,7 @@ class OpenVino:
             )
         self.device = f"{device}: {self._core.get_property(device, 'FULL_DEVICE_NAME').strip()}"
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
-        # One core stays free for decoding and detection. On two busy cores a face of `compact` took 3-5 ms on one
-        # thread and 6-8 ms on two: threads that wait for each other lose against neighbours. A dynamic batch cost as
-        # much as a fixed one.
-        options["INFERENCE_NUM_THREADS"] = str(threads or max(1, min(MOST_THREADS, (os.cpu_count() or 1) - 1)))
+        options["INFERENCE_NUM_THREADS"] = str(cpu_threads(threads))  # a dynamic batch cost as much as a fixed one
         if (folder := cache_folder("openvino", bundle.checksum)) is not None:
             options["CACHE_DIR"] = str(folder)
         hint = HINTS[self.precision] if self.precision.upper() in abilities else "f32"
