@@ -397,7 +397,7 @@ def test_buckets_pad_cut_and_keep() -> None:
     kept_before = None
     for count in (3, 1, 8, 5):
         x = rng.integers(0, 255, (count, 5)).astype(np.uint8)
-        host, kept = buckets({"x": x}, count, ["sum"], ["rows"])
+        host, kept = buckets({"x": x, "unused": x}, count, ["sum"], ["rows"])
         assert np.array_equal(host["sum"], x.sum(1))
         assert np.array_equal(kept["rows"].numpy(), x.repeat(3, 0))  # several rows per face are cut by their share
         if kept_before is not None:

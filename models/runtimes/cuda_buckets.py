@@ -68,8 +68,11 @@ class Buckets:
         torch = self._torch
         size = bucket(count, self.sizes)
         slot = self._slot(size)
+        if self._on_gpu:  # what comes from another stream must be there
+            self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with self._streamed():
-            for name, value in given.items():
+            for name in slot.given:
+                value = given[name]
                 rows = len(value)
                 if isinstance(value, torch.Tensor):
                     slot.given[name][:rows].copy_(value, non_blocking=True)
@@ -90,6 +93,7 @@ class Buckets:
             # The graph writes the same memory next time: what is kept is copied on the device, while the host waits.
             kept = {name: cut[name].clone() for name in keep}
         if fetched is not None:
+            torch.cuda.current_stream(self.device).wait_stream(self._stream)
             fetched.synchronize()
         return {name: value.numpy() for name, value in host.items()}, kept
 
@@ -103,9 +107,10 @@ class Buckets:
             return self._slots[size]
         torch = self._torch
         given, staged = {}, {}
-        for name, (shape, kind) in self._shapes(size).items():
-            given[name] = torch.zeros(shape, dtype=kind, device=self.device)
-            staged[name] = torch.zeros(shape, dtype=kind, pin_memory=self._on_gpu)
+        with self._streamed():
+            for name, (shape, kind) in self._shapes(size).items():
+                given[name] = torch.zeros(shape, dtype=kind, device=self.device)
+                staged[name] = torch.zeros(shape, dtype=kind, pin_memory=self._on_gpu)
         slot = Slot(given, staged, {})
         if self._graphs:
             with self._streamed(), torch.inference_mode():

@@ -271,7 +271,7 @@ class TensorRT:
         if bundle.has_captions:
             speakers = engines("caption", "fp16" if self.precision == "fp16" else bundle.manifest.precision)
             self._caption = Buckets(
-                lambda given: self._enqueue(speakers[len(given["active"])], given),
+                lambda given: self._enqueue(speakers[len(given["visual"])], given),
                 lambda size: self._caption_shapes(speakers[size][0]),
                 self._at,
                 sizes=sizes,
@@ -336,13 +336,13 @@ class TensorRT:
         return {name: (tuple(engine.get_tensor_shape(name)), self._kind(engine, name)) for name in inputs}
 
     def _kind(self, engine: Any, name: str) -> Any:
-        trt, torch = self._used.module, self._torch
+        known, torch = self._used.module.DataType, self._torch
         kinds = {
-            trt.float32: torch.float32,
-            trt.float16: torch.float16,
-            trt.int64: torch.int64,
-            trt.int32: torch.int32,
-            trt.uint8: torch.uint8,
+            known.FLOAT: torch.float32,
+            known.HALF: torch.float16,
+            known.INT64: torch.int64,
+            known.INT32: torch.int32,
+            known.UINT8: torch.uint8,
         }
         return kinds[engine.get_tensor_dtype(name)]
 

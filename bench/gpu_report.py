@@ -1,0 +1,460 @@
+"""All about one GPU in one command, under ten minutes: which runtimes run, whether they agree, how fast they are.
+
+python bench/gpu_report.py                        paper and compact, batches 1 to 32
+python bench/gpu_report.py --wheels DIR           also tries every TensorRT-RTX version whose wheels lie in DIR
+python bench/gpu_report.py --sizes tiny --batches 1 2 --seconds 0.05      as far as a CPU goes
+
+Needs torch, timm, numpy and onnx; all else is optional, and what is missing is said. Runs from a checkout that is not
+installed. Random weights: speed and agreement do not depend on training. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE)]
+try:
+    import vlfau.models  # noqa: F401
+except ImportError:
+    sys.path[:0] = [str(HERE.parent / ".typing")]  # the links that type checkers follow serve a bare checkout too
+
+from arithmetic import Rates, cpu_rates, gpu_rates, percentiles  # noqa: E402
+
+from vlfau.models.bundle import Bundle, Manifest, open_bundle, write_manifest  # noqa: E402
+from vlfau.models.errors import UserError  # noqa: E402
+from vlfau.models.runtime import Executor, Runtime  # noqa: E402
+
+UNITS = ("AU01", "AU02", "AU04", "AU06", "AU07", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24")  # BP4D's
+WORDS = 32  # 12 units and the face: 13 sentences of 32 words, as the target says
+BUDGET_S = 540.0
+TOLERANCE = {"fp32": 1e-3, "bf16": 0.05, "fp16": 0.02}  # probability; the encoder's weights are random, not trained
+EQUAL_WORDS = {"fp32": 0.98, "bf16": 0.5, "fp16": 0.8}  # a near tie flips a word and all after it
+
+
+@dataclass
+class Report:
+    """Lines for people and facts for the last line."""
+
+    until: float
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def say(self, line: str = "") -> None:
+        print(line, flush=True)
+
+    @property
+    def left(self) -> float:
+        return self.until - time.monotonic()
+
+
+@dataclass(frozen=True)
+class Variant:
+    name: str
+    open: Callable[[Bundle], Executor]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--sizes", nargs="+", default=["paper", "compact"])
+    made.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    made.add_argument("--seconds", type=float, default=0.8, help="per cell of the tables")
+    made.add_argument("--words", type=int, default=WORDS)
+    made.add_argument("--wheels", type=Path, help="folder with wheels of TensorRT-RTX, any versions")
+    made.add_argument("--budget", type=float, default=BUDGET_S, help="seconds; what does not fit is said")
+    made.add_argument("--rtx-trial", type=Path, help=argparse.SUPPRESS)  # the child process of --wheels
+    options = made.parse_args(arguments)
+    if options.rtx_trial:
+        print(json.dumps(rtx_trial(options.rtx_trial)))
+        return 0
+    report = Report(time.monotonic() + options.budget)
+    _machine(report)
+    with tempfile.TemporaryDirectory(prefix="vlfau-gpu-") as folder:
+        rates = _rates(report)
+        for size in options.sizes:
+            bundle = make_bundle(report, size, Path(folder) / size, options.words)
+            report.facts[size] = measure(report, bundle, variants(), options.batches, options.seconds, rates)
+        if options.wheels is not None:
+            report.facts["rtx"] = try_wheels(report, options.wheels, Path(folder))
+    print(json.dumps(report.facts))
+    return 0
+
+
+def _machine(report: Report) -> None:
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    name = torch.cuda.get_device_name(0) if on_gpu else f"CPU ({platform.processor() or platform.machine()})"
+    report.facts |= {
+        "device": name,
+        "capability": ".".join(map(str, torch.cuda.get_device_capability(0))) if on_gpu else None,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": commit(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+    }
+    report.say(f"# GPU report: {name}\n")
+    report.say(", ".join(f"{key} {value}" for key, value in report.facts.items() if key != "device") + "\n")
+    if not on_gpu:
+        report.say("No GPU here: this run shows that the script works, not how fast a GPU is.\n")
+
+
+def _rates(report: Report) -> dict[str, Rates]:
+    import torch
+
+    if torch.cuda.is_available():
+        device = torch.device("cuda:0")
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # FP32 means FP32 here
+        found = {"fp16": gpu_rates(torch, device, torch.float16), "fp32": gpu_rates(torch, device, torch.float32)}
+    else:
+        try:
+            found = {"fp32": cpu_rates("fp32", 1, side=512)}
+        except ImportError:
+            found = {}
+    for kind, rate in found.items():
+        report.say(
+            f"measured {kind}: {rate.gmac_s / 1e3:.2f} TMAC/s in a matrix product, {rate.gbyte_s:.0f} GB/s of memory"
+        )
+    report.facts["rates"] = {kind: [rate.gmac_s, rate.gbyte_s] for kind, rate in found.items()}
+    report.say()
+    return found
+
+
+# ---- what is measured
+
+
+def make_bundle(report: Report, size: str, folder: Path, words: int = WORDS) -> Bundle:
+    """A bundle with random weights; its ONNX graphs only where the exporter's packages are installed."""
+    import torch
+
+    from vlfau.models import texts
+    from vlfau.models.checkpoint import save_tensors
+    from vlfau.models.exporting import caption_graph, encoder_graph, selftest
+    from vlfau.models.networks import NetworkChoice, build, configure
+
+    torch.manual_seed(0)
+    config = configure(NetworkChoice(size=size, pretrained=False), UNITS, texts.load(), {"words": words})
+    network = build(config).eval()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.startswith("classify"):
+                parameter.mul_(30.0)  # untrained log-odds hardly depend on the picture
+    folder.mkdir(parents=True)
+    save_tensors(folder / "weights.safetensors", network.state_dict())
+    answers: dict[str, Any] = selftest(network)
+    np.savez(folder / "selftest.npz", **answers)
+    files = ["weights.safetensors", "selftest.npz"]
+    try:
+        import onnx
+
+        start = time.monotonic()
+        for name, made in (("encoder.onnx", encoder_graph), ("caption.onnx", caption_graph)):
+            onnx.save(made(network), folder / name)
+            files.append(name)
+        report.say(f"{size}: exported to ONNX in {time.monotonic() - start:.0f} s")
+    except ImportError as error:
+        report.say(f"{size}: no ONNX graphs, so no TensorRT: {error}")
+    count = len(UNITS)
+    manifest = Manifest(
+        name=size,
+        units=UNITS,
+        side=network.side,
+        network=config,
+        thresholds=(0.5,) * count,
+        temperatures=(1.0,) * count,
+        tiers=("unrated",) * count,
+        vocabulary=tuple(config["vocabulary"]),
+        words=network.words,
+        files=dict.fromkeys(files, ""),
+    )
+    write_manifest(folder, manifest)
+    return open_bundle(folder)
+
+
+def variants() -> list[Variant]:
+    """Every way in which this machine might run the network; each may still refuse when it is opened."""
+    import torch
+
+    def eager(**how: Any) -> Callable[[Bundle], Executor]:
+        def opened(bundle: Bundle) -> Executor:
+            from vlfau.models.runtimes.torch_eager import Torch
+
+            return Torch(bundle, **how)
+
+        return opened
+
+    def tensorrt(flavour: str) -> Callable[[Bundle], Executor]:
+        def opened(bundle: Bundle) -> Executor:
+            from vlfau.models.runtimes.nvidia import TensorRT
+
+            return TensorRT(bundle, asked=flavour, sizes=(1, 2, 4, 8, 16, 32))
+
+        return opened
+
+    def torch_tensorrt(bundle: Bundle) -> Executor:
+        from vlfau.models.runtimes.torch_trt import TorchTensorRT
+
+        return TorchTensorRT(bundle)
+
+    def on_cpu(name: str) -> Callable[[Bundle], Executor]:
+        def opened(bundle: Bundle) -> Executor:
+            from vlfau.models.runtimes import _executor
+
+            return _executor(bundle, name, None, "fp32", None)
+
+        return opened
+
+    if not torch.cuda.is_available():
+        return [
+            Variant("torch eager", eager(device="cpu")),
+            Variant("openvino", on_cpu("openvino")),
+            Variant("onnxruntime", on_cpu("onnxruntime")),
+            Variant("tensorrt", tensorrt("tensorrt")),
+            Variant("torch-tensorrt", torch_tensorrt),
+        ]
+    return [
+        Variant("torch eager fp32", eager(precision="fp32", graphs=False)),
+        Variant("torch eager fp16", eager(precision="fp16", graphs=False)),
+        Variant("torch graphs fp16", eager(precision="fp16")),
+        Variant("torch graphs bf16", eager(precision="bf16")),
+        Variant("torch.compile graphs fp16", eager(precision="fp16", compiled=True)),
+        Variant("tensorrt fp16", tensorrt("tensorrt")),
+        Variant("tensorrt_rtx fp16", tensorrt("tensorrt_rtx")),
+        Variant("torch-tensorrt fp16", torch_tensorrt),
+    ]
+
+
+def measure(
+    report: Report,
+    bundle: Bundle,
+    chosen: Sequence[Variant],
+    batches: Sequence[int],
+    seconds: float,
+    rates: dict[str, Rates],
+) -> dict[str, Any]:
+    """Agreement and times of every variant that opens; the reasons of those that do not."""
+    report.say(f"\n## {bundle.manifest.name}\n")
+    costs = cost(bundle)
+    found: dict[str, Any] = {"gmac": costs[0], "parameters_m": costs[1], "runtimes": {}}
+    report.say(f"encoder: {costs[0]:.2f} GMAC a face, {costs[1]:.1f} M parameters\n")
+    for variant in chosen:
+        row: dict[str, Any] = {}
+        found["runtimes"][variant.name] = row
+        if report.left < 10:
+            row["passed_over"] = "no time left"
+            report.say(f"{variant.name}: no time left")
+            continue
+        start = time.monotonic()
+        try:
+            with Runtime(bundle, variant.open(bundle)) as runtime:
+                row["agreement"] = agreement(runtime)
+                row["opened_s"] = round(time.monotonic() - start, 1)
+                report.say(
+                    f"{runtime.description} ({variant.name}), ready in {row['opened_s']} s: "
+                    f"{row['agreement']['said']}\n"
+                )
+                row["cells"] = _cells(report, runtime, batches, seconds, rates, costs)
+        except Exception as error:  # a report says what failed, and goes on
+            row["failed"] = (
+                f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+            )
+            report.say(f"{variant.name}: cannot run here. {row['failed']}")
+    return found
+
+
+def agreement(runtime: Runtime) -> dict[str, Any]:
+    """The conformance suite in short: FP32's answers, others for other pictures, any batch, wrong input refused."""
+    stored = runtime.bundle.selftest()
+    kind = runtime.executor.precision
+    expected = 1 / (1 + np.exp(-stored["log_odds"]))
+    made = runtime.predict(stored["crops"])
+    worst = float(np.abs(made.probabilities - expected).max())
+    control = float(np.abs(runtime.predict(255 - stored["crops"]).probabilities - expected).max())
+    faces = len(stored["crops"])
+    rows = np.argwhere(np.ones_like(stored["active"])).astype(np.int64)
+    memory = runtime.executor.take(made.memory, range(faces))
+    said = runtime.executor.caption(memory, stored["active"], rows)
+    words = float((np.asarray(said["local_tokens"]) == stored["local_tokens"]).mean())
+    single = np.concatenate([runtime.predict(stored["crops"][[i]]).probabilities for i in range(faces)])
+    batch = float(np.abs(single - made.probabilities).max())
+    many = np.concatenate([stored["crops"]] * (runtime.max_batch // faces + 1))
+    split = float(np.abs(runtime.predict(many).probabilities[-faces:] - made.probabilities).max())
+    try:
+        runtime.predict(stored["crops"].astype(np.float32))
+        refused = False
+    except UserError:
+        refused = True
+    allowed = TOLERANCE.get(kind, 0.1)
+    held = worst <= allowed < control and max(batch, split) <= allowed and refused
+    held = held and words >= EQUAL_WORDS.get(kind, 0.5)
+    text = f"{'holds' if held else 'DOES NOT HOLD'}: differs by {worst:.1e} (other pictures {control:.2f}), "
+    text += f"{100 * words:.1f} % equal words"
+    return {"holds": bool(held), "worst": worst, "control": control, "words": words, "batch": batch, "said": text}
+
+
+def _cells(
+    report: Report,
+    runtime: Runtime,
+    batches: Sequence[int],
+    seconds: float,
+    rates: dict[str, Rates],
+    costs: tuple[float, float],
+) -> list[dict[str, Any]]:
+    rate = rates.get(runtime.executor.precision) or rates.get("fp16") or rates.get("fp32")
+    width = 4 if runtime.executor.precision == "fp32" else 2
+    report.say("| batch | states p50/p95/p99 ms | captions | both | faces/s | floor ms | p50 / floor |")
+    report.say("|---|---|---|---|---|---|---|")
+    cells = []
+    for batch in [batch for batch in batches if batch <= runtime.max_batch]:
+        if report.left < 5:
+            report.say(f"| {batch} | no time left | | | | | |")
+            break
+        cell = times(runtime, batch, seconds)
+        floor = rate.floor_ms(costs[0], costs[1] * width, batch) if rate else None
+        shown = " | ".join("/".join(f"{value:.2f}" for value in cell[name]) for name in ("states", "captions", "both"))
+        ratio = f"{floor:.3f} | {cell['states'][0] / floor:.1f}" if floor else "| "
+        report.say(f"| {batch} | {shown} | {1e3 * batch / cell['states'][0]:.0f} | {ratio} |")
+        cells.append({"batch": batch, "floor_ms": floor, **cell})
+    report.say()
+    return cells
+
+
+def times(runtime: Runtime, batch: int, seconds: float) -> dict[str, Any]:
+    """From pictures on the host to states, and to tokens, on the host: p50, p95, p99 in ms."""
+    stored = runtime.bundle.selftest()
+    crops = np.ascontiguousarray(np.resize(stored["crops"], (batch, *stored["crops"].shape[1:])))
+    active = np.resize(stored["active"], (batch, stored["active"].shape[1])).astype(np.float32)
+    rows = np.argwhere(np.ones_like(active)).astype(np.int64)
+    executor = runtime.executor
+    memory = executor.take(runtime.predict(crops).memory, range(batch))
+
+    def both() -> None:
+        made = runtime.predict(crops)
+        executor.caption(executor.take(made.memory, range(batch)), active, rows)
+
+    work = {
+        "states": lambda: runtime.predict(crops),
+        "captions": lambda: executor.caption(memory, active, rows),
+        "both": both,
+    }
+    return {name: percentiles(_timed(one, seconds)) for name, one in work.items()}
+
+
+def _timed(work: Callable[[], Any], seconds: float) -> list[float]:
+    for _ in range(3):
+        work()
+    took: list[float] = []
+    until = time.perf_counter() + seconds
+    while len(took) < 5 or (time.perf_counter() < until and len(took) < 1000):
+        start = time.perf_counter()
+        work()
+        took.append(1e3 * (time.perf_counter() - start))
+    return took
+
+
+def cost(bundle: Bundle) -> tuple[float, float]:
+    """GMAC of encoding a face, and millions of parameters of the encoder."""
+    from vlfau.models.network import cost as counted
+    from vlfau.models.networks import build
+
+    found = counted(build(bundle.manifest.network))
+    return found["gmac"], found["parameters"] / 1e6
+
+
+# ---- TensorRT-RTX from wheels
+
+
+def try_wheels(report: Report, folder: Path, work: Path) -> dict[str, Any]:
+    """Each version in a process of its own, oldest first; what the library said about this GPU."""
+    found: dict[str, Any] = {}
+    report.say(f"\n## TensorRT-RTX from wheels in {folder.name}\n")
+    for version, wheels in wheel_versions(folder):
+        target = work / f"rtx-{version}"
+        for wheel in wheels:
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(target)
+        bundle = (
+            work / "compact" if (work / "compact").is_dir() else next(iter(sorted(work.glob("*/manifest.json")))).parent
+        )
+        places = [str(target), os.environ.get("PYTHONPATH", "")]
+        asked = [sys.executable, __file__, "--rtx-trial", str(bundle)]
+        try:
+            done = subprocess.run(
+                asked,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))},
+                capture_output=True,
+                text=True,
+                timeout=max(20.0, min(120.0, report.left)),
+            )
+            lines = done.stdout.strip().splitlines()
+            said = json.loads(lines[-1]) if done.returncode == 0 and lines else {"failed": f"exit {done.returncode}"}
+            said["log"] = done.stderr.strip().splitlines()[-5:]
+        except subprocess.TimeoutExpired:
+            said = {"failed": "took too long"}
+        found[version] = said
+        report.say(f"{version}: {json.dumps(said)}")
+    if not found:
+        report.say("no wheels named tensorrt_rtx*.whl were found there")
+    return found
+
+
+def wheel_versions(folder: Path) -> Iterator[tuple[str, list[Path]]]:
+    """Wheels by version, oldest first."""
+    groups: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("tensorrt_rtx*.whl")):
+        groups.setdefault(path.name.split("-")[1], []).append(path)
+    yield from sorted(groups.items(), key=lambda item: [int(part) for part in re.findall(r"\d+", item[0])])
+
+
+def rtx_trial(folder: Path) -> dict[str, Any]:
+    """In the child: import, build, run, compare; whatever happens is the answer."""
+    said: dict[str, Any] = {}
+    with _step(said, "import"):
+        from vlfau.models.runtimes import nvidia
+
+        used = nvidia.flavour("tensorrt_rtx")
+        said["version"] = used.version
+    if "failed" not in said:
+        with _step(said, "build and run"):
+            bundle = open_bundle(folder)
+            executor = nvidia.TensorRT(bundle, asked="tensorrt_rtx", sizes=(1,), folder=folder / "trial")
+            with Runtime(bundle, executor) as runtime:
+                said["agreement"] = agreement(runtime)["said"]
+                said["states_ms"] = times(runtime, 1, 0.5)["states"]
+    return said
+
+
+@contextmanager
+def _step(said: dict[str, Any], name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        said["failed"] = f"{name}: {type(error).__name__}: {error}"
+
+
+def commit() -> str:
+    try:
+        asked = ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"]
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "no commit"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
