@@ -44,6 +44,25 @@ class Backoff:
         return delay
 
 
+class RisingTime:
+    """One time line through all connections: each counts from anywhere, ours goes on by the time that has passed."""
+
+    def __init__(self) -> None:
+        self.last = 0.0  # seconds
+        self.last_ns = 0  # monotonic, when that was; 0 before the first picture
+        self._shift: float | None = None
+
+    def reconnected(self) -> None:
+        self._shift = None
+
+    def at(self, pts: float, now_ns: int) -> float:
+        if self._shift is None or (self.last_ns and pts + self._shift < self.last - 1):  # or the sender's clock jumped
+            passed = self.last + (now_ns - self.last_ns) / 1e9
+            self._shift = passed - pts if self.last_ns else 0.0
+        self.last, self.last_ns = pts + self._shift, now_ns
+        return self.last
+
+
 class LiveSource:
     live = True
     stills = False
@@ -51,9 +70,9 @@ class LiveSource:
     def __init__(self, context: Context, *, camera: bool = False) -> None:
         self.context, self.camera = context, camera
         self._index = 0
-        self._last_pts = 0.0  # of this stream's own, ever rising time
-        self._last_ns = 0
+        self._time = RisingTime()
         self._selection = Selection(context.settings)
+        self._over = False  # the asked duration has been seen
 
     @property
     def origin(self) -> Origin:
@@ -63,8 +82,8 @@ class LiveSource:
         counters, stopping = self.context.counters, self.context.stopping
         backoff = Backoff(self.context.settings.reconnect)
         while not stopping.is_set():
-            began = time.monotonic()
-            self._last_ns_of_connection = 0
+            began_ns = time.monotonic_ns()
+            self._time.reconnected()
             try:
                 with self._open() as decoder:
                     yield from self._connection(decoder)
@@ -80,8 +99,7 @@ class LiveSource:
                     raise UserError(
                         f"Camera '{self.context.address}' cannot be opened: {why}. Is it plugged in and free?"
                     ) from error
-            held = (self._last_ns_of_connection / 1e9 - began) if self._last_ns_of_connection else 0.0
-            delay = backoff.next_delay(held)
+            delay = backoff.next_delay(held_s=max(self._time.last_ns - began_ns, 0) / 1e9)
             if delay is None:
                 yield Ended(self.context.stream, "lost", f"Source '{self.context.stream}' was lost: {why}.")
                 return
@@ -92,22 +110,12 @@ class LiveSource:
 
     def _connection(self, decoder: Decoder) -> Generator[Frame, None, None]:
         counters = self.context.counters
-        shift: float | None = None
         for picture in decoder:
             if self.context.stopping.is_set():
                 return
-            now = time.monotonic_ns()
-            if shift is None:  # a new connection counts from anywhere; ours goes on by the time that has passed
-                shift = 0.0
-                if self._last_ns:
-                    shift = self._last_pts + (now - self._last_ns) / 1e9 - picture.pts
-                else:
-                    self._selection.begin = picture.pts
-            pts = picture.pts + shift
-            if pts < self._last_pts - 1 and self._last_ns:  # the sender's clock jumped back
-                shift += self._last_pts + (now - self._last_ns) / 1e9 - pts
-                pts = picture.pts + shift
-            self._last_pts, self._last_ns, self._last_ns_of_connection = pts, now, now
+            pts = self._time.at(picture.pts, time.monotonic_ns())
+            if not self._index:
+                self._selection.begin = pts
             counters.state, counters.note = "playing", ""
             if self._selection.over(pts):
                 self._over = True
@@ -117,9 +125,6 @@ class LiveSource:
                 counters.height, counters.width = picture.pixels.shape[:2]
                 counters.frames_in += 1
                 yield Frame(stamp(self.context.stream, index, pts, picture.decode_ms), picture.pixels)
-
-    _over = False
-    _last_ns_of_connection = 0
 
     def _open(self) -> Decoder:
         settings, address = self.context.settings, self.context.address

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,20 @@ def test_the_threaded_engine_gives_the_reports_of_the_chain(bundle: Path, clip: 
     assert any(face.text for report in chain for face in report.faces)
     with engine(bundle, clip, start=0.4, scan=0.1) as reports:
         assert comparable(list(reports)) != comparable(chain), "the comparison can fail"
+
+
+def test_where_sentences_come_late_threads_change_nothing_either(bundle: Path, clip: Path) -> None:
+    """A stream that keeps its own time gets each sentence one report later, so that units never wait."""
+    settings = {"scan": 0.1, "realtime": True, "duration": 1.0}
+    with engine(bundle, clip, threads=False, **settings) as reports:
+        chain = list(reports)
+    with engine(bundle, clip, **settings) as reports:
+        assert comparable(list(reports)) == comparable(chain)
+    texts = [
+        (report.frame, face.text_frame) for report in chain for face in report.faces if face.text_frame is not None
+    ]
+    assert texts
+    assert all(made < frame for frame, made in texts)
 
 
 def test_the_number_of_faces_is_followed_from_frame_to_frame(bundle: Path, clip: Path) -> None:
@@ -338,6 +353,21 @@ def test_a_configuration_file_says_the_same_as_flags(bundle: Path, clip: Path, t
     assert [row["frame"] for row in write_out(out)] == list(range(0, 50, 4))
     config.write_text("[sources]\n")
     assert main(["--config", str(config)]) == 2
+
+
+def test_check_says_what_works_and_what_does_not(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlfau.engine.check.RUNTIMES", ("auto", "openvino", "tensorrt"))
+    assert main(["--check", "--model", str(bundle), "--runtime", "openvino"]) == 0
+    said = capsys.readouterr().out
+    for expected in ("openvino: openvino", "self-test: openvino", "embedded detector", "H.264 is written", "all good"):
+        assert expected in said
+    damaged = tmp_path / "damaged"
+    shutil.copytree(bundle, damaged)
+    (damaged / "encoder.onnx").write_bytes(b"no")
+    assert main(["--check", "--model", str(damaged), "--runtime", "openvino"]) == 1
+    assert "bundle: FAILED: " in capsys.readouterr().out
 
 
 def test_the_command_runs_where_importing_torch_raises(bundle: Path, clip: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import pytest
 from media import number_of, numbered, write_clip
 
 from vlfau.engine.counters import Counters
-from vlfau.engine.live_source import LONGEST_DELAY_S, Backoff
+from vlfau.engine.live_source import LONGEST_DELAY_S, Backoff, RisingTime
 from vlfau.engine.packets import Ended, Frame
 from vlfau.engine.pipeline import Pipeline, read
 from vlfau.engine.settings import SourceSettings
@@ -149,6 +149,17 @@ def test_back_off_grows_to_its_cap_and_a_good_connection_resets_it() -> None:
     delays = [backoff.next_delay(0.0) for _ in range(9)]
     assert delays == [0.5, 1, 2, 4, 8, 16, LONGEST_DELAY_S, LONGEST_DELAY_S, LONGEST_DELAY_S]
     assert backoff.next_delay(60.0) == 0.5
+
+
+def test_time_rises_through_reconnections_and_jumps() -> None:
+    line = RisingTime()
+    second = 10**9
+    assert [line.at(pts, now) for pts, now in ((50.0, second), (50.5, 2 * second))] == [50.0, 50.5]
+    line.reconnected()
+    assert line.at(7.0, 5 * second) == pytest.approx(53.5), "three seconds were missed"
+    assert line.at(7.5, 6 * second) == pytest.approx(54.0)
+    assert line.at(-900.0, 7 * second) == pytest.approx(55.0), "the sender's clock jumped back"
+    assert line.at(-899.0, 8 * second) == pytest.approx(56.0)
 
 
 def test_a_film_over_http_is_a_file_and_a_stall_is_its_damage(tmp_path: Path) -> None:
