@@ -88,7 +88,7 @@ class Finder:
         detector, landmarks = self._networks
         located = landmarks.locate(picture, detector.find([picture])[0].boxes)
         kept = located.presence >= landmarks.threshold
-        return [align(picture, five_points(points), self._side) for points in located.points[kept]]
+        return list(align(picture, five_points(located.points[kept]), self._side)) if kept.any() else []
 
 
 def _pictures(where: Path, limit: int) -> Iterator[NDArray[np.uint8]]:

@@ -107,6 +107,40 @@ def test_pictures_come_from_folders_and_lists(tmp_path: Path) -> None:
         read_crops(tmp_path / "none", 32, 10)
 
 
+def test_faces_are_found_in_pictures_and_videos_of_other_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With networks that see one face in the middle of bright pictures and none in dark ones."""
+    import cv2
+
+    from vlfau.calibration import pictures
+    from vlfau.models.detectors import Detections, no_detections
+    from vlfau.models.landmarks import Located
+
+    class Detector:
+        def find(self, asked: list[np.ndarray]) -> list[Detections]:
+            box = np.array([[20, 20, 60, 60]], np.float32)
+            one = Detections(box, np.ones(1, np.float32), np.zeros((1, 5, 2), np.float32))
+            return [one if picture.mean() > 60 else no_detections() for picture in asked]
+
+    class Landmarks:
+        threshold = 0.5
+
+        def locate(self, picture: np.ndarray, boxes: np.ndarray) -> Located:
+            points = np.random.default_rng(0).uniform(25, 55, (len(boxes), 68, 2)).astype(np.float32)
+            return Located(points, np.ones(len(boxes), np.float32))
+
+    monkeypatch.setattr(pictures, "open_detector", Detector)
+    monkeypatch.setattr(pictures, "open_landmarks", Landmarks)
+    path = str(tmp_path / "clip.avi")
+    video = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 25, (96, 80))
+    for i in range(20):
+        video.write(np.full((80, 96, 3), 200 if i % 2 else 10, np.uint8))
+    video.release()
+    assert read_crops(Path(path), 32, 100).shape == (10, 32, 32, 3)  # dark frames show no face
+    cv2.imwrite(str(tmp_path / "dark.png"), np.zeros((80, 96, 3), np.uint8))
+    with pytest.raises(UserError, match="No face was found"):
+        read_crops(tmp_path / "dark.png", 32, 10)
+
+
 def test_the_command_calibrates_a_bundle_from_a_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
