@@ -7,7 +7,7 @@ faces that nobody follows. Pairing over time is `follow.py`, the networks are vl
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlfau.models.align import align, five_points
-from vlfau.models.detectors import Detector, iou
+from vlfau.models.detectors import Detector
 from vlfau.models.landmarks import Located, box_of
 
 from .follow import Seen, Tracker, distinct, looks
@@ -23,10 +23,10 @@ from .packets import Ended, Faces, Frame
 from .pipeline import waiting
 from .pose import head_pose
 from .quality import quality
+from .region import apart_from, region, share_inside
 from .settings import FaceSettings
 
 SEARCH_S = 0.1  # while a face is missing, the detector looks so often; it costs more than all the rest of a frame
-APART = 0.3  # a detector's box that overlaps a followed face more than this holds that face
 # A followed face may fall this far below the threshold for a new one, so that a hand or a turn does not end it at once.
 KEEP = 0.6
 
@@ -90,14 +90,15 @@ class Finder:
         self._stills = set(stills)
         self._watches: dict[str, Watch] = {}
 
-    def find(self, frames: Sequence[Frame]) -> list[Faces]:
+    def find(self, frames: Sequence[Frame]) -> Iterator[Faces]:
         """One frame each of different streams. Those that need the detector share one call of it."""
         watches = [self._prepare(frame) for frame in frames]
         due = [i for i, (frame, watch) in enumerate(zip(frames, watches)) if self._due(frame, watch)]
         finds = dict(zip(due, self._detect([frames[i] for i in due]))) if due else {}
         for i in due:
             watches[i].detected = watches[i].now
-        return [self._faces(frame, watch, finds.get(i)) for i, (frame, watch) in enumerate(zip(frames, watches))]
+        for i, (frame, watch) in enumerate(zip(frames, watches)):
+            yield self._faces(frame, watch, finds.get(i))
 
     def _prepare(self, frame: Frame) -> Watch:
         stamp = frame.stamp
@@ -135,7 +136,7 @@ class Finder:
         """The part of the picture inside --roi, and where its corner is."""
         if not self.settings.roi:
             return pixels, np.zeros(2, np.float32)
-        x0, y0, x1, y1 = _roi(self.settings.roi, pixels.shape[0], pixels.shape[1])
+        x0, y0, x1, y1 = region(self.settings.roi, pixels.shape[0], pixels.shape[1])
         return pixels[y0:y1, x0:x1], np.array([x0, y0], np.float32)
 
     def _faces(self, frame: Frame, watch: Watch, finds: NDArray[np.float32] | None) -> Faces:
@@ -152,7 +153,7 @@ class Finder:
             scores, crops = scores[sure], crops[sure]
         watch.missing = self._missing(watch)
         poses = head_pose(points, frame.pixels.shape[1], frame.pixels.shape[0])
-        good = quality(landmarks, poses, crops, _inside(points, frame.pixels.shape[1], frame.pixels.shape[0]))
+        good = quality(landmarks, poses, crops, share_inside(points, frame.pixels.shape[1], frame.pixels.shape[0]))
         done = time.monotonic_ns()
         return Faces(
             frame.stamp,
@@ -174,7 +175,7 @@ class Finder:
         tracker = watch.tracker
         expected, ids = tracker.expected(watch.now), [track.id for track in tracker.tracks]
         hoped = tracker.hoped(watch.now)
-        fresh = _unlike(hoped if finds is None else np.concatenate([finds, hoped]), expected)
+        fresh = apart_from(hoped if finds is None else np.concatenate([finds, hoped]), expected)
         candidates = Candidates()
         self._locate(frame, np.concatenate([expected, fresh]), [*ids, *[-1] * len(fresh)], candidates)
         lost = set(ids) - set(candidates.origin)
@@ -183,7 +184,7 @@ class Finder:
                 finds, watch.detected = self._detect([frame])[0], watch.now
             if finds is not None:
                 known = box_of(np.stack(candidates.points)) if candidates.points else np.empty((0, 4), np.float32)
-                again = _unlike(finds, known)
+                again = apart_from(finds, known)
                 self._locate(frame, again, [-1] * len(again), candidates)
         return candidates
 
@@ -201,7 +202,7 @@ class Finder:
         scores, origin = np.array(candidates.scores, np.float32), np.array(candidates.origin, np.int64)
         boxes = box_of(points)
         centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2] - boxes[:, 0]
-        x0, y0, x1, y1 = _roi(self.settings.roi, frame.pixels.shape[0], frame.pixels.shape[1])
+        x0, y0, x1, y1 = region(self.settings.roi, frame.pixels.shape[0], frame.pixels.shape[1])
         inside = (centres >= (x0, y0)).all(1) & (centres <= (x1, y1)).all(1)
         ok = np.flatnonzero(inside & (sides >= self.settings.min_face) & np.isfinite(points).all((1, 2)))
         ok = ok[distinct(boxes[ok], scores[ok] + (origin[ok] >= 0))] if len(ok) > 1 else ok  # followed ones first
@@ -239,26 +240,3 @@ def _one_each(group: list[Frame | Ended]) -> list[Frame]:
         frames.append(item)
         group.pop(0)
     return frames
-
-
-def _inside(points: NDArray[np.float32], width: int, height: int) -> NDArray[np.float64]:
-    """(F, 68, 2) -> (F,) the share of points that lie in the picture."""
-    within = (points >= 0) & (points <= np.array([width, height], np.float32))
-    return np.asarray(within.all(2).mean(1), np.float64)
-
-
-def _unlike(boxes: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Those of the boxes that hold none of the known faces."""
-    if not len(boxes) or not len(known):
-        return boxes
-    alone = np.array([iou(box, known).max() < APART for box in boxes])
-    return np.asarray(boxes[alone])
-
-
-def _roi(roi: tuple[float, ...], height: int, width: int) -> tuple[int, int, int, int]:
-    """Pixels, inside the picture and never empty."""
-    if not roi:
-        return 0, 0, width, height
-    x0, y0, x1, y1 = (v * n for v, n in zip(roi, (width, height) * 2)) if max(roi) <= 1 else roi
-    left, top = int(np.clip(x0, 0, width - 1)), int(np.clip(y0, 0, height - 1))
-    return left, top, int(np.clip(x1, left + 1, width)), int(np.clip(y1, top + 1, height))

@@ -22,7 +22,7 @@ def finder(world: World, stills: tuple[str, ...] = (), **settings: Any) -> Finde
 
 
 def look(made: Finder, world: World, times: list[float]) -> list[Faces]:
-    return [made.find([world.frame(t, i)])[0] for i, t in enumerate(times)]
+    return [next(made.find([world.frame(t, i)])) for i, t in enumerate(times)]
 
 
 def steady(seconds: float, fps: float = 25.0) -> list[float]:
@@ -106,7 +106,7 @@ def test_a_clock_that_jumps_loses_nobody(times: list[float]) -> None:
     made = finder(world)
     for i, t in enumerate(times):
         still = world.frame(0.0, i)
-        faces = made.find([Frame(Stamp("walk", i, t, 0, time.monotonic_ns()), still.pixels)])[0]
+        faces = next(made.find([Frame(Stamp("walk", i, t, 0, time.monotonic_ns()), still.pixels)]))
         assert faces.tracks.tolist() == [0, 1, 2, 3]
         assert np.isfinite(faces.boxes).all()
 
@@ -117,7 +117,7 @@ def test_a_change_of_the_picture_size_keeps_the_ids() -> None:
     assert look(made, world, [0.0])[0].tracks.tolist() == [0]
     half = World([Walk((100, 100), (0, 0), 0)], width=320, height=240, miss_rate=0.0)
     made.detector = made.landmarks = half
-    faces = made.find([half.frame(0.04, 1)])[0]
+    faces = next(made.find([half.frame(0.04, 1)]))
     assert faces.tracks.tolist() == [0]
     assert faces.boxes[0, 0] < 100
 
@@ -133,7 +133,7 @@ def test_frames_of_several_streams_share_one_call_of_the_detector() -> None:
     world = Counting(STANDING, miss_rate=0.0)
     frame = world.frame(0.0, 0)
     streams = [Frame(Stamp(name, 0, 0.0, 0, 0), frame.pixels) for name in "abc"]
-    found = finder(world).find(streams)
+    found = list(finder(world).find(streams))
     assert Counting.calls == [3]
     assert [len(faces) for faces in found] == [4, 4, 4]
     assert [faces.stamp.stream for faces in found] == ["a", "b", "c"]

@@ -154,7 +154,7 @@ def follow_walk(
     result: Result = []
     nearest: dict[int, NDArray[np.float64]] = {}  # of the naive control: track -> last centre
     for i in range(frames):
-        faces = finder.find([world.frame(i / fps, i)])[0]
+        faces = next(finder.find([world.frame(i / fps, i)]))
         centres = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
         tracks = faces.tracks.tolist()
         if naive:
