@@ -1,10 +1,11 @@
 """The wiring: which parts there are, in which order, and how they begin and end. Does none of their work.
 
-source (a thread each) -> find faces (all streams) -> predict (all streams) -> publish -> whoever iterates
+source (a thread each) -> find faces (all streams, or a share of them) -> predict (all) -> publish -> whoever iterates
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from .find import Finder
 
-NETWORKS = 2  # stages that load one before they take their first frame
+CORES_A_FINDER = 4  # one thread finds the faces of all streams, until there are this many cores for a second
 NEWEST = 1  # frames that wait of a live source: the newest
 QUEUE = 4  # packets between stages: enough to keep all busy and to fill a batch
 
@@ -72,7 +73,8 @@ class Engine:
         self.sinks: Sinks = open_sinks(settings.output, self.bundle.manifest.units, [s.origin for s in self.sources])
         self.runtime_name, self.device_name, self.detector_name = "", "", ""
         self._failures: list[str] = []
-        self._loaded = 0
+        self._finders = max(1, min(len(self.sources), (os.cpu_count() or 1) // CORES_A_FINDER)) if threads else 1
+        self._unloaded = self._finders + 1  # networks that are not there yet
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._stack = ExitStack()
@@ -108,9 +110,9 @@ class Engine:
 
     def _loaded_one(self) -> None:
         with self._lock:
-            self._loaded += 1
-        if self._loaded == NETWORKS:
-            self._ready.set()
+            self._unloaded -= 1
+            if not self._unloaded:
+                self._ready.set()
 
     def _frames(self, source: Source) -> Iterator[Frame | Ended]:
         """Nothing is taken in before somebody can look at it: a camera's first frames would be old by then."""
@@ -159,8 +161,11 @@ class Engine:
             )
             counters.late = partial(getattr, channel, "dropped")
             frames.append(channel)
-        faces = pipeline.add("find", self._find, frames, capacity=QUEUE)
-        outcomes = pipeline.add("predict", self._predict, [faces], capacity=QUEUE)
+        faces = [
+            pipeline.add(f"find-{k}", self._find, frames[k :: self._finders], capacity=QUEUE)
+            for k in range(self._finders)
+        ]
+        outcomes = pipeline.add("predict", self._predict, faces, capacity=QUEUE)
         pipeline.add("publish", self._publish, [outcomes], capacity=QUEUE)
         return pipeline
 

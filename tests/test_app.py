@@ -151,10 +151,14 @@ def test_several_sources_at_once_each_complete_and_in_order(bundle: Path, clip: 
             assert comparable(own) == comparable(list(alone)), "company changes nothing"
 
 
-def test_eight_streams_at_once(bundle: Path, clip: Path) -> None:
+@pytest.mark.parametrize("cores", [2, 16])
+def test_eight_streams_at_once(bundle: Path, clip: Path, monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
+    """With cores to spare, several threads find faces."""
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
     with engine(bundle, *[clip] * 8, duration=1.0) as running:
         found = list(running)
-        assert threading.active_count() <= 16, "a thread per source, three stages, the ticker and the runtime's own"
+        assert running._finders == max(1, cores // 4)
+        assert threading.active_count() <= 20, "a thread per source and stage, the ticker and the runtime's own"
     streams = {report.stream for report in found}
     assert len(streams) == 8
     for stream in streams:
