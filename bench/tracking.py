@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from vlfau.engine.find import Finder
+from vlfau.engine.find import FaceFinder
 from vlfau.engine.packets import Frame, Stamp
 from vlfau.engine.settings import FaceSettings
 from vlfau.models.detectors import Detections, Detector, iou, open_detector
@@ -168,7 +168,7 @@ class Score:
 
 
 def play(score: Score, persons: Sequence[Person], background: Pixels, detector: Counted, every: int) -> None:
-    finder = Finder(FaceSettings(detect_every=every), detector, open_landmarks(), 112)
+    finder = FaceFinder(FaceSettings(detect_every=every), detector, open_landmarks(), 112)
     seconds = min((WIDTH - 100) / abs(person.velocity[0]) for person in persons)
     before = detector.calls
     last: dict[int, int] = {}

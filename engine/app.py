@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from vlfau.models.runtime import Runtime
 
-    from .find import Finder
+    from .find import FaceFinder
 
 CORES_A_FINDER = 4  # one thread finds the faces of all streams, until there are this many cores for a second
 NEWEST = 1  # frames that wait of a live source: the newest
@@ -60,7 +60,7 @@ class Engine:
         *,
         threads: bool = True,
         open_runtime: Callable[[Bundle], Runtime] | None = None,
-        open_finder: Callable[[Bundle, Engine], Finder] | None = None,
+        open_finder: Callable[[Bundle, Engine], FaceFinder] | None = None,
     ) -> None:
         """`threads` false runs the same stages in one chain; the openers are for whoever brings own networks."""
         self.settings, self._threads = settings, threads
@@ -211,17 +211,17 @@ def _say(settings: EngineSettings, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _finder(bundle: Bundle, engine: Engine) -> Finder:
+def _finder(bundle: Bundle, engine: Engine) -> FaceFinder:
     from vlfau.models.detectors import open_detector
     from vlfau.models.landmarks import open_landmarks
 
-    from .find import Finder
+    from .find import FaceFinder
 
     faces = engine.settings.faces
     detector = open_detector(faces.detector, faces.detector_model, size=faces.detector_size)
     engine.detector_name = detector.reason
     _say(engine.settings, f"faces by {detector.reason}")
-    return Finder(
+    return FaceFinder(
         faces,
         detector,
         getattr(detector, "landmarks", None) or open_landmarks(),  # the embedded detector has loaded it already

@@ -72,7 +72,7 @@ class Candidates:
                 self.origin.append(who)
 
 
-class Finder:
+class FaceFinder:
     """All streams of one stage. Used on one thread."""
 
     def __init__(
@@ -217,7 +217,7 @@ class Finder:
 
 
 def find_faces(
-    items: Iterable[Frame | Ended], finder: Finder, *, streams: int = 1
+    items: Iterable[Frame | Ended], finder: FaceFinder, *, streams: int = 1
 ) -> Generator[Faces | Ended, None, None]:
     """The stage. Frames that wait from different streams go together."""
     for group in waiting(items, limit=streams):

@@ -24,7 +24,7 @@ from walks import FACE, POINTS, Walk, World
 
 from vlfau.engine.app import Engine, StreamFailed
 from vlfau.engine.decoding import Damaged, Decoder
-from vlfau.engine.find import Finder
+from vlfau.engine.find import FaceFinder
 from vlfau.engine.settings import for_python
 from vlfau.engine.stream_command import main
 from vlfau.engine.wire import Report
@@ -62,10 +62,10 @@ class NumberFaces:
         return Located(np.array(points, np.float32).reshape(-1, 68, 2), np.array(presence, np.float32))
 
 
-def number_finder(bundle: Bundle, engine: Engine) -> Finder:
+def number_finder(bundle: Bundle, engine: Engine) -> FaceFinder:
     known = NumberFaces()
     detector: Detector = known
-    return Finder(
+    return FaceFinder(
         engine.settings.faces,
         detector,
         known,
@@ -171,8 +171,8 @@ def test_thirty_faces_in_one_frame(bundle: Path, tmp_path: Path) -> None:
     world = World(people, width=950, height=520, miss_rate=0.0)
     write_clip(tmp_path / "crowd.mkv", (world.frame(0.0, i).pixels for i in range(8)), codec="ffv1", pix_fmt="bgr0")
 
-    def finder(bundle: Bundle, engine: Engine) -> Finder:
-        return Finder(engine.settings.faces, world, world, bundle.manifest.side)
+    def finder(bundle: Bundle, engine: Engine) -> FaceFinder:
+        return FaceFinder(engine.settings.faces, world, world, bundle.manifest.side)
 
     settings = for_python(
         (str(tmp_path / "crowd.mkv"),), {"model": str(bundle), "runtime": "openvino", "min_quality": 0.0}
@@ -201,8 +201,8 @@ def test_an_error_in_a_network_reaches_the_caller(bundle: Path, clip: Path) -> N
                 raise RuntimeError("device lost")
             return super().locate(picture, boxes)
 
-    def finder(bundle: Bundle, engine: Engine) -> Finder:
-        return Finder(engine.settings.faces, Breaks(), Breaks(), bundle.manifest.side)
+    def finder(bundle: Bundle, engine: Engine) -> FaceFinder:
+        return FaceFinder(engine.settings.faces, Breaks(), Breaks(), bundle.manifest.side)
 
     broken = Engine(for_python((str(clip),), {"model": str(bundle), "runtime": "openvino"}), open_finder=finder)
 

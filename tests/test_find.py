@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from walks import Walk, World
 
-from vlfau.engine.find import Finder, find_faces
+from vlfau.engine.find import FaceFinder, find_faces
 from vlfau.engine.packets import Ended, Faces, Frame, Stamp
 from vlfau.engine.settings import FaceSettings
 from vlfau.models.errors import UserError
@@ -17,11 +17,11 @@ from vlfau.models.errors import UserError
 STANDING = [Walk((160 * k + 100, 200), (0, 0), k) for k in range(4)]
 
 
-def finder(world: World, stills: tuple[str, ...] = (), **settings: Any) -> Finder:
-    return Finder(FaceSettings(**settings), world, world, 64, stills=stills)
+def finder(world: World, stills: tuple[str, ...] = (), **settings: Any) -> FaceFinder:
+    return FaceFinder(FaceSettings(**settings), world, world, 64, stills=stills)
 
 
-def look(made: Finder, world: World, times: list[float]) -> list[Faces]:
+def look(made: FaceFinder, world: World, times: list[float]) -> list[Faces]:
     return [next(made.find([world.frame(t, i)])) for i, t in enumerate(times)]
 
 

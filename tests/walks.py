@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from vlfau.engine.find import Finder
+from vlfau.engine.find import FaceFinder
 from vlfau.engine.packets import Frame, Stamp
 from vlfau.engine.pose import MEAN_FACE
 from vlfau.engine.settings import FaceSettings
@@ -150,7 +150,7 @@ def follow_walk(
 ) -> Result:
     world = world or World(people, width=width, height=600)
     frames = frames or int(min(400 / max(abs(people[0].velocity[0]), 1), 6) * fps)
-    finder = Finder(FaceSettings(detect_every=detect_every), world, world, 112)
+    finder = FaceFinder(FaceSettings(detect_every=detect_every), world, world, 112)
     result: Result = []
     nearest: dict[int, NDArray[np.float64]] = {}  # of the naive control: track -> last centre
     for i in range(frames):
