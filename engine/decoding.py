@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ import numpy as np
 from av.codec.context import Flags
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
+
+from vlfau.models.errors import UserError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -198,12 +201,26 @@ def _is_cover(stream: Any) -> bool:
 
 
 def _acceleration(choice: str) -> dict[str, Any]:
-    if choice == "none" or (choice == "auto" and not os.path.exists("/dev/nvidia0")):
+    """Arguments for av.open. `auto` falls back to software without a word, `cuda` says why it cannot."""
+    why = "" if choice == "none" else _why_no_cuda()
+    if choice == "cuda" and why:
+        raise UserError(f"Hardware decoding with cuda is not possible here: {why}. Choose --hwaccel auto or none.")
+    if choice == "none" or why:
         return {}
-    try:
-        from av.codec.hwaccel import HWAccel, hwdevices_available
-    except ImportError:
-        return {}
-    if choice == "auto" and "cuda" not in hwdevices_available():
-        return {}
+    from av.codec.hwaccel import HWAccel
+
     return {"hwaccel": HWAccel(device_type="cuda", allow_software_fallback=True)}
+
+
+@cache
+def _why_no_cuda() -> str:
+    """Tried once by opening the device, because a driver without its video part passes every other question."""
+    from av.codec.hwaccel import HWAccel, hwdevices_available
+
+    if "cuda" not in hwdevices_available():
+        return "this build of PyAV has no cuda"
+    try:
+        HWAccel(device_type="cuda").create(av.Codec("h264", "r"))
+    except (av.error.FFmpegError, RuntimeError, NotImplementedError) as error:
+        return reason(error)
+    return ""

@@ -158,6 +158,25 @@ def test_realtime_keeps_the_pace_of_the_file(tmp_path: Path) -> None:
     assert (hurried[-1].stamp.monotonic_ns - hurried[0].stamp.monotonic_ns) / 1e9 < 0.6
 
 
+@pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine has an NVIDIA device")
+def test_hardware_decoding_falls_back_or_says_why(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mp4", (numbered(i) for i in range(5)))
+    frames, _, _ = play(tmp_path / "clip.mp4", hwaccel="auto")
+    assert numbers(frames) == list(range(5))
+    with pytest.raises(UserError, match=r"cuda is not possible here: .*Choose --hwaccel auto or none"):
+        play(tmp_path / "clip.mp4", hwaccel="cuda")
+
+
+@pytest.mark.gpu
+def test_hardware_decoding_gives_the_same_pictures(tmp_path: Path) -> None:
+    if not os.path.exists("/dev/nvidia0"):
+        pytest.skip("no NVIDIA device")
+    write_clip(tmp_path / "clip.mp4", (numbered(i, 640, 480) for i in range(50)))
+    by_gpu, by_cpu = (play(tmp_path / "clip.mp4", hwaccel=choice)[0] for choice in ("cuda", "none"))
+    assert numbers(by_gpu) == numbers(by_cpu) == list(range(50))
+    assert all(np.abs(g.pixels.astype(int) - c.pixels).mean() < 3 for g, c in zip(by_gpu, by_cpu))
+
+
 def test_a_truncated_file_keeps_the_frames_before_the_damage(tmp_path: Path) -> None:
     path = tmp_path / "clip.mkv"
     write_clip(path, (numbered(i) for i in range(60)))
