@@ -16,6 +16,7 @@ from ..bundle import Bundle
 from ..errors import UserError
 from ..runtime import END, MEMORY, START
 from .cuda_buckets import SIZES, Buckets
+from .graphs import cpu_threads
 
 if TYPE_CHECKING:
     import torch
@@ -52,8 +53,8 @@ class Torch:
         kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, **({"fp16": torch.float16} if on_gpu else {})}
         if self.precision not in kinds:
             raise UserError(f"PyTorch on {self._at.type} runs {', '.join(kinds)} here, not {self.precision}.")
-        if threads is not None:
-            torch.set_num_threads(threads)
+        if threads is not None or not on_gpu:
+            torch.set_num_threads(cpu_threads(threads))
         self._kind = kinds[self.precision]
         self._network = load_network(bundle, self._at, self._kind)
         encode: Any = self._encode
