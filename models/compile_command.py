@@ -25,7 +25,7 @@ from .runtimes import PRECISIONS, RUNTIMES, open_runtime
 
 EPILOG = """examples:
   vlfau-compile embedded --runtime openvino                                  the CPU default, verified and timed
-  vlfau-compile bundles/mine --runtime tensorrt --precision fp16 --batch 1 2 4 8
+  vlfau-compile bundles/mine --runtime tensorrt --precision fp16 --batch 1,2,4,8
   vlfau-compile bundles/mine --runtime tensorrt --capability sm89 --output engines     for a GPU elsewhere (RTX only)
 """
 
@@ -65,15 +65,21 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("bundle", help="a folder written by vlfau-export, or 'embedded'")
     made.add_argument("--runtime", default="openvino", choices=[name for name in RUNTIMES if name != "auto"])
     made.add_argument("--precision", default="auto", choices=PRECISIONS, help="default: the fastest the bundle has")
-    made.add_argument(
-        "--batch", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="batch sizes (default: 1 2 4 8 16)"
-    )
+    made.add_argument("--batch", type=_sizes, default=[1, 2, 4, 8, 16], help="batch sizes (default: 1,2,4,8,16)")
     made.add_argument(
         "--output", type=Path, help="folder for engines (default: beside the bundle, or the user's cache)"
     )
     made.add_argument("--device", help="CPU, cuda:1, ...")
     made.add_argument("--capability", help="build for a GPU that is not here, such as sm89 (TensorRT-RTX)")
     return made
+
+
+def _sizes(text: str) -> list[int]:
+    """1,2,4 -> [1, 2, 4]"""
+    sizes = sorted({int(part) for part in text.split(",")})
+    if sizes[0] < 1:
+        raise argparse.ArgumentTypeError("batch sizes start at 1")
+    return sizes
 
 
 def _tensorrt(bundle: Bundle, options: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:

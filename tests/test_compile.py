@@ -22,7 +22,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_verifies_times_and_ends_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = small_bundle(tmp_path / "bundle")
-    assert main([str(bundle.folder), "--runtime", "openvino", "--batch", "1", "3"]) == 0
+    assert main([str(bundle.folder), "--runtime", "openvino", "--batch", "3,1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     facts = json.loads(lines[-1])
     assert (facts["runtime"], facts["precision"], facts["equal_tokens"]) == ("openvino", "fp32", 1.0)
@@ -106,7 +106,7 @@ def test_rtx_builds_encoder_and_captions_without_a_gpu(tmp_path: Path, capsys: p
     pytest.importorskip("tensorrt_rtx")
     bundle = small_bundle(tmp_path / "bundle")
     output = tmp_path / "engines"
-    arguments = [str(bundle.folder), "--runtime", "tensorrt", "--capability", "sm89", "--batch", "1", "4"]
+    arguments = [str(bundle.folder), "--runtime", "tensorrt", "--capability", "sm89", "--batch", "1,4"]
     assert main([*arguments, "--output", str(output)]) == 0
     said = capsys.readouterr().out
     assert "not verified" in said

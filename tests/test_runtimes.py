@@ -407,6 +407,20 @@ def test_int8_is_taken_where_it_was_calibrated(tmp_path: Path) -> None:
             assert np.abs(plain.predict(bundle.selftest()["crops"]).log_odds - exact).max() < 1e-3
 
 
+def test_a_faster_precision_that_nobody_asked_for_gives_way_when_it_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = with_int8(small_bundle(tmp_path / "bundle"))
+    onnx.save(encoder(seed=9), made.folder / "encoder.int8.onnx")  # another network under a right checksum
+    write_manifest(made.folder, made.manifest)
+    wrong = open_bundle(made.folder)
+    with open_runtime(wrong, "openvino") as opened:
+        assert opened.executor.precision == "fp32"
+    assert "Going on in fp32" in capsys.readouterr().err
+    with pytest.raises(UserError, match="Self-test"):
+        open_runtime(wrong, "openvino", precision="int8")
+
+
 # ---- batch buckets and captured steps, as far as a CPU goes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 from ..bundle import Bundle
@@ -25,7 +26,7 @@ def open_runtime(
     """Load a bundle, ready to predict; `prove` runs its self-test, `say` is told what `auto` chose and why.
 
     `device` is what the runtime calls it ("CPU", "cuda:1"), `precision` None or "auto" takes the fastest that the
-    bundle and the device have, `threads` None lets the runtime decide.
+    bundle and the device have and that passes the self-test, `threads` None lets the runtime decide.
     """
     if runtime not in RUNTIMES:
         raise unknown("runtime", runtime, RUNTIMES)
@@ -43,10 +44,18 @@ def open_runtime(
     if prove:
         try:
             opened.prove()
-        except BaseException:
+        except BaseException as error:
             opened.close()
+            own = bundle.manifest.precision
+            if isinstance(error, UserError) and asked is None and opened.executor.precision != own:
+                (say or _to_stderr)(f"{error} Going on in {own}.")  # nobody asked for the faster precision
+                return open_runtime(bundle, runtime, device=device, precision=own, threads=threads, say=say)
             raise
     return opened
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _executor(bundle: Bundle, runtime: str, device: str | None, precision: str | None, threads: int | None) -> Executor:

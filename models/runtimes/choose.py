@@ -77,7 +77,7 @@ def probe(bundle: Bundle, device: str | None, precision: str | None) -> dict[str
     cuda = gpus > 0 if device is None else device.lower().startswith("cuda")
     reasons: dict[str, str | None] = {}
     reasons["tensorrt"] = nvidia.unavailable() if cuda or not gpus else f"the device asked for is {device}"
-    if reasons["tensorrt"] is None and not list((bundle.folder / "engines").glob("encoder-*.engine")):
+    if reasons["tensorrt"] is None and not _engines(bundle):
         reasons["tensorrt"] = "no engine is compiled yet: vlfau-compile makes one"
     reasons["torch-tensorrt"] = torch_trt.unavailable() or "compiles for minutes: only when asked for"
     if find_spec("torch") is None:
@@ -125,7 +125,9 @@ def _trial(bundle: Bundle, device: str | None, precision: str | None, threads: i
         from . import open_runtime
 
         with open_runtime(bundle, name, device=device, precision=precision, threads=threads) as runtime:
-            crop = bundle.selftest()["crops"][:1]
+            crops = bundle.selftest()["crops"]
+            crop, two = crops[:1], runtime.predict(crops[:2])
+            runtime.explain(two, range(len(two)), two.states, np.ones_like(two.states))  # nothing still compiles then
             took: list[float] = []
             until = time.perf_counter() + TRIAL_S
             while len(took) < 5 or time.perf_counter() < until:
@@ -145,9 +147,14 @@ def _key(bundle: Bundle, *asked: object) -> str:
         except PackageNotFoundError:
             continue
     machine = (platform.machine(), platform.processor(), platform.node(), os.cpu_count(), platform.python_version())
-    engines = sorted(path.name for path in (bundle.folder / "engines").glob("*.engine"))
-    body = json.dumps([bundle.checksum, machine, versions, engines, *map(str, asked)])
+    body = json.dumps([bundle.checksum, machine, versions, _engines(bundle), *map(str, asked)])
     return hashlib.sha256(body.encode()).hexdigest()[:24]
+
+
+def _engines(bundle: Bundle) -> list[str]:
+    from .nvidia import engine_folder
+
+    return sorted(path.name for path in engine_folder(bundle).glob(f"encoder-*-{bundle.checksum}.engine"))
 
 
 def _remembered_at() -> Path | None:

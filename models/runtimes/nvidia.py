@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import Bundle
+from ..bundle import Bundle, embedded
 from ..errors import UserError
 from ..runtime import MEMORY
 from .cache import cache_folder
@@ -89,11 +89,15 @@ def engine_path(
 ) -> Path:
     """Rebuilt when runtime, version, compute capability, precision or the bundle differ, since each is in the name."""
     name = f"{part}-{used.name}-{used.version}-{capability}-{precision}-b{size}-{bundle.checksum}.engine"
-    if folder is None:
-        folder = bundle.folder / "engines"
-        if not folder.is_dir() and not os.access(bundle.folder, os.W_OK):
-            folder = cache_folder("engines") or folder
-    return folder / name
+    return (folder or engine_folder(bundle)) / name
+
+
+def engine_folder(bundle: Bundle) -> Path:
+    """Beside the bundle; for the one inside the package, or where nothing can be written, in the user's cache."""
+    beside = bundle.folder / "engines"
+    if beside.is_dir() or (bundle.folder != embedded() and os.access(bundle.folder, os.W_OK)):
+        return beside
+    return cache_folder("engines") or beside
 
 
 def graph_bytes(bundle: Bundle, part: str, precision: str) -> bytes:
