@@ -34,7 +34,7 @@ class Budget:
     export: Path | None = settings.setting(None, "folder that gets the .onnx file and its .json card in the end")
     batch: int = settings.setting(64, "crops or scenes in a batch")
     learning_rate: float = settings.setting(2e-3, "peak of the cosine schedule")
-    validation: int = settings.setting(4000, "held-out crops or scenes to validate on")
+    validation: int = settings.setting(10_000, "held-out crops or scenes to validate on")
     seed: int = settings.setting(0, "seed of everything random")
     threads: int = settings.setting(1, "cores to use")
     limit: int = settings.setting(40_000, "pictures held in memory (77 kB each)")
