@@ -1,0 +1,130 @@
+"""Settings: frozen dataclasses filled from a TOML file and from flags. Knows no particular setting.
+
+A part of the program declares its settings as a frozen dataclass whose fields are made by `setting()`. `add_flags()` turns
+them into command line flags, `read()` merges defaults, the TOML table and the flags that were really given, in this order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import UserError, unknown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+T = TypeVar("T")
+
+
+def setting(default: Any, help: str, *, choices: tuple[str, ...] = (), metavar: str | None = None) -> Any:
+    """A dataclass field with the sentence that --help and the reference documentation show."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "metavar": metavar})
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"Configuration file {path} does not exist. Give the path of a TOML file.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"Configuration file {path} is not valid TOML: {error}.") from None
+
+
+def add_flags(parser: argparse.ArgumentParser, part: type[Any], *, title: str | None = None) -> None:
+    """One flag per field: `learning_rate: float` becomes --learning-rate; a bool gets --x and --no-x."""
+    group = parser.add_argument_group(title) if title else parser
+    kinds = typing.get_type_hints(part)
+    for field in dataclasses.fields(part):
+        if "help" not in field.metadata:
+            continue
+        flag = "--" + field.name.replace("_", "-")
+        shown = "" if field.default in (None, "", ()) else f" (default: {_text(field.default)})"
+        options: dict[str, Any] = {"dest": field.name, "default": None, "help": _escape(field.metadata["help"] + shown)}
+        kind = _plain(kinds[field.name])
+        if kind is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+            continue
+        if field.metadata["choices"]:
+            options["choices"] = field.metadata["choices"]
+        else:
+            options["metavar"] = field.metadata["metavar"] or field.name.rsplit("_", 1)[-1].upper()
+        if typing.get_origin(kind) is tuple:
+            options |= {"nargs": "+", "type": typing.get_args(kind)[0]}
+        else:
+            options["type"] = kind
+        group.add_argument(flag, **options)
+
+
+def read(part: type[T], table: Mapping[str, Any] | None = None, flags: argparse.Namespace | None = None) -> T:
+    """Defaults, then the TOML table (unknown keys are refused), then the flags that were given."""
+    names = [field.name for field in dataclasses.fields(part)]  # type: ignore[arg-type]
+    kinds = typing.get_type_hints(part)
+    values: dict[str, Any] = {}
+    for key, value in (table or {}).items():
+        name = key.replace("-", "_")
+        if name not in names:
+            raise unknown("setting", key, names)
+        values[name] = _checked(name, value, kinds[name], part)
+    for name in names:
+        given = getattr(flags, name, None)
+        if given is not None:
+            values[name] = tuple(given) if isinstance(given, list) else given
+    return part(**values)
+
+
+def as_table(part: Any) -> dict[str, Any]:
+    """The settings as a plain table, for run folders and manifests."""
+    return {
+        field.name: _plain_value(getattr(part, field.name))
+        for field in dataclasses.fields(part)
+        if getattr(part, field.name) is not None
+    }
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain_value(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _plain(kind: Any) -> Any:
+    """`int | None` -> int, since a flag that is not given is None anyway."""
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        return next(option for option in typing.get_args(kind) if option is not type(None))
+    return kind
+
+
+def _checked(name: str, value: Any, kind: Any, part: type[Any]) -> Any:
+    kind = _plain(kind)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise UserError(f"Setting '{name}' needs a list, got {value!r}.")
+        return tuple(typing.get_args(kind)[0](item) for item in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise UserError(f"Setting '{name}' needs {kind.__name__}, got {value!r}.")
+    field = next(field for field in dataclasses.fields(part) if field.name == name)
+    choices = field.metadata.get("choices") or ()
+    if choices and value not in choices:
+        raise unknown(f"value for '{name}'", value, choices)
+    return value
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _escape(text: str) -> str:
+    return text.replace("%", "%%")
