@@ -28,6 +28,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vlfau.engine.find import KEEP
 from vlfau.models.align import five_points
 from vlfau.models.detectors import Detections, Detector, iou, no_detections, open_detector
 from vlfau.models.landmarks import LandmarkNet, box_of, open_landmarks
@@ -81,7 +82,7 @@ class Tracked:
             self.looks += 1
             self.boxes = self.detector.find([picture])[0].boxes
         located = self.landmarks.locate(picture, self.boxes)
-        kept = located.presence >= self.landmarks.threshold
+        kept = located.presence >= self.landmarks.threshold * KEEP
         self.points = located.points[kept]
         self.boxes = box_of(self.points)
         return Detections(self.boxes, located.presence[kept], five_points(self.points))
