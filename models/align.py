@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 # The eyes are 0.30 apart so that a raised brow and a dropped jaw both stay inside the crop.
 TEMPLATE = np.array([[0.35, 0.36], [0.65, 0.36], [0.50, 0.54], [0.385, 0.70], [0.615, 0.70]], np.float32)
 
-# Mouth corners are moved by the very actions we look for (12, 15, 20) and the nose tip by the head's yaw, so both count less.
+# Mouth corners are moved by the very actions we look for (12, 15, 20), the nose tip by the head's yaw: both count less.
 WEIGHTS = np.array([1.0, 1.0, 0.4, 0.15, 0.15], np.float64)
 
 # The five points out of 68 in iBUG order: each eye's centre is the mean of its six contour points.

@@ -27,11 +27,11 @@ N = TypeVar("N", bound=nn.Module)
 @dataclass(frozen=True)
 class Budget:
     data: tuple[Path, ...] = settings.setting((), "folders of shards written by vlfau-synthesize")
-    out: Path | None = settings.setting(None, "folder for the checkpoint and the figures")
+    out: Path | None = settings.setting(None, "folder for the checkpoint and the figures")  # noqa: RUF009
     minutes: float = settings.setting(25.0, "training time; a run that is started again uses what is left of it")
     steps: int = settings.setting(0, "batches after which the run ends even if time is left; 0 for no such end")
-    start: Path | None = settings.setting(None, "checkpoint of another run whose weights this one starts from")
-    export: Path | None = settings.setting(None, "folder that gets the .onnx file and its .json card in the end")
+    start: Path | None = settings.setting(None, "checkpoint of another run whose weights this one starts from")  # noqa: RUF009
+    export: Path | None = settings.setting(None, "folder that gets the .onnx file and its .json card in the end")  # noqa: RUF009
     batch: int = settings.setting(64, "crops or scenes in a batch")
     learning_rate: float = settings.setting(2e-3, "peak of the cosine schedule")
     validation: int = settings.setting(10_000, "held-out crops or scenes to validate on")

@@ -30,7 +30,7 @@ TIERS = ("solid", "fair", "experimental", "unrated")
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `manifest.json` holds. One entry per action unit in `thresholds`, `temperatures` and `tiers`, in the order of `units`."""
+    """What `manifest.json` holds; `thresholds`, `temperatures` and `tiers` have one entry per unit, in their order."""
 
     name: str
     units: tuple[str, ...]  # "AU01", "AU02", ...
@@ -119,7 +119,7 @@ def open_bundle(where: str | Path) -> Bundle:
             raise UserError(f"Bundle {folder} is incomplete: {name} is missing. Copy it again or export again.")
         if (found := sha256(file)) != expected:
             raise UserError(
-                f"Bundle {folder} does not verify: {name} has sha256 {found[:12]}..., the manifest says {expected[:12]}.... "
+                f"Bundle {folder} does not verify: {name} has sha256 {found[:12]}, the manifest says {expected[:12]}. "
                 "It was changed or damaged after export; copy it again or export again."
             )
     return Bundle(folder, manifest)

@@ -43,7 +43,7 @@ class EmbeddedDetector:
         return found
 
     def _keep(self, picture: NDArray[np.uint8], boxes: NDArray[np.float32]) -> Detections:
-        """Two looks: at the proposed box and at the box of the points found there. What is no face rarely passes both."""
+        """Two looks: at the proposed box and at the box of the points found there. A mistake rarely passes both."""
         first = self.landmarks.locate(picture, boxes)
         likely = first.presence >= self.threshold
         second = self.landmarks.locate(picture, box_of(first.points[likely]))

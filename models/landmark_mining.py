@@ -26,9 +26,9 @@ from .photographs import Backgrounds, Pictures
 @dataclass(frozen=True)
 class Mining:
     data: tuple[Path, ...] = settings.setting((), "folders of shards written by vlfau-synthesize")
-    out: Path | None = settings.setting(None, "folder that gets mistaken-<seed>.safetensors")
-    finder: Path | None = settings.setting(None, "finder to mislead; the package's own by default")
-    landmarks: Path | None = settings.setting(None, "landmark network to mislead; the package's own by default")
+    out: Path | None = settings.setting(None, "folder that gets mistaken-<seed>.safetensors")  # noqa: RUF009
+    finder: Path | None = settings.setting(None, "finder to mislead; the package's own by default")  # noqa: RUF009
+    landmarks: Path | None = settings.setting(None, "landmark network to mislead; the package's own by default")  # noqa: RUF009
     count: int = settings.setting(4000, "crops to collect")
     scenes: int = settings.setting(40_000, "scenes to look at before giving up")
     presence: float = settings.setting(0.05, "keep crops that the landmark network thinks a face with at least this")

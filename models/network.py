@@ -19,6 +19,7 @@ from .errors import UserError
 from .losses import multi_label, per_word, strength
 from .settings import read, setting
 from .stem import LastStage, MultiScale, Stem
+from .vocabulary import PAD
 
 Batch = Mapping[str, Tensor]
 Memory = tuple[Tensor, Tensor, Tensor]  # visual (B, d, L), channel (B, A, d), spatial (B, A, L)
@@ -171,12 +172,13 @@ class VLFAU(AUNetwork):
             terms["intensity"] = self.shape.intensity * strength(graded, batch["intensity"])
         if self.describe_unit is not None:
             rows = self._rows(batch["local_tokens"])
-            targets = batch["local_tokens"][rows[:, 0], rows[:, 1]]
+            targets = _spoken(batch["local_tokens"][rows[:, 0], rows[:, 1]])
             logits, _ = self.describe_unit.teach(unit_maps(*memory, rows), self._told(batch["active"], rows), targets)
             terms["local"] = per_word(logits, targets)
         if self.describe_face is not None and self.judge_face is not None:
-            logits, attended = self._face(memory, batch)
-            terms["global"] = per_word(logits, batch["global_tokens"])
+            targets = _spoken(batch["global_tokens"])
+            logits, attended = self._face(memory, batch, targets)
+            terms["global"] = per_word(logits, targets)
             judged = torch.unflatten(self.judge_face(attended), 1, (-1, 2))
             terms["gau"] = multi_label(judged, batch["labels"], weights)
         return terms
@@ -205,13 +207,13 @@ class VLFAU(AUNetwork):
             logits, _ = self.describe_unit.teach(unit_maps(*memory, rows), self._told(batch["active"], rows), targets)
             found["local"] = torch.unflatten(logits, 0, batch["local_tokens"].shape[:2])
         if self.describe_face is not None:
-            found["global"] = self._face(memory, batch)[0]
+            found["global"] = self._face(memory, batch, batch["global_tokens"])[0]
         return found
 
-    def _face(self, memory: Memory, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _face(self, memory: Memory, batch: Batch, targets: Tensor) -> tuple[Tensor, Tensor]:
         assert self.describe_face is not None
         told = self.face_state(batch["active"]) if self.face_state is not None else None
-        return self.describe_face.teach(memory[0].transpose(1, 2), told, batch["global_tokens"])
+        return self.describe_face.teach(memory[0].transpose(1, 2), told, targets)
 
     def _told(self, active: Tensor, rows: Tensor) -> Tensor | None:
         """(R, h) what the local decoder is told of its unit's state; None when it is told nothing."""
@@ -231,6 +233,11 @@ class VLFAU(AUNetwork):
             return torch.ones(faces, units, device=tokens.device).nonzero()
         face = torch.arange(faces, device=tokens.device).unsqueeze(1).expand_as(chosen)
         return torch.stack([face.flatten(), chosen.flatten()], 1)
+
+
+def _spoken(tokens: Tensor) -> Tensor:
+    """(R, T) without the columns in which every sentence is over: each would cost a step and teach nothing."""
+    return tokens[:, : max(1, int((tokens != PAD).any(0).sum()))]
 
 
 def cost(network: AUNetwork) -> dict[str, float]:

@@ -25,6 +25,7 @@ class NetworkChoice:
     network: str = setting("vlfau", "vlfau, or graphau for the head of ME-GraphAU", choices=KINDS)
     size: str = setting("paper", "a named size; --describe SIZE says what it is made of")
     weights: Path | None = setting(None, "local .safetensors file with ImageNet weights of the stem")  # noqa: RUF009
+    start_from: Path | None = setting(None, "run folder whose weights this run begins with, where they fit")  # noqa: RUF009
     pretrained: bool = setting(True, "ask timm for ImageNet weights where no --weights are given")
 
 

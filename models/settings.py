@@ -1,7 +1,7 @@
 """Settings: frozen dataclasses filled from a TOML file and from flags. Knows no particular setting.
 
-A part of the program declares its settings as a frozen dataclass whose fields are made by `setting()`. `add_flags()` turns
-them into command line flags, `read()` merges defaults, the TOML table and the flags that were really given, in this order.
+A part of the program declares its settings as a frozen dataclass whose fields are made by `setting()`. `add_flags()`
+turns them into flags, `read()` merges defaults, the TOML table and the flags that were given, in this order.
 """
 
 from __future__ import annotations

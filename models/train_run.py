@@ -17,6 +17,7 @@ import torch
 from . import texts
 from .augmentation import Augmentation
 from .errors import UserError
+from .network import AUNetwork
 from .networks import NetworkChoice, build, configure, size_of
 from .processes import Processes
 from .progress import Display
@@ -86,9 +87,7 @@ def _train_one(
             {
                 "units": list(data.units),
                 "network": config,
-                "stem": "continues"
-                if run.checkpoints.exists()
-                else network.load_imagenet(choice.weights, choice.pretrained),
+                "stem": "continues" if run.checkpoints.exists() else _first_weights(network, choice),
                 "data": as_table(data.choice) | {"fold": data.fold.number if data.fold else None, "tests": str(data)},
                 "training": as_table(recipe),
                 "augmentation": as_table(augmentation)
@@ -106,6 +105,21 @@ def _train_one(
         Trainer(network, data, sentences, recipe, run, group, display).train()
     finally:
         display.close()
+
+
+def _first_weights(network: AUNetwork, choice: NetworkChoice) -> str:
+    """Of another run as far as they fit (a network without captions may go on with them), else of the stem alone."""
+    if choice.start_from is None:
+        return network.load_imagenet(choice.weights, choice.pretrained)
+    found, _ = RunFolder(choice.start_from).weights("last")
+    mine = network.state_dict()
+    fitting = {name: value for name, value in found.items() if name in mine and mine[name].shape == value.shape}
+    if not fitting:
+        raise UserError(
+            f"No tensor of {choice.start_from} fits this network. Choose the size that it was trained with."
+        )
+    network.load_state_dict(fitting, strict=False)
+    return f"{len(fitting)} of {len(mine)} tensors from {choice.start_from.name}"
 
 
 def _share_cores(threads: int, quiet: bool) -> None:

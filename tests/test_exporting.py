@@ -41,9 +41,12 @@ def sharp_network(kind: str = "vlfau", **changes: Any) -> tuple[AUNetwork, dict[
         for _ in range(3):
             network.encode(torch.from_numpy(structured_crops(16, network.side)))  # batch statistics
         for name, parameter in network.named_parameters():
-            if name.startswith(("combine", "classify")) or "first_hidden" in name or "place_gates" in name:
-                parameter.mul_(3)
-            elif "_state" in name:
+            if (
+                name.startswith(("combine", "classify"))
+                or "first_hidden" in name
+                or "place_gates" in name
+                or "_state" in name
+            ):
                 parameter.mul_(3)
     return network.eval(), config
 

@@ -1,0 +1,17 @@
+# `make check` runs exactly what .ci/run runs, in the environment that is active.
+.PHONY: check lint types test slow
+
+check: lint types test
+
+lint:
+	ruff check .
+	ruff format --check .
+
+types:
+	mypy -p vlfau.engine -p vlfau.models -p vlfau.calibration
+
+test:
+	pytest -m "not slow and not gpu" -n 2 --dist loadfile
+
+slow:
+	pytest -m "slow and not gpu"
