@@ -83,7 +83,7 @@ def _fit(picture: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], floa
     factor = max(picture.shape[:2]) / side
     if factor >= 1:
         return shrink(picture, side)
-    width, height = (max(1, int(n / factor)) for n in (picture.shape[1], picture.shape[0]))
+    width, height = (max(1, round(n / factor)) for n in (picture.shape[1], picture.shape[0]))
     return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8), factor
 
 
