@@ -1,0 +1,75 @@
+"""Percentiles of latencies, and whether two sets of runs differ. Runs nothing and prints nothing.
+
+Frames that follow each other are alike, and so are frames of one run. The bootstrap therefore draws whole runs, and
+within each run blocks of neighbouring frames; drawing single frames would call every slow second a discovery.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Runs = Sequence[NDArray[np.float64]]  # one array of milliseconds a run, in order of time
+BLOCK = 15  # frames: half a second at 30 a second
+ENOUGH_RUNS = 3  # fewer cannot show how much one run differs from the next
+
+
+def quantiles(values: NDArray[np.float64]) -> dict[str, float]:
+    """p50_ms, p95_ms, p99_ms and max_ms."""
+    p50, p95, p99 = np.percentile(values, (50, 95, 99))
+    return {"p50_ms": float(p50), "p95_ms": float(p95), "p99_ms": float(p99), "max_ms": float(values.max())}
+
+
+def jitter(latencies: NDArray[np.float64]) -> float:
+    """Mean change of latency from one frame to the next, as RFC 3550 takes it, without its smoothing."""
+    return float(np.abs(np.diff(latencies)).mean()) if len(latencies) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """B over A, with the interval that holds it in 95 of 100 bootstrap draws."""
+
+    ratio: float
+    low: float
+    high: float
+    runs: int  # of the side that has fewer
+
+    @property
+    def verdict(self) -> str:
+        if self.low <= 1 <= self.high:
+            return "inside the noise"
+        word = "more" if self.ratio > 1 else "less"
+        if self.runs < ENOUGH_RUNS:
+            return f"{word}, in these runs only: {self.runs} cannot show the noise between runs, take {ENOUGH_RUNS}"
+        return word
+
+
+def compare(
+    a: Runs, b: Runs, statistic: Callable[[NDArray[np.float64]], float], *, draws: int = 1000, seed: int = 0
+) -> Ratio:
+    """How `statistic` of all frames of B stands to that of A."""
+    random = np.random.default_rng(seed)
+    drawn = np.array([_over(statistic(_draw(b, random)), statistic(_draw(a, random))) for _ in range(draws)])
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    ratio = _over(statistic(np.concatenate(b)), statistic(np.concatenate(a)))
+    return Ratio(ratio, float(low), float(high), min(len(a), len(b)))
+
+
+def _over(b: float, a: float) -> float:
+    return b / a if a else math.inf
+
+
+def _draw(runs: Runs, random: np.random.Generator) -> NDArray[np.float64]:
+    return np.concatenate([_blocks(runs[k], random) for k in random.integers(0, len(runs), len(runs))])
+
+
+def _blocks(run: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
+    """As many frames as the run has, in blocks that begin anywhere and go on around its end."""
+    size = min(BLOCK, max(1, len(run) // 4))
+    starts = random.integers(0, len(run), math.ceil(len(run) / size))
+    places = (starts[:, None] + np.arange(size)).ravel()[: len(run)] % len(run)
+    return run[places]

@@ -1,0 +1,60 @@
+"""Two pictures of a latency run, each as PNG and SVG: how often which latency, and where it goes. Measures nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlfau.models.errors import UserError
+
+COLOUR, MARK = "#2a6f97", "#e09f3e"
+
+
+def histogram(folder: Path, latencies: NDArray[np.float64], title: str) -> list[Path]:
+    plots = _plots()
+    figure, axes = plots.subplots(figsize=(6, 3.4), layout="constrained")
+    axes.hist(latencies, bins=min(60, max(10, len(latencies) // 5)), color=COLOUR)
+    for share in (50, 95, 99):
+        at = float(np.percentile(latencies, share))
+        axes.axvline(at, color=MARK, linewidth=1)
+        axes.annotate(f"p{share}", (at, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8)
+    axes.set(xlabel="capture to receipt (ms)", ylabel="frames")
+    figure.suptitle(title, fontsize=9)
+    return _save(plots, figure, folder / "latency")
+
+
+def waterfall(folder: Path, stages: dict[str, float], title: str) -> list[Path]:
+    """Mean milliseconds by stage, each beginning where the one before ends."""
+    plots = _plots()
+    figure, axes = plots.subplots(figsize=(6, 0.35 * len(stages) + 1.4), layout="constrained")
+    begins = np.concatenate([[0.0], np.cumsum(list(stages.values()))])[:-1]
+    bars = axes.barh(list(stages), list(stages.values()), left=begins, color=COLOUR)
+    axes.bar_label(bars, labels=[f"{value:.2f}" for value in stages.values()], padding=3, fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set(xlabel="mean milliseconds since capture")
+    figure.suptitle(title, fontsize=9)
+    return _save(plots, figure, folder / "stages")
+
+
+def _plots() -> Any:
+    try:
+        import matplotlib
+    except ImportError:
+        raise UserError("--plots needs matplotlib, which is not installed. Run: pip install matplotlib") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _save(plots: Any, figure: Any, stem: Path) -> list[Path]:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
+    for path in paths:
+        figure.savefig(path, dpi=150)
+    plots.close(figure)
+    return paths
