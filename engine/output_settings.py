@@ -46,6 +46,7 @@ class ScreenSettings:
 
     quiet: bool = setting(False, "Print nothing but errors.")
     show: bool = setting(False, "Open a preview window.")
+    demo: bool = setting(False, "Look at the clip inside the package, and print what it shows and what is seen.")
     metrics: str | None = setting(
         None, "Serve Prometheus metrics at [HOST]:PORT; HOST is 127.0.0.1 if left out.", metavar="ADDRESS"
     )

@@ -69,9 +69,7 @@ class FaceSettings:
     """Finding and following faces."""
 
     detector: str = setting("auto", "Who finds new faces.", choices=("auto", "embedded", "insightface", "yunet"))
-    detector_model: Path | None = setting(  # noqa: RUF009
-        None, "Model file or folder for insightface or yunet.", metavar="PATH"
-    )
+    detector_model: Path | None = setting(None, "Model file or folder for insightface or yunet.", metavar="PATH")
     detector_size: int | None = setting(None, "Longer side of the picture the detector sees.", metavar="PIXELS")
     detect_every: int = setting(
         0, "Run the detector every N frames; 0: when a face is missing, and once every --scan seconds.", metavar="N"
@@ -175,7 +173,8 @@ def read_engine(sources: tuple[str, ...], config: Path | None, flags: argparse.N
     parts = {name: read(part, table.get(name), flags) for name, part in SECTIONS.items()}
     named = tuple(str(source) for source in table.get("sources", ()))
     output = OutputSettings(parts["publish"], parts["files"], parts["screen"])
-    return EngineSettings(sources or named, parts["source"], parts["faces"], parts["predict"], output)
+    looked_at = _with_demo(sources or named, output.screen)
+    return EngineSettings(looked_at, parts["source"], parts["faces"], parts["predict"], output)
 
 
 def for_python(sources: tuple[str, ...], values: Mapping[str, Any]) -> EngineSettings:
@@ -190,4 +189,15 @@ def for_python(sources: tuple[str, ...], values: Mapping[str, Any]) -> EngineSet
         known = [field.name for part in SECTIONS.values() for field in dataclasses.fields(part)]
         raise unknown("setting", next(iter(quiet)), known)
     output = OutputSettings(parts["publish"], parts["files"], parts["screen"])
-    return EngineSettings(sources, parts["source"], parts["faces"], parts["predict"], output)
+    looked_at = _with_demo(sources, output.screen)
+    return EngineSettings(looked_at, parts["source"], parts["faces"], parts["predict"], output)
+
+
+def _with_demo(sources: tuple[str, ...], screen: ScreenSettings) -> tuple[str, ...]:
+    if not screen.demo:
+        return sources
+    if sources:
+        raise UserError(f"--demo brings its own source, but '{sources[0]}' was given too. Leave one of them out.")
+    from .demo import demo_clip
+
+    return (str(demo_clip()),)

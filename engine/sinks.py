@@ -219,6 +219,10 @@ def open_sinks(settings: OutputSettings, units: Sequence[str], origins: Sequence
         from .preview import Preview
 
         sinks.append(Preview())
+    if screen.demo and not screen.quiet:
+        from .demo import DemoText
+
+        sinks.append(DemoText())
     if not screen.quiet:
         from .progress import open_progress
 

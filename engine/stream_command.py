@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
         prog="vlfau-stream",
         description="Facial action units from live video, with the reason in words.",
         epilog="Sources: a video file, a camera (0), an address (rtsp://, http://, udp://), a folder or pattern of "
-        "pictures, or - for standard input; several at once.",
+        "pictures, or - for standard input; several at once. Without any: --demo.",
     )
     made.add_argument("sources", nargs="*", metavar="SOURCE", help="what to look at")
     made.add_argument("--config", type=Path, metavar="FILE", help="TOML file with the same settings, by section")

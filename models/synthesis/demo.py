@@ -125,7 +125,7 @@ def _lines(card: dict[str, Any]) -> str:
 def _eased(x: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """0 up to 0, 1 from 1 on, smooth between."""
     x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)
+    return np.asarray(x * x * (3 - 2 * x))
 
 
 def _syllables(time: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
