@@ -24,6 +24,10 @@ def quantiles(values: NDArray[np.float64]) -> dict[str, float]:
     return {"p50_ms": float(p50), "p95_ms": float(p95), "p99_ms": float(p99), "max_ms": float(values.max())}
 
 
+def percentile(share: float) -> Callable[[NDArray[np.float64]], float]:
+    return lambda values: float(np.percentile(values, share))
+
+
 def jitter(latencies: NDArray[np.float64]) -> float:
     """Mean change of latency from one frame to the next, as RFC 3550 takes it, without its smoothing."""
     return float(np.abs(np.diff(latencies)).mean()) if len(latencies) > 1 else 0.0
@@ -71,5 +75,6 @@ def _blocks(run: NDArray[np.float64], random: np.random.Generator) -> NDArray[np
     """As many frames as the run has, in blocks that begin anywhere and go on around its end."""
     size = min(BLOCK, max(1, len(run) // 4))
     starts = random.integers(0, len(run), math.ceil(len(run) / size))
-    places = (starts[:, None] + np.arange(size)).ravel()[: len(run)] % len(run)
-    return run[places]
+    places: NDArray[np.int64] = (starts[:, None] + np.arange(size)).ravel()[: len(run)] % len(run)
+    drawn: NDArray[np.float64] = run[places]
+    return drawn

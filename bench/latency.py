@@ -11,8 +11,8 @@ arrives. Capture is when the decoder hands a frame over. The clips are the packa
 side; with --source the case of one face plays that file as it is. The first tenth of the frames of a run is not
 counted. Unpaced, frames wait in the queues between the stages, so that latency there says how much waits.
 
---json keeps every latency. To compare two checkouts fairly, let them take turns:
-`for i in 1 2 3 4 5; do python A/bench/latency.py --json A.json --append; python B/bench/latency.py ...; done`.
+--json keeps every latency. To compare two installations fairly, let them take turns, each with its own Python:
+`for i in 1 2 3 4 5; do A/bin/python bench/latency.py --json A.json --append; B/bin/python ...; done`.
 The last line is JSON.
 """
 
@@ -39,7 +39,7 @@ import av
 import cv2
 import numpy as np
 import zmq
-from comparison import compare, jitter, quantiles
+from comparison import compare, jitter, percentile, quantiles
 from numpy.typing import NDArray
 
 from vlfau.engine.wire import End, Report, Status, decode
@@ -465,9 +465,9 @@ def compare_files(first: Path, second: Path) -> dict[str, Any]:
         one, two = a["samples"][name], b["samples"][name]
         runs = [[np.array(run, np.float64) for run in side["latencies_ms"]] for side in (one, two)]
         rates = [[np.array([fps], np.float64) for fps in side["fps"]] for side in (one, two)]
-        ratios = {f"p{q}_ms": compare(*runs, lambda x, q=q: float(np.percentile(x, q))) for q in (50, 95, 99)}
+        ratios = {f"p{q}_ms": compare(runs[0], runs[1], percentile(q)) for q in (50, 95, 99)}
         if len(one["fps"]) > 1 and len(two["fps"]) > 1:  # one rate a run: a single run has no spread
-            ratios["fps"] = compare(*rates, lambda x: float(x.mean()))
+            ratios["fps"] = compare(rates[0], rates[1], lambda values: float(values.mean()))
         for key, ratio in ratios.items():
             interval = f"{ratio.low:.3f} to {ratio.high:.3f}"
             table.append([name, key, f"{ratio.ratio:.3f}", interval, ratio.verdict])
