@@ -86,7 +86,8 @@ def stamp(stream: str, index: int, pts: float, decode_ms: float) -> Stamp:
 def open_sources(addresses: Sequence[str], settings: SourceSettings, stopping: Event) -> list[Source]:
     if not addresses:
         raise UserError(
-            "No source was given. Name a video file, a camera (0), an address (rtsp://...), a folder or -; or give --demo."
+            "No source was given. Name a video file, a camera (0), an address (rtsp://...), a folder or -, "
+            "or give --demo."
         )
     if len(settings.name) > len(addresses):
         raise UserError(
