@@ -27,7 +27,7 @@ CLIP, TRUTH = embedded() / "demo.mp4", embedded() / "demo.json"
 BYTES = 1_000_000
 PATIENCE_S = 60.0
 AUC = 0.8
-CLEARLY = 0.1  # between the mean probabilities with and without the unit
+CLEARLY = 1.2  # times the mean probability without the unit: how sure a network is depends on its training
 
 
 @cache
@@ -152,9 +152,9 @@ def test_known_units_come_out_of_the_socket(published: list[Report], unit: str) 
     assert [report.frame for report in published] == list(range(len(states)))
     p = np.array([report.faces[0].aus[unit].p for report in published])
     right, wrong = area(p, states), area(p, states[::-1])
-    gap = p[states == 1].mean() - p[states == 0].mean()
+    present, absent = p[states == 1].mean(), p[states == 0].mean()
     assert right > AUC, f"{unit}: AUC {right:.3f}, backwards {wrong:.3f}"
-    assert gap > CLEARLY, f"{unit}: mean {p[states == 1].mean():.3f} against {p[states == 0].mean():.3f}"
+    assert present > CLEARLY * absent, f"{unit}: mean {present:.3f} against {absent:.3f}"
     assert wrong < right - 0.2, f"{unit}: AUC {right:.3f}, backwards {wrong:.3f}"
 
 
