@@ -11,7 +11,7 @@ from .errors import UserError
 from .exporting import PRECISIONS, export_run
 
 EPILOG = """examples:
-  vlfau-export runs/mine --output bundles/mine                  then: vlfau-stream VIDEO --bundle bundles/mine
+  vlfau-export runs/mine --output bundles/mine                  then: vlfau-stream VIDEO --model bundles/mine
   vlfau-export runs/mine --output bundles/mine-fp16 --precision fp16
 """
 
