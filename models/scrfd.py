@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,7 +44,8 @@ class Scrfd:
         batch = np.zeros((len(pictures), self.side, self.side, 3), np.float32)
         factors = []
         for row, picture in zip(batch, pictures):  # top left, as insightface does; black below or beside it
-            small, factor = _fit(picture, self.side)
+            # never enlarged, unlike insightface: a face that fills a small picture would grow past what SCRFD finds
+            small, factor = shrink(picture, self.side)
             row[: small.shape[0], : small.shape[1]] = small
             factors.append(factor)
         batch -= 127.5
@@ -76,15 +76,6 @@ class Scrfd:
         return Detections(
             all_boxes[kept] * np.float32(factor), all_scores[kept], np.concatenate(landmarks)[kept] * np.float32(factor)
         )
-
-
-def _fit(picture: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], float]:
-    """Scaled so that the longer side is `side`, up or down: what SCRFD was trained for, and no dearer than not."""
-    factor = max(picture.shape[:2]) / side
-    if factor >= 1:
-        return shrink(picture, side)
-    width, height = (max(1, round(n / factor)) for n in (picture.shape[1], picture.shape[0]))
-    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8), factor
 
 
 def _checked(path: Path, inputs: int, outputs: int) -> None:
