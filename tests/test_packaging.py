@@ -21,7 +21,9 @@ def test_every_folder_with_modules_is_listed() -> None:
     """An unlisted package imports in the editable install and is missing from the wheel."""
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     found = {
-        ".".join(("vlfau", *path.parent.relative_to(ROOT).parts)) for part in PARTS for path in (ROOT / part).rglob("*.py")
+        ".".join(("vlfau", *path.parent.relative_to(ROOT).parts))
+        for part in PARTS
+        for path in (ROOT / part).rglob("*.py")
     }
     assert found - set(listed) == set()
     assert all((ROOT / Path(*name.split(".")[1:])).is_dir() for name in listed)
@@ -31,7 +33,8 @@ def test_every_folder_with_modules_is_listed() -> None:
 def test_nobody_imports_a_part_by_its_folder(folder: str) -> None:
     """`import engine` would load every module a second time, and isinstance would start to lie."""
     wrong = re.compile(rf"^\s*(from|import) ({'|'.join(PARTS)})(\.| |$)", re.MULTILINE)
-    assert wrong.search("import engine") and not wrong.search("import vlfau.engine")
+    assert wrong.search("import engine")
+    assert not wrong.search("import vlfau.engine")
     for path in (ROOT / folder).rglob("*.py"):
         assert not wrong.search(path.read_text(encoding="utf-8")), path
 
