@@ -11,7 +11,7 @@ types:
 	mypy -p vlfau.engine -p vlfau.models -p vlfau.calibration
 
 test:
-	pytest -m "not slow and not gpu" || (echo "once more, only what failed: a busy machine misses deadlines" && pytest --last-failed -m "not slow and not gpu")
+	pytest -n 2 --dist loadfile -m "not slow and not gpu" || (echo "once more, only what failed: a busy machine misses deadlines" && pytest --last-failed -m "not slow and not gpu")
 
 slow:
 	pytest -m "slow and not gpu"
