@@ -38,50 +38,55 @@ class CropCache:
 
     def __init__(self, folder: Path | None, side: int, find_points: FindPoints | None) -> None:
         if find_points is not None and folder is None:
-            raise UserError("Alignment needs a folder to keep the crops in. Give one, or aligned pictures.")
+            raise UserError("Alignment needs a folder to keep the crops in. Give one with --cache, or --no-align.")
         self.folder, self.side, self.find_points = folder, side, find_points
         parts = align.TEMPLATE.tobytes() + align.WEIGHTS.tobytes() + f"{side} {padded(side)} 1".encode()
+        if find_points is None:
+            parts += b" scaled"
         self.recipe = hashlib.sha256(parts).hexdigest()[:12]  # another template or size is another crop
 
     def prepare(self, table: Table, report: Callable[[int, int], None] | None = None) -> Table:
         """Makes the crops that are not there yet; returns the rows that have a face. Calls `report(done, all)`."""
-        if self.find_points is None:
+        kept = self.fill(table, report)
+        lost = [row for row in kept if not self.path(table, row).stat().st_size]
+        if not lost:
             return table
-        found = np.ones(len(table), bool)
-        missing = []
-        for row in range(len(table)):
-            path = self.path(table, row)
-            if not path.is_file():
-                missing.append(row)
-            elif not path.stat().st_size:
-                found[row] = False
-        done = len(table) - len(missing)
-        for row, picture in pictures(table, missing):
-            found[row] = self.store(self.path(table, row), picture)
-            done += 1
-            if report is not None:
-                report(done, len(table))
-        if found.all():
-            return table
-        lost = np.flatnonzero(~found)
         if len(lost) == len(table):
-            raise UserError(f"No face was found in any of {len(table)} pictures. Choose another detector.")
-        named = ", ".join(reference(table, int(row)) for row in lost[:SAMPLES_NAMED])
+            raise UserError(
+                f"No face was found in any of {len(table)} pictures. Choose another detector, or --no-align."
+            )
+        named = ", ".join(reference(table, row) for row in lost[:SAMPLES_NAMED])
         note = f"No face was found in {len(lost)} of {len(table)} pictures, which are left out (first: {named})."
-        return table.only(np.flatnonzero(found), note)
+        return table.only(np.setdiff1d(np.arange(len(table)), lost), note)
 
-    def store(self, path: Path, picture: Picture) -> bool:
+    def fill(
+        self, table: Table, report: Callable[[int, int], None] | None = None, *, rank: int = 0, world: int = 1
+    ) -> list[int]:
+        """Makes one process's share of the crops, divided by picture file or video. Returns all rows that are kept."""
+        kept = [row for row in range(len(table)) if self.keeps(table, row)]
+        missing = [row for row in kept if not self.path(table, row).is_file()]
+        if world > 1:
+            number = {source: i for i, source in enumerate(dict.fromkeys(table.pictures))}
+            missing = [row for row in missing if number[table.pictures[row]] % world == rank]
+        for done, (row, picture) in enumerate(pictures(table, missing), 1):
+            self.store(self.path(table, row), picture)
+            if report is not None:
+                report(done, len(missing))
+        return kept
+
+    def keeps(self, table: Table, row: int) -> bool:
+        """Whether a row's crop is kept: every aligned one, and frames of videos, which are slow to reach."""
+        if self.find_points is not None:
+            return True
+        video = table.frames[row] != PICTURE_FILE and not table.pictures[row].endswith(".safetensors")
+        return video and self.folder is not None
+
+    def store(self, path: Path, picture: Picture) -> None:
         """An empty file says that no face was found, so that it is not searched for again."""
-        assert self.find_points is not None
-        points = self.find_points(picture)
-        data = b""
-        if points is not None:
-            side = padded(self.side)
-            matrix = align.similarity(np.asarray(points, np.float32), self.side)
-            matrix[:, 2] += (side - self.side) / 2
-            crop = align.crop(picture, matrix, side)
-            # Lossless, so that training sees the engine's crop; level 1, because higher ones cost more than they save.
-            data = cv2.imencode(".png", crop[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+        crop = self.cut(picture)
+        # Lossless, so that training sees the engine's crop; level 1, because higher ones cost more than they save.
+        settings = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+        data = b"" if crop is None else cv2.imencode(".png", crop[:, :, ::-1], settings)[1].tobytes()
         partial = path.with_name(f"{path.name}.{os.urandom(4).hex()}.partial")  # several machines may share the folder
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +96,20 @@ class CropCache:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise UserError(f"Crop {path} cannot be written: {error}. Free space or choose another cache.") from None
-        return bool(data)
+
+    def cut(self, picture: Picture) -> Picture | None:
+        """(P, P, 3) of a picture: aligned, or as it is; None where no face is found."""
+        side = padded(self.side)
+        if self.find_points is None:
+            shrinks = picture.shape[0] > side
+            scaled = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+            return np.asarray(scaled, np.uint8)
+        points = self.find_points(picture)
+        if points is None:
+            return None
+        matrix = align.similarity(np.asarray(points, np.float32), self.side)
+        matrix[:, 2] += (side - self.side) / 2
+        return np.asarray(align.crop(picture, matrix, side), np.uint8)
 
     def path(self, table: Table, row: int) -> Path:
         """Where the crop of a row lies: another file, another time of change or another template is another place."""
@@ -107,12 +125,10 @@ class CropCache:
 
     def read(self, table: Table, row: int) -> Picture:
         """(P, P, 3) with P = padded(side)."""
-        if self.find_points is None:
-            picture = read_picture(table, row)
-            size = padded(self.side)
-            shrinks = picture.shape[0] > size
-            scaled = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-            return np.asarray(scaled, np.uint8)
+        if self.find_points is None and not (self.keeps(table, row) and self.path(table, row).is_file()):
+            found = self.cut(read_picture(table, row))
+            assert found is not None
+            return found
         path = self.path(table, row)
         crop = cv2.imread(str(path)) if path.is_file() else None
         if crop is None or crop.shape[0] != padded(self.side):

@@ -6,8 +6,10 @@ the part that is tested. A fold here always says whom it tests.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +32,15 @@ _PARTS = {
 }
 PARTS = {name: tuple(frozenset(part.split()) for part in parts) for name, parts in _PARTS.items()}
 TESTED = (3, 2, 1)  # the part that folds 1, 2, 3 test, in the numbering of ME-GraphAU, AUNCE, MDHR and AU-Net
+NUMBERING = (
+    "Fold numbers differ between projects: ME-GraphAU, AUNCE, MDHR and AU-Net test part 3 in their fold 1, FG-Net and "
+    "FMAE part 1. Compare results by the part that was tested:"
+)
 
 # Pictures of a full set, by the part tested.
 FULL_TEST = {"BP4D": {3: 46034, 2: 50182, 1: 50631}, "DISFA": {3: 43605, 2: 43605, 1: 43604}}
 FULL_TRAIN = {"BP4D": {3: 100813, 2: 96665, 1: 96216}, "DISFA": {3: 87209, 2: 87209, 1: 87210}}
+DISFA_FRAMES = 4845  # of each subject (nine make a part); one subject of part 1 has one less
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +133,37 @@ def count_notes(dataset: str, tested: int, counts: Sequence[tuple[str, str, int]
             differs = f"{full - found} short" if found < full else f"{found - full} too many"
             notes.append(f"{file} has {found} pictures, the full {dataset} list has {full}: {differs}.")
     return notes
+
+
+def raw_count_notes(dataset: str, subjects: Sequence[str], files: Sequence[Path]) -> list[str]:
+    """Warnings for the parts of a raw release that differ from the full set, with the codings that are missing.
+
+    `subjects` has one entry per picture; `files` are the codings, named `F001_T1.csv` or `SN001_au1.txt`.
+    """
+    found, stems = Counter(subjects), {path.stem for path in files}
+    notes = []
+    for part, names in enumerate(PARTS[dataset], 1):
+        count, full = sum(found[name] for name in names), FULL_TEST[dataset][part]
+        if count == full:
+            continue
+        if dataset == "BP4D":
+            recordings = [f"{name}_T{task}" for name in sorted(names) for task in range(1, 9)]
+            lacking = [f"{name}.csv" for name in recordings if name not in stems]
+        else:
+            lacking = [f"{name}_au*.txt" for name in sorted(names) if not any(stem.startswith(name) for stem in stems)]
+            for path in files:
+                given = found[path.stem[:5]]
+                if path.stem[:5] in names and 0 < given < DISFA_FRAMES - 1:
+                    notes.append(f"{path} gives {given} pictures, a full one {DISFA_FRAMES}.")
+        differs = f"{full - count} short" if count < full else f"{count - full} too many"
+        missing = f"; missing: {_listed(lacking)}" if lacking else ""
+        notes.append(f"Part {part} of {dataset} has {count} pictures, the full one {full}: {differs}{missing}.")
+    return notes
+
+
+def _listed(names: Sequence[str], most: int = 6) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def part_of(dataset: str, subjects: Sequence[str]) -> int:

@@ -1,6 +1,7 @@
-"""Reads the original releases of BP4D and DISFA: codings per subject beside pictures or videos.
+"""Reads the original releases of BP4D and DISFA: codings per subject, and which frame each line is about.
 
 Intensities are kept; an action counts as present from intensity 2 (DISFA) or as the occurrence coding says (BP4D).
+Where the frames lie, as pictures or inside videos, is `raw_frames.py`'s knowledge.
 """
 
 from __future__ import annotations
@@ -11,45 +12,45 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import UserError, unknown
+from .folds import raw_count_notes
+from .raw_frames import Frames
 from .table import STRONGEST, UNITS, Rows, Table, from_intensity
 
 UNCODED = 9  # BP4D's mark for a unit that could not be coded
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp")
-VIDEOS = (".avi", ".mp4", ".mkv", ".mov", ".wmv")
 
 
 def read_bp4d(root: Path, files: Sequence[Path], units: Sequence[str] | None = None) -> Table:
-    """`AU_OCC/{subject}_{task}.csv`: first row the units, first column the frame; pictures in `{subject}/{task}`."""
+    """`AU_OCC/{subject}_{task}.csv`: first row the units, first column the frame; pictures or a video per task."""
     codings = [path for path in files if path.parent.name == "AU_OCC" and re.fullmatch(r"[FM]\d{3}_T\d", path.stem)]
     rows = Rows("BP4D", "bp4d", units or UNITS["BP4D"])
-    base = _picture_base(root, [path.stem.split("_") for path in codings], "BP4D")
+    frames = Frames(root, files, "BP4D")
+    frames.check([tuple(path.stem.split("_")) for path in codings])
     for path in codings:
         subject, task = path.stem.split("_")
-        pictures = _numbered(base / subject / task)
         levels = _bp4d_intensity(files, path.stem, rows.units)
         file = rows.file(path)
-        lost = 0
         with path.open(newline="", encoding="utf-8-sig") as opened:
             reader = csv.reader(opened)
             header = [cell.strip() for cell in next(reader, [])]
             columns = [_column(path, header, unit) for unit in rows.units]
+            coded: dict[int, tuple[int, list[int]]] = {}  # frame -> line, labels
             for cells in reader:
                 where = f"{path}:{reader.line_num}"
                 if len(cells) != len(header):
                     raise UserError(f"{where}: {len(cells)} cells, the first row has {len(header)}. Restore the file.")
-                frame = _number(cells[0], where)
-                picture = pictures.get(frame)
-                if picture is None:
-                    lost += 1
-                    continue
-                coded = [_number(cells[i], where) for i in columns]
-                if any(value not in (0, 1, UNCODED) for value in coded):
+                values = [_number(cells[i], where) for i in columns]
+                if any(value not in (0, 1, UNCODED) for value in values):
                     raise UserError(f"{where}: an occurrence is neither 0, 1 nor 9 (unknown). Restore the file.")
-                labels = [-1 if value == UNCODED else value for value in coded]
+                labels = [-1 if value == UNCODED else value for value in values]
+                coded[_number(cells[0], where)] = reader.line_num, labels
+        places = frames.of((subject, task), max(coded, default=0))
+        for frame, (line, labels) in coded.items():
+            if (place := places.get(frame)) is not None:
                 level = [levels[unit].get(frame, float("nan")) for unit in rows.units]
-                rows.add(picture, subject, labels, file, reader.line_num, intensity=level)
-        if lost:
-            rows.notes.append(f"{path}: {lost} coded frames have no picture in {base / subject / task}; left out.")
+                rows.add(place.source, subject, labels, file, line, frame=place.frame, intensity=level)
+        if lost := sum(frame not in places for frame in coded):
+            rows.notes.append(f"{path}: {lost} coded frames have no picture in {places.source}; left out.")
+    rows.notes += frames.notes + raw_count_notes("BP4D", rows.subjects, codings)
     return rows.table()
 
 
@@ -61,43 +62,31 @@ def read_disfa(root: Path, files: Sequence[Path], units: Sequence[str] | None = 
         if found:
             coded.setdefault(found[1], {})[f"AU{int(found[2]):02d}"] = path
     rows = Rows("DISFA", "disfa", units or UNITS["DISFA"])
-    videos = {found[1]: path for path in files if (found := _left_video(path))}
+    frames = Frames(root, files, "DISFA")
+    frames.check([(subject,) for subject in sorted(coded)])
     for subject, paths in sorted(coded.items()):
         for unit in rows.units:
             if unit not in paths:
                 raise unknown(f"action unit in {next(iter(paths.values())).parent}", unit, sorted(paths))
         levels = [_intensities(paths[unit]) for unit in rows.units]
-        frames = sorted(levels[0])
+        numbers = sorted(levels[0])
         for unit, level in zip(rows.units, levels):
             if len(level) != len(levels[0]) or level.keys() != levels[0].keys():
                 raise UserError(
-                    f"{paths[unit]} codes {len(level)} frames, {paths[rows.units[0]].name} {len(frames)}, or others. "
+                    f"{paths[unit]} codes {len(level)} frames, {paths[rows.units[0]].name} {len(numbers)}, or others. "
                     "Restore the files of this subject."
                 )
         file = rows.file(paths[rows.units[0]])
-        pictures: dict[int, str] = {}
-        if subject not in videos:
-            base = _picture_base(root, [[subject]], "DISFA")
-            pictures = _numbered(base / subject)
-            shift = int(0 in pictures)  # extracted frames start at 0 or 1, codings at 1
-            pictures = {number + shift: path for number, path in pictures.items()}
-        lost = 0
-        for line, frame in enumerate(frames, 1):
-            both = [from_intensity(level[frame]) for level in levels]
-            labels, strength = [label for label, _ in both], [value for _, value in both]
-            if subject in videos:
-                rows.add(str(videos[subject]), subject, labels, file, line, frame=frame - 1, intensity=strength)
-            elif frame in pictures:
-                rows.add(pictures[frame], subject, labels, file, line, intensity=strength)
-            else:
-                lost += 1
-        if lost:
-            rows.notes.append(f"{subject}: {lost} coded frames have no picture; left out.")
+        places = frames.of((subject,), max(numbers, default=0))
+        for line, frame in enumerate(numbers, 1):
+            if (place := places.get(frame)) is not None:
+                both = [from_intensity(level[frame]) for level in levels]
+                labels, strength = [label for label, _ in both], [value for _, value in both]
+                rows.add(place.source, subject, labels, file, line, frame=place.frame, intensity=strength)
+        if lost := sum(frame not in places for frame in numbers):
+            rows.notes.append(f"{rows.files[file]}: {lost} coded frames have no picture in {places.source}; left out.")
+    rows.notes += frames.notes + raw_count_notes("DISFA", rows.subjects, rows.files)
     return rows.table()
-
-
-def _left_video(path: Path) -> re.Match[str] | None:
-    return re.fullmatch(r"LeftVideo(SN\d{3})_comp", path.stem) if path.suffix.lower() in VIDEOS else None
 
 
 def _intensities(path: Path) -> dict[int, int | None]:
@@ -139,26 +128,3 @@ def _number(text: str, where: str) -> int:
         return int(float(text))
     except ValueError:
         raise UserError(f"{where}: '{text.strip()}' is no number. Restore the file.") from None
-
-
-def _picture_base(root: Path, wanted: Sequence[Sequence[str]], dataset: str) -> Path:
-    """The folder whose sub-folders are the subjects."""
-    candidates = [root, *_folders(root), *(inner for folder in _folders(root) for inner in _folders(folder))]
-    for parts in wanted:
-        for folder in candidates:
-            if folder.name != "ActionUnit_Labels" and folder.joinpath(*parts).is_dir():
-                return folder
-    first = "/".join(wanted[0]) if wanted else "subjects"
-    raise UserError(f"No pictures or videos of {dataset} below {root}: looked for {first} and LeftVideo..._comp.avi.")
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir())
-
-
-def _numbered(folder: Path) -> dict[int, str]:
-    """Frame number -> picture, however many digits the names have."""
-    if not folder.is_dir():
-        return {}
-    found = ((re.search(r"(\d+)$", path.stem), path) for path in folder.iterdir() if path.suffix.lower() in PICTURES)
-    return {int(number[1]): str(path) for number, path in found if number}

@@ -55,6 +55,7 @@ def train(
             seed=recipe.seed,
             augmentation=augmentation,
             report=print if group.first and not quiet else lambda _: None,
+            group=group,
         )
         for part in opened:
             folder = output / f"fold{part.fold.number}" if all_folds and part.fold is not None else output

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,11 +14,16 @@ from .augmentation import PAPER, RENDERS, Augmentation
 from .crop_cache import CropCache, FindPoints
 from .dataset import Crops, Samples, Shards
 from .errors import UserError
-from .folds import Fold, make_folds
+from .folds import NUMBERING, PARTS, Fold, make_folds
 from .layouts import STYLES, open_layout
+from .progress import clock
+from .runtimes.cache import cache_folder
 from .settings import setting
 from .shards import Renders, read_renders
 from .table import Table
+
+if TYPE_CHECKING:
+    from .processes import Processes  # torch, which those who only read data need not have
 
 
 @dataclass(frozen=True)
@@ -31,9 +38,9 @@ class DataChoice:
     folds: int = setting(3, "folds over the subjects of data without published parts")
     hold_out: float = setting(0.1, "share of the people of rendered shards that are tested on; 0 trains on all")
     align: bool = setting(
-        False, "find faces and align them as the engine does; without it pictures are taken as aligned"
+        True, "find faces and align them as the engine does; with --no-align pictures are taken as aligned"
     )
-    cache: Path | None = setting(None, "folder for aligned crops")  # noqa: RUF009
+    cache: Path | None = setting(None, "folder for aligned crops; by default the user's cache")  # noqa: RUF009
 
 
 class TrainingData:
@@ -74,8 +81,9 @@ def open_data(
     augmentation: Augmentation | None = None,
     find_points: FindPoints | None = None,
     report: Callable[[str], None] = print,
+    group: Processes | None = None,
 ) -> Iterator[TrainingData]:
-    """One TrainingData per fold asked for. `side` is the network's."""
+    """One TrainingData per fold asked for. `side` is the network's; the processes of a `group` share the alignment."""
     if choice.data is None:
         raise UserError("No data given. Add --data FOLDER, or [data] data = ... to the configuration file.")
     units: Sequence[str] | None = choice.units or None
@@ -83,22 +91,45 @@ def open_data(
         yield _shards(choice, side, seed, augmentation or RENDERS)
         return
     table = open_layout(choice.data, choice.layout, dataset=choice.dataset, units=units)
+    said = len(table.notes)
     for note in table.notes:
         report(f"Note: {note}")
     if choice.align and find_points is None:
         from .point_finder import PointFinder
 
         find_points = PointFinder()
-    cache = CropCache(choice.cache, side, find_points if choice.align else None)
-    if choice.align:
-        table = cache.prepare(table)
+    cache = CropCache(choice.cache or cache_folder("crops"), side, find_points if choice.align else None)
+    progress = _Progress(report, f"Cutting crops of {choice.data} into {cache.folder}")
+    if group is not None and group.world > 1:
+        cache.fill(table, progress, rank=group.rank, world=group.world)
+        group.wait()
+    table = cache.prepare(table, progress)
+    for note in table.notes[said:]:
+        report(f"Note: {note}")
     folds = make_folds(table, choice.folds, seed)
+    if table.dataset in PARTS:
+        report(NUMBERING)
     for fold in folds:
         if all_folds or fold.number == choice.fold:
             report(f"{fold}")
             yield _fold(choice, table, cache, fold, side, seed, augmentation or PAPER)
     if not all_folds and choice.fold not in [fold.number for fold in folds]:
         raise UserError(f"There is no fold {choice.fold}. Choose one of {', '.join(str(f.number) for f in folds)}.")
+
+
+class _Progress:
+    """Says now and then how far the alignment is: of a large data set it takes the better part of an hour, once."""
+
+    def __init__(self, report: Callable[[str], None], what: str, every_s: float = 20.0) -> None:
+        self.report, self.what, self.every_s = report, what, every_s
+        self.began_s = self.shown_s = time.monotonic()
+
+    def __call__(self, done: int, whole: int) -> None:
+        now = time.monotonic()
+        if now - self.shown_s > self.every_s:
+            self.shown_s = now
+            left = (now - self.began_s) / done * (whole - done)
+            self.report(f"{self.what}: {done} of {whole}, {clock(left)} left")
 
 
 def is_shards(choice: DataChoice) -> bool:

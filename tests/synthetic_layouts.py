@@ -170,16 +170,30 @@ def make_fgnet(root: Path, dataset: str, seed: int = 0) -> Truth:
     return coded
 
 
-def make_raw_bp4d(root: Path, seed: int = 0) -> Truth:
-    """With further units, an uncoded one (9), intensities of AU12, and a coded frame without a picture."""
+BP4D_VIDEOS = ("{subject}/{task}.avi", "{subject}_{task}.avi", "{subject}/{task}/camera.avi")
+
+
+def make_raw_bp4d(root: Path, seed: int = 0, video: str = "") -> Truth:
+    """With further units, an uncoded one (9), intensities of AU12, and a coded frame without a picture.
+
+    Pictures lie beside meshes as in the release; with `video`, a pattern of names, there are videos in their place.
+    """
     coded = truth("BP4D", seed=seed)
     for subject, task in sorted({key[:2] for key in coded}):
         frames = [key for key in coded if key[:2] == (subject, task)]
         lines = ["0," + ",".join(str(int(unit[2:])) for unit in UNITS["BP4D"]) + ",5"]
         for key in frames:
-            write_picture(root / "Sequences" / subject / task / f"{key[2]:04d}.jpg", coded[key], subject)
             lines.append(f"{key[2]}," + ",".join(map(str, coded[key])) + ",9")
         lines.append("5000," + ",".join(["0"] * 12) + ",9")
+        base = root / "VIDEOS" / "2D+3D"
+        if video:
+            before = [draw([0] * 12, "nobody")] * frames[0][2]  # the coded part is in the middle of a recording
+            path = base / video.format(subject=subject, task=task)
+            write_video(path, [*before, *(draw(coded[key], subject) for key in frames), *before])
+        else:
+            for key in frames:
+                write_picture(base / subject / task / f"{key[2]:04d}.jpg", coded[key], subject)
+                write_lines(base / subject / task / f"{key[2]:04d}.obj", ["v 0 0 0"])
         write_lines(root / "AUCoding" / "AU_OCC" / f"{subject}_{task}.csv", lines)
         column = UNITS["BP4D"].index("AU12")
         levels = (f"{key[2]},{3 if coded[key][column] else 1}" for key in frames)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import synthetic_layouts as synthetic
 import torch
+from numpy.typing import NDArray
 
 from vlfau.models import align
 from vlfau.models.augmentation import PAPER, RENDERS, Augmentation, photometric
@@ -19,7 +22,9 @@ from vlfau.models.dataset import Crops, Shards, batch
 from vlfau.models.errors import UserError
 from vlfau.models.layouts import open_layout
 from vlfau.models.loading import FILES_AT_ONCE, Loader, Order
+from vlfau.models.point_finder import PointFinder
 from vlfau.models.shards import open_shard
+from vlfau.models.training_data import DataChoice, _Progress, open_data
 
 STILL = Augmentation(flip=0, cutout=0, shift=0)
 
@@ -310,3 +315,95 @@ def test_workers_change_nothing_and_waiting_is_counted(shards: Path) -> None:
             assert torch.equal(torch.nan_to_num(tensor), torch.nan_to_num(second[name]))
     assert not torch.equal(made[0][0]["crops"], made[0][4]["crops"])
     assert torch.equal(torch.get_rng_state(), before)  # resuming restores torch's state: loading must not move it
+
+
+# ---- opening a data set for training
+
+
+class TwoProcesses:
+    """Stands in for two of one training: what one has done before the other comes to the barrier is done."""
+
+    world = 2
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def wait(self) -> None:
+        pass
+
+
+def test_raw_releases_are_aligned_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLFAU_CACHE", str(tmp_path / "cache"))
+    synthetic.make_raw_bp4d(tmp_path / "data", video=synthetic.BP4D_VIDEOS[0])
+    said: list[str] = []
+    choice = DataChoice(data=tmp_path / "data")
+    (part,) = open_data(choice, 48, find_points=synthetic.find_points, report=said.append)
+    assert any("test part 3 in their fold 1" in line for line in said)  # the numbering trap
+    assert said[-1].startswith("fold 1 tests part 3: subjects F007 F015")
+    assert any("Part 3 of BP4D has 16 pictures, the full one 46034" in line for line in said)
+    assert part.test is not None
+    table = part.test.table  # type: ignore[attr-defined]
+    row = int(part.test.rows[0])  # type: ignore[attr-defined]
+    expected = align.align(read_picture(table, row), synthetic.POINTS[None], 48)[0]
+    np.testing.assert_array_equal(part.test.crop(0), expected)
+    assert list((tmp_path / "cache" / "crops").rglob("*.png"))
+    (plain,) = open_data(replace(choice, align=False), 48, report=said.append)
+    assert plain.test is not None
+    assert (plain.test.crop(0) != expected).any()
+
+
+def test_frames_of_videos_are_kept_even_without_alignment(tmp_path: Path) -> None:
+    synthetic.make_raw_disfa(tmp_path / "data")
+    table = open_layout(tmp_path / "data")
+    cache = CropCache(tmp_path / "crops", 56, None)
+    before = cache.read(table, 3)
+    cache.prepare(table)
+    for path in (tmp_path / "data").rglob("*.avi"):
+        info = path.stat()
+        path.write_bytes(b"x" * info.st_size)  # the crops no longer come from here
+        os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+    np.testing.assert_array_equal(cache.read(table, 3), before)
+
+
+def test_processes_share_the_alignment(tmp_path: Path) -> None:
+    synthetic.make_raw_disfa(tmp_path / "data", videos=False)
+    choice = DataChoice(data=tmp_path / "data", cache=tmp_path / "crops")
+    table = open_layout(tmp_path / "data")
+    asked: list[int] = []
+
+    def counted(picture: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        asked.append(1)
+        return synthetic.find_points(picture)
+
+    first = CropCache(tmp_path / "crops", 48, counted)
+    first.fill(table, rank=0, world=2)
+    assert len(asked) == len(table) / 2
+    group: Any = TwoProcesses(1)
+    (part,) = open_data(choice, 48, find_points=counted, report=lambda _: None, group=group)
+    assert len(asked) == len(table)  # none twice
+    assert part.test is not None
+
+
+def test_progress_is_said_now_and_then(tmp_path: Path) -> None:
+    said: list[str] = []
+    progress = _Progress(said.append, "Cutting", every_s=-1)
+    progress(5, 10)
+    assert said[0].startswith("Cutting: 5 of 10, 0 min")
+    _Progress(said.append, "Cutting")(5, 10)
+    assert len(said) == 1
+
+
+def test_tightly_cut_pictures_are_looked_at_again_with_a_border(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the detector finds in the wider picture comes back in the picture's own pixels."""
+    finder = PointFinder.__new__(PointFinder)
+    looked: list[tuple[int, ...]] = []
+
+    def find(self: PointFinder, picture: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        looked.append(picture.shape)
+        return synthetic.POINTS + 32 if picture.shape[0] > 96 else None
+
+    monkeypatch.setattr(PointFinder, "_find", find)
+    found = finder(np.zeros((96, 90, 3), np.uint8))
+    assert looked == [(96, 90, 3), (160, 154, 3)]
+    assert found is not None
+    np.testing.assert_allclose(found, synthetic.POINTS, atol=1e-4)

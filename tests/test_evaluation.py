@@ -100,7 +100,10 @@ def test_neighbours_stay_neighbours_on_the_plane() -> None:
 def test_from_pictures_to_report_and_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All folds of a prepared list, with the commands that a person types."""
     synthetic.make_graphau(tmp_path / "data", "DISFA")
-    run, common = tmp_path / "run", ["--size", "tiny", "--no-pretrained", "--workers", "0", "--device", "cpu"]
+    run, common = (
+        tmp_path / "run",
+        ["--size", "tiny", "--no-pretrained", "--no-align", "--workers", "0", "--device", "cpu"],
+    )
     changes = tmp_path / "small.toml"
     changes.write_text("[network]\nhidden = 16\nstem_options = { depths = [1, 1, 1, 1], dims = [8, 8, 16, 16] }\n")
     arguments = ["--data", str(tmp_path / "data"), "--config", str(changes), "--output", str(run), "--all-folds"]

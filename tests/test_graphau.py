@@ -73,7 +73,17 @@ def test_the_same_commands_train_evaluate_and_export_it(tmp_path: Path, capsys: 
     run, bundle_folder = tmp_path / "run", tmp_path / "bundle"
     config = tmp_path / "run.toml"
     config.write_text('[network]\nnetwork = "graphau"\nsize = "tiny"\nneighbours = 3\npretrained = false\n')
-    common = ["--config", str(config), "--data", str(tmp_path / "data"), "--output", str(run), "--workers", "0"]
+    common = [
+        "--config",
+        str(config),
+        "--data",
+        str(tmp_path / "data"),
+        "--output",
+        str(run),
+        "--no-align",
+        "--workers",
+        "0",
+    ]
     assert train_command.main([*common, "--steps", "3", "--batch", "8", "--device", "cpu"]) == 0
     assert evaluate_command.main([str(run)]) == 0
     part = json.loads((run / "evaluation" / "scores.json").read_text())["parts"][0]

@@ -74,6 +74,90 @@ def test_raw_bp4d(tmp_path: Path) -> None:
         open_layout(tmp_path, units=("AU09",))
 
 
+@pytest.mark.parametrize("video", synthetic.BP4D_VIDEOS)
+def test_raw_bp4d_as_videos(tmp_path: Path, video: str) -> None:
+    coded = synthetic.make_raw_bp4d(tmp_path, video=video)
+    table = open_layout(tmp_path)
+    assert len(table) == len(coded)
+    for row in range(0, len(table), 7):
+        subject = table.subject_names[table.subjects[row]]
+        task = next(task for task in ("T1", "T2") if task in table.where(row))
+        expected = synthetic.draw(coded[subject, task, int(table.frames[row])], subject)
+        np.testing.assert_array_equal(read_picture(table, row), expected)
+        assert table.labels[row].tolist() == coded[subject, task, int(table.frames[row])]
+    assert any("1 coded frames have no picture" in note for note in table.notes)  # frame 5000 is beyond the video
+
+
+def test_a_video_whose_last_coded_frame_is_its_length_counts_from_one(tmp_path: Path) -> None:
+    synthetic.make_raw_bp4d(tmp_path, video=synthetic.BP4D_VIDEOS[0])
+    coding = tmp_path / "AUCoding" / "AU_OCC" / "F001_T1.csv"
+    lines = coding.read_text().splitlines()
+    length = 4 + 2 * 9
+    synthetic.write_lines(coding, [lines[0], *(line.replace("5000", str(length)) for line in lines[1:])])
+    table = open_layout(tmp_path)
+    rows = [row for row in range(len(table)) if "F001_T1" in table.where(row)]
+    assert table.frames[rows].tolist() == [8, 9, 10, 11, length - 1]
+    assert any("counted from 1" in note for note in table.notes)
+
+
+def test_a_video_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    synthetic.make_raw_bp4d(tmp_path, video=synthetic.BP4D_VIDEOS[0])
+    broken = tmp_path / "VIDEOS" / "2D+3D" / "F001" / "T2.avi"
+    broken.write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"T2\.avi cannot be opened"):
+        open_layout(tmp_path)
+    broken.with_name("T1").mkdir()
+    for name in ("thermal.wmv", "colour.wmv"):
+        (broken.with_name("T1") / name).write_bytes(b"x")
+    (broken.with_name("T1.avi")).unlink()
+    with pytest.raises(UserError, match=r"holds 2 videos \(colour\.wmv, thermal\.wmv\)"):
+        open_layout(tmp_path)
+
+
+def test_short_raw_releases_are_named_by_part_and_file(tmp_path: Path) -> None:
+    synthetic.make_raw_bp4d(tmp_path / "b")
+    notes = open_layout(tmp_path / "b").notes
+    (first,) = [note for note in notes if note.startswith("Part 1 of BP4D has 16 pictures, the full one 50631")]
+    assert "missing: F001_T3.csv, F001_T4.csv" in first  # tasks 1 and 2 are there
+    synthetic.make_raw_disfa(tmp_path / "d", videos=False)
+    notes = open_layout(tmp_path / "d").notes
+    (first,) = [note for note in notes if note.startswith("Part 3 of DISFA has 8 pictures, the full one 43605")]
+    assert "missing: SN004_au*.txt, SN005_au*.txt" in first
+    assert any("SN003_au1.txt gives 4 pictures, a full one 4845" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda lines: [lines[0], lines[1] + ",1", *lines[2:]], r"F001_T1\.csv:2: 15 cells, the first row has 14"),
+        (lambda lines: [*lines[:2], lines[2][:-1] + "x", *lines[3:]], r"F001_T1\.csv:3: 'x' is no number"),
+        (lambda lines: [*lines[:2], lines[2][:-1] + "7", *lines[3:]], r"F001_T1\.csv:3: an occurrence is neither"),
+    ],
+)
+def test_faults_of_raw_bp4d(tmp_path: Path, change: Callable[[list[str]], list[str]], said: str) -> None:
+    synthetic.make_raw_bp4d(tmp_path)
+    edit(tmp_path / "AUCoding" / "AU_OCC" / "F001_T1.csv", change)
+    with pytest.raises(UserError, match=said):
+        open_layout(tmp_path, units=("AU12", "AU05"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda lines: [lines[0] + ",9", *lines[1:]], r"SN002_au12\.txt:1: '1,0,9' is not `frame,intensity`"),
+        (lambda lines: [lines[0], "2,8", *lines[2:]], r"SN002_au12\.txt:2: intensity 8 is not 0 to 5"),
+        (lambda lines: lines[:-1], r"SN002_au12\.txt codes 3 frames, SN002_au1\.txt 4"),
+    ],
+)
+def test_faults_of_raw_disfa(tmp_path: Path, change: Callable[[list[str]], list[str]], said: str) -> None:
+    synthetic.make_raw_disfa(tmp_path, videos=False)
+    path = tmp_path / "ActionUnit_Labels" / "SN002" / "SN002_au12.txt"
+    synthetic.write_lines(path, ["1,0", "2,1", "3,2", "4,5"])
+    edit(path, change)
+    with pytest.raises(UserError, match=said):
+        open_layout(tmp_path)
+
+
 @pytest.mark.parametrize("videos", [True, False])
 def test_raw_disfa(tmp_path: Path, videos: bool) -> None:
     coded = synthetic.make_raw_disfa(tmp_path, videos=videos)
