@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UserError
+from .openvino_core import openvino_core
 
 STRIDE = 8  # picture pixels a cell
 UNIT = 32.0  # pixels; the network speaks of sides as log2(side / UNIT)
@@ -20,9 +21,7 @@ class Finder:
     """One thread uses it."""
 
     def __init__(self, path: Path) -> None:
-        import openvino
-
-        core = openvino.Core()
+        core = openvino_core()
         try:
             self._model = core.read_model(path)
         except RuntimeError as error:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UserError
+from .openvino_core import openvino_core
 
 EMBEDDED = Path(__file__).with_name("embedded")  # what the package carries
 SIDE = 96  # pixels of the crop that the network sees
@@ -95,9 +96,7 @@ class LandmarkNet:
 
     @cached_property
     def _request(self) -> Any:
-        import openvino
-
-        core = openvino.Core()
+        core = openvino_core()
         try:
             model = core.read_model(self.path)
             model.reshape([1, SIDE, SIDE, 3])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .detectors import Detections, existing_model, no_detections, shrink, suppress
 from .errors import UserError
+from .openvino_core import openvino_core
 
 STRIDES, ANCHORS = (8, 16, 32), 2  # of every published SCRFD with five points
 MAX_BATCH = 8
@@ -87,9 +88,7 @@ def _checked(path: Path, inputs: int, outputs: int) -> None:
 
 
 def _open_openvino(path: Path, size: int) -> tuple[Run, int, int, str]:
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_core()
     try:
         model = core.read_model(path)
     except RuntimeError as error:

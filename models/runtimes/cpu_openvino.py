@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import UserError
+from ..openvino_core import openvino_core
 from ..runtime import MEMORY
 from .cache import cache_folder
 from .graphs import cpu_threads, encoder_file, has_precision, require_quantised
@@ -33,7 +33,7 @@ class OpenVino:
     def __init__(
         self, bundle: Bundle, *, device: str = "CPU", precision: str | None = None, threads: int | None = None
     ) -> None:
-        self._core = _core()
+        self._core = openvino_core()
         if device not in self._core.available_devices:
             have = ", ".join(self._core.available_devices)
             raise UserError(f"OpenVINO has no device '{device}' on this machine. It has: {have}.")
@@ -159,13 +159,3 @@ def _row(output: Any) -> tuple[tuple[int, ...], Any]:
     if any(size.is_dynamic for size in sizes):
         raise UserError(f"Output {output.any_name} of encoder.onnx has unknown sizes {sizes}. Export the bundle again.")
     return tuple(size.get_length() for size in sizes), output.get_element_type().to_dtype()
-
-
-@cache
-def _core() -> Any:
-    """One per process: starting the plugins takes a tenth of a second."""
-    try:
-        import openvino
-    except ImportError as error:
-        raise UserError(f"OpenVINO cannot be imported ({error}). Run: pip install openvino") from None
-    return openvino.Core()
