@@ -73,14 +73,18 @@ def _parser() -> argparse.ArgumentParser:
 def _quantise(bundle: Bundle, options: argparse.Namespace) -> None:
     import onnx
 
+    from vlfau.models.half_precision import to_single
+
     from .graph_answers import log_odds
     from .pictures import crops
     from .quantise import layers, observe, quantise
     from .search import probability_loss, search
 
-    if bundle.manifest.precision != "fp32":
-        raise UserError(f"This bundle is written in {bundle.manifest.precision}; calibrate one exported in fp32.")
+    if options.count < 2:
+        raise UserError(f"One half of the pictures gives the ranges, the other judges: {options.count} is too few.")
     model = onnx.load(str(bundle.path("encoder.onnx")))
+    if bundle.manifest.precision != "fp32":
+        model = to_single(model)
     pictures = crops(options.pictures, bundle.manifest.side, options.count)
     fit, hold = pictures[::2], pictures[1::2]  # ranges from one half, the search judges on the other
     limits = observe(model, fit, options.observer)
@@ -101,6 +105,7 @@ def _quantise(bundle: Bundle, options: argparse.Namespace) -> None:
         "crops": len(pictures),
         "left": list(found.left),
         "harm": found.harm,
+        "trail": [list(step) for step in found.trail],
         "mean_change": dict(zip(bundle.manifest.units, found.loss)),
     }
     written = add_encoder(bundle, "int8", found.model, facts)

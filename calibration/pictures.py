@@ -6,6 +6,7 @@ Reading data sets, finding faces and aligning them are vlfau.models' work.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def labelled(choice: DataChoice, side: int, units: tuple[str, ...], limit: int) 
         np.stack([samples.crop(int(row)) for row in rows]),
         samples.labels[rows][:, columns],
         samples.subjects[rows],
-        str(choice.data),
+        Path(str(choice.data)).name,  # bundles and reports travel; where somebody's files lie does not
     )
 
 
@@ -131,5 +132,7 @@ def _renders(folder: Path, side: int, limit: int) -> NDArray[np.uint8]:
     from vlfau.models.dataset import Shards
 
     samples = Shards(folder, side, augmentation=None)
+    with suppress(UserError):  # too few people to hold any out: then nothing can be reported on them either
+        samples, _ = samples.split(DataChoice().hold_out)
     rows = np.unique(np.linspace(0, len(samples) - 1, limit).astype(int))
     return np.stack([samples.crop(int(row)) for row in rows if samples.face(int(row))])

@@ -1,7 +1,7 @@
-"""FP16 written into an ONNX graph, with layer norms, softmax and reductions left in FP32. Knows no network.
+"""FP16 written into an ONNX graph, with layer norms, softmax and reductions left in FP32, and the way back.
 
 Strongly typed runtimes take a precision from the graph alone. Inputs and outputs keep their types, so both variants of
-a graph are driven by the same code.
+a graph are driven by the same code. Knows no network.
 """
 
 from __future__ import annotations
@@ -84,6 +84,46 @@ def to_half(model: onnx.ModelProto, kept: frozenset[str] = KEPT) -> onnx.ModelPr
     graph.initializer.extend(stored)
     onnx.checker.check_model(half, full_check=True)
     return half
+
+
+def to_single(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph in FP32 throughout: weights widened, casts between the two types gone. What calibration begins
+    with, since ranges are observed in FP32 and Q/DQ nodes take FP32."""
+    single = onnx.ModelProto()
+    single.CopyFrom(model)
+    graph = single.graph
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.FLOAT
+            if attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type == TensorProto.FLOAT16:
+                attribute.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype(np.float32)))
+    del graph.value_info[:]
+    floats, fixed = _float_values(single), {value.name for value in (*graph.input, *graph.initializer)}
+    outputs = {value.name for value in graph.output}
+    other: dict[str, str] = {}  # value -> the value that takes its place
+    idle = [node for node in graph.node if node.op_type == "Cast" and {*node.input, *node.output} <= floats]
+    for node in idle:
+        source, made = other.get(node.input[0], node.input[0]), node.output[0]
+        if made not in outputs:
+            other[made] = source
+        elif source in fixed or source in outputs:
+            continue  # nothing may be renamed: the cast stays, and does nothing
+        else:  # the outputs of a graph keep their names
+            other = {name: made if value == source else value for name, value in other.items()} | {source: made}
+        graph.node.remove(node)
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [other.get(name, name) for name in names]
+    read = {name for node in graph.node for name in node.input} | outputs
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    onnx.checker.check_model(single, full_check=True)
+    return single
 
 
 def _float_values(model: onnx.ModelProto) -> set[str]:

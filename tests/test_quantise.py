@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -12,12 +14,15 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from small_bundle import crops, encoder, small_bundle
 
-from vlfau.calibration.command import add_encoder
+from vlfau.calibration.command import add_encoder, main
 from vlfau.calibration.graph_answers import log_odds
 from vlfau.calibration.observers import OBSERVERS, observer
 from vlfau.calibration.quantise import layers, observe, quantise
 from vlfau.calibration.search import probability_loss, search
+from vlfau.models.bundle import open_bundle, write_manifest
 from vlfau.models.errors import UserError
+from vlfau.models.half_precision import to_half, to_single
+from vlfau.models.runtimes import open_runtime
 
 PRODUCTS = {"Conv", "MatMul", "Gemm"}
 
@@ -94,8 +99,6 @@ def test_the_graph_means_the_same_to_the_reference_evaluator(model: onnx.ModelPr
 
 
 def test_openvino_onnxruntime_and_tensorrt_rtx_read_one_artefact(tmp_path: Path) -> None:
-    from vlfau.models.runtimes import open_runtime
-
     bundle = small_bundle(tmp_path / "bundle")
     model = onnx.load(str(bundle.path("encoder.onnx")))
     made = add_encoder(bundle, "int8", quantise(model, observe(model, crops(48), "minmax")), {"observer": "minmax"})
@@ -124,8 +127,6 @@ def test_a_graph_that_fails_its_selftest_is_taken_out_again(tmp_path: Path) -> N
     with pytest.raises(UserError, match="Self-test"):
         add_encoder(bundle, "int8", ruined, {})
     assert not (bundle.folder / "encoder.int8.onnx").exists()
-    from vlfau.models.bundle import open_bundle
-
     assert open_bundle(bundle.folder).checksum == bundle.checksum
 
 
@@ -138,6 +139,31 @@ def test_fp8_is_written_with_its_own_range(model: onnx.ModelProto, limits: dict[
     pytest.importorskip("tensorrt_rtx")
     used = nvidia.flavour("tensorrt_rtx")
     assert nvidia.build_engine(used, made.SerializeToString(), {"N": 1}, capability="sm89")
+
+
+def test_a_graph_in_half_precision_is_widened_and_then_calibrated_like_any_other(tmp_path: Path) -> None:
+    plain, pictures = encoder(), crops(16, seed=4)
+    half = to_half(plain)
+    single = to_single(half)
+    kinds = [Counter(node.op_type for node in one.graph.node) for one in (plain, half, single)]
+    assert kinds[2] == kinds[0] != kinds[1]  # every cast that FP16 had brought is gone again
+    assert not any(tensor.data_type == TensorProto.FLOAT16 for tensor in single.graph.initializer)
+    assert [value.name for value in single.graph.output] == [value.name for value in plain.graph.output]
+    assert np.abs(log_odds(single, pictures) - log_odds(plain, pictures)).max() < 0.01  # the weights were rounded
+    assert np.array_equal(log_odds(to_half(single), pictures), log_odds(half, pictures))  # nothing but that
+    assert {layer.name for layer in layers(single)} == {layer.name for layer in layers(plain)}
+
+    bundle = small_bundle(tmp_path / "bundle")
+    onnx.save(half, bundle.folder / "encoder.onnx")
+    write_manifest(bundle.folder, replace(bundle.manifest, precision="fp16"))
+    (tmp_path / "crops").mkdir()
+    for i, picture in enumerate(crops(24)):
+        cv2.imwrite(str(tmp_path / "crops" / f"{i}.png"), picture[..., ::-1])
+    assert main(["int8", str(bundle.folder), "--pictures", str(tmp_path / "crops"), "--allow", "0.05"]) == 0
+    made = open_bundle(bundle.folder)
+    with open_runtime(made, "openvino", precision="int8") as runtime, open_runtime(made, "openvino") as default:
+        assert default.executor.precision == "int8"
+        assert np.abs(runtime.predict(pictures).log_odds - log_odds(plain, pictures)).mean() < 0.2
 
 
 # ---- observers
