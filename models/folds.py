@@ -113,7 +113,10 @@ def check_exclusive(table: Table, fold: Fold) -> None:
     """Raises with the names of subjects that are both trained on and tested, or when a side is empty."""
     for rows, name in ((fold.train, "training"), (fold.test, "test")):
         if not len(rows):
-            raise UserError(f"Fold {fold.number} has an empty {name} part. Check its lists, or the pictures left out.")
+            files = ", ".join(str(path) for path in table.files[:2]) or "the data"
+            raise UserError(
+                f"Fold {fold.number} of {files} has an empty {name} part. Check the lists, or why pictures are left out."
+            )
     shared = np.intersect1d(table.subjects[fold.train], table.subjects[fold.test])
     if len(shared):
         first = int(fold.test[np.isin(table.subjects[fold.test], shared)][0])

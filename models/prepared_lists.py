@@ -61,6 +61,8 @@ class Lists:
         pictures, coded = lines_of(paths), lines_of(labels)
         if len(pictures) != len(coded):
             raise UserError(f"{paths} has {len(pictures)} lines, {labels} {len(coded)}. Prepare both lists again.")
+        if not pictures:
+            raise empty_list(paths)
         self.rows.file(paths)
         file = self.rows.file(labels)
         found = []
@@ -96,6 +98,10 @@ def lines_of(path: Path) -> list[str]:
         if not line.strip():
             raise UserError(f"{path}:{number}: the line is empty. Remove it, here and in the list beside it.")
     return [line.strip() for line in lines]
+
+
+def empty_list(path: Path, line: int = 1) -> UserError:
+    return UserError(f"{path}:{line}: the list is empty, and so is a part of its fold. Prepare the list again.")
 
 
 def read_graphau(root: Path, files: Sequence[Path], dataset: str, style: str = "graphau") -> Table:
@@ -156,6 +162,8 @@ def read_aunet(root: Path, files: Sequence[Path], dataset: str) -> Table:
         if not found:
             continue
         keys = [frame_key(line, f"{path}:{i}") for i, line in enumerate(lines_of(path), 1)]
+        if not keys:
+            raise empty_list(path)
         chosen = [key_rows[key] for key in keys if key in key_rows]
         if len(chosen) < len(keys):
             first = next(i for i, key in enumerate(keys, 1) if key not in key_rows)
@@ -218,6 +226,8 @@ def _read_fgnet_file(lists: Lists, path: Path) -> list[int]:
                 raise UserError(f"{where}: {len(cells)} cells, the first line has {len(header)}. Correct the line.")
             labels = [label_of(cells[i], where) for i in columns]
             rows.append(lists.add(cells[header.index("image_path")].strip(), labels, number, reader.line_num))
+    if not rows:
+        raise empty_list(path, 2)
     return rows
 
 
@@ -226,7 +236,7 @@ def _listed(sides: dict[int, dict[str, list[int]]], root: Path) -> list[Listed]:
     for number, side in sorted(sides.items()):
         for name in ("train", "test"):
             if not side.get(name):
-                raise UserError(f"Fold {number} below {root} has no {name} list, or an empty one. Add it.")
+                raise UserError(f"Fold {number} below {root} has no {name} list. Put it beside the others.")
         folds.append(Listed(number, np.array(side["train"], np.int64), np.array(side["test"], np.int64)))
     if not folds:
         raise UserError(f"No lists of folds were found below {root}. Give the folder that holds them.")

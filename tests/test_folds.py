@@ -67,7 +67,7 @@ def test_leaking_subjects_are_named() -> None:
     fine = Listed(1, np.arange(3), np.arange(3, 9))
     assert folds.make_folds(replace_listed(table, fine))[0].subjects == ("F007", "M005")
     empty = Listed(2, np.arange(9), np.array([], np.int64))
-    with pytest.raises(UserError, match="Fold 2 has an empty test part"):
+    with pytest.raises(UserError, match=r"Fold 2 of list\.txt has an empty test part"):
         folds.make_folds(replace_listed(table, empty))
 
 

@@ -254,6 +254,21 @@ def test_faults_of_lists_name_file_and_line(
         open_layout(tmp_path)
 
 
+@pytest.mark.parametrize("style", ["graphau", "jaanet", "aunet", "fgnet"])
+def test_an_empty_list_of_a_fold_is_named(tmp_path: Path, style: str) -> None:
+    synthetic.LISTS[style](tmp_path, "BP4D")
+    emptied = {
+        "graphau": ["list/BP4D_test_img_path_fold2.txt", "list/BP4D_test_label_fold2.txt"],
+        "jaanet": ["list/BP4D_part2_path.txt", "list/BP4D_part2_AUoccur.txt"],
+        "aunet": ["splits/BP4D_ts2_path.txt"],
+        "fgnet": ["BP4D/labels/1/test.csv"],
+    }[style]
+    for name in emptied:
+        edit(tmp_path / name, lambda lines: lines[:1] if style == "fgnet" else [])
+    with pytest.raises(UserError, match=rf"{Path(emptied[0]).name}:\d: the list is empty"):
+        open_layout(tmp_path, dataset="BP4D")
+
+
 def test_missing_lists_and_pictures_are_named(tmp_path: Path) -> None:
     synthetic.make_graphau(tmp_path, "BP4D")
     (tmp_path / LIST).unlink()
