@@ -64,8 +64,8 @@ class Decoder(nn.Module):
         spoken = torch.stack(tokens, 1)
         return spoken, _over_words(torch.stack(seen, 1), spoken)
 
-    def beam(self, places: Tensor, told: Tensor | None, width: int) -> Tensor:
-        """The likeliest of `width` sentences kept at each word: tokens (R, T). For offline use and comparison."""
+    def beam(self, places: Tensor, told: Tensor | None, width: int) -> tuple[Tensor, Tensor]:
+        """The likeliest of `width` sentences kept at each word, as `speak` gives it. For offline use and comparison."""
         rows = places.shape[0]
         wide = places.repeat_interleave(width, 0)
         hidden, cell, keys = self.start(wide, None if told is None else told.repeat_interleave(width, 0))
@@ -87,7 +87,8 @@ class Decoder(nn.Module):
             over = over.gather(1, parent) | (word == END)
             flat = (parent + width * torch.arange(rows, device=places.device).unsqueeze(1)).flatten()
             hidden, cell, token = hidden[flat], cell[flat], word.flatten()
-        return spoken[:, 0]
+        best = spoken[:, 0]
+        return best, self.teach(places, told, best)[1]
 
     def start(self, places: Tensor, told: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden and cell state from the mean of the places, and the attention's keys W_v V (eq. 4)."""

@@ -6,6 +6,7 @@ Axes: N pictures, A action units, S subjects. Labels are 1, 0 and -1 for unknown
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,16 +65,30 @@ def subject_interval(
     seed: int = 0,
 ) -> tuple[float, float]:
     """Bootstrap interval of the mean F1: whole subjects are drawn, since one's frames are not independent."""
+    return interval([subject_draws(labels, states, subjects, draws=draws, seed=seed)], level=level)
+
+
+def subject_draws(
+    labels: Labels, states: NDArray[np.bool_], subjects: NDArray[Any], *, draws: int = 1000, seed: int = 0
+) -> Floats:
+    """(draws,) mean F1 of as many subjects as there are, drawn with replacement; empty for fewer than two."""
     names = np.unique(subjects)
     if len(names) < 2:
-        return float("nan"), float("nan")
+        return np.empty(0)
     per_subject = np.stack([counts(labels[subjects == name], states[subjects == name]) for name in names])  # (S, A, 4)
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)  # (draws, S)
     tables = np.einsum("ds,sak->dak", drawn, per_subject)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a draw without any positive label has no mean
-        means = np.nanmean(f1(tables), axis=1)
+        return np.asarray(np.nanmean(f1(tables), axis=1))
+
+
+def interval(parts: Sequence[Floats], *, level: float = 0.95) -> tuple[float, float]:
+    """Of the mean over parts (folds) that were drawn independently; NaN where a part could not be drawn."""
+    if not parts or not all(len(part) for part in parts):
+        return float("nan"), float("nan")
+    means = np.mean(np.stack(parts), axis=0)
     tail = (1 - level) / 2 * 100
     low, high = np.nanpercentile(means, [tail, 100 - tail])
     return float(low), float(high)

@@ -69,8 +69,9 @@ class AUNetwork(nn.Module):
         """One feature vector per unit, (B, A, d), for maps of what the network tells apart."""
         raise NotImplementedError
 
-    def caption(self, memory: Memory, active: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Greedy sentences: local tokens (R, T), global tokens (B, T), and the global head's log-odds (B, A)."""
+    def caption(self, memory: Memory, active: Tensor, rows: Tensor, beam: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        """Sentences, greedy or the best of a beam: local tokens (R, T), global tokens (B, T), and the global head's
+        log-odds (B, A)."""
         raise NotImplementedError
 
     def word_logits(self, batch: Batch) -> dict[str, Tensor]:
@@ -185,16 +186,16 @@ class VLFAU(AUNetwork):
 
     # ---- sentences
 
-    def caption(self, memory: Memory, active: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def caption(self, memory: Memory, active: Tensor, rows: Tensor, beam: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         faces = memory[0].shape[0]
         if self.describe_unit is not None:
-            local, _ = self.describe_unit.speak(unit_maps(*memory, rows), self._told(active, rows))
+            local, _ = _say(self.describe_unit, unit_maps(*memory, rows), self._told(active, rows), beam)
         else:
             local = torch.zeros_like(rows[:, :1]).expand(-1, self.words)
         if self.describe_face is None or self.judge_face is None:
             return local, local.new_zeros((faces, self.words)), torch.zeros_like(active)
         told = self.face_state(active) if self.face_state is not None else None
-        spoken, attended = self.describe_face.speak(memory[0].transpose(1, 2), told)
+        spoken, attended = _say(self.describe_face, memory[0].transpose(1, 2), told, beam)
         judged = torch.unflatten(self.judge_face(attended), 1, (-1, 2))
         return local, spoken, judged[..., 1] - judged[..., 0]
 
@@ -233,6 +234,10 @@ class VLFAU(AUNetwork):
             return torch.ones(faces, units, device=tokens.device).nonzero()
         face = torch.arange(faces, device=tokens.device).unsqueeze(1).expand_as(chosen)
         return torch.stack([face.flatten(), chosen.flatten()], 1)
+
+
+def _say(decoder: Decoder, places: Tensor, told: Tensor | None, beam: int) -> tuple[Tensor, Tensor]:
+    return decoder.speak(places, told) if beam == 1 else decoder.beam(places, told, beam)
 
 
 def _spoken(tokens: Tensor) -> Tensor:

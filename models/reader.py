@@ -6,6 +6,7 @@ runtime does not give: words under teacher forcing, features of the units, atten
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from . import texts
 from .bundle import MANIFEST, Bundle, open_bundle
 from .checkpoint import load_tensors
+from .errors import UserError
 from .exporting import load_run
 from .network import AUNetwork
 from .networks import build
@@ -23,6 +25,7 @@ from .training_texts import Texts
 from .vocabulary import decode
 
 Crops = NDArray[np.uint8]  # (n, S, S, 3)
+Sentences = tuple[list[list[str]], list[str]]  # n times A, n
 
 
 class Reader(Protocol):
@@ -37,8 +40,8 @@ class Reader(Protocol):
     def probabilities(self, crops: Crops) -> NDArray[np.float32]:
         """(n, A)"""
 
-    def sentences(self, crops: Crops, told: NDArray[np.bool_]) -> tuple[list[list[str]], list[str]]:
-        """One per unit and one per face, for the states decided."""
+    def sentences(self, crops: Crops, told: NDArray[np.bool_], beam: int = 1) -> Sentences:
+        """One per unit and one per face, for the states decided; greedy, or the best of a beam."""
 
 
 class RunReader:
@@ -57,17 +60,8 @@ class RunReader:
         log_odds = self._network.encode(torch.from_numpy(crops).to(self.device)).log_odds
         return np.asarray(torch.sigmoid(log_odds.float()).cpu().numpy())
 
-    @torch.inference_mode()
-    def sentences(self, crops: Crops, told: NDArray[np.bool_]) -> tuple[list[list[str]], list[str]]:
-        encoded = self._network.encode(torch.from_numpy(crops).to(self.device))
-        active = torch.from_numpy(told.astype(np.float32)).to(self.device)
-        rows = torch.ones_like(active).nonzero()
-        local, whole, _ = (tensor.cpu().numpy() for tensor in self._network.caption(encoded.memory, active, rows))
-        vocabulary = self.config["vocabulary"]
-        said = [decode(tokens, vocabulary) for tokens in local]
-        count = len(self.units)
-        per_face = [said[i : i + count] for i in range(0, len(said), count)]
-        return per_face, [decode(tokens, vocabulary) for tokens in whole]
+    def sentences(self, crops: Crops, told: NDArray[np.bool_], beam: int = 1) -> Sentences:
+        return spoken(self._network, self.config["vocabulary"], crops, told, beam)
 
 
 class BundleReader:
@@ -90,10 +84,29 @@ class BundleReader:
     def probabilities(self, crops: Crops) -> NDArray[np.float32]:
         return self.runtime.predict(crops).probabilities
 
-    def sentences(self, crops: Crops, told: NDArray[np.bool_]) -> tuple[list[list[str]], list[str]]:
+    def sentences(self, crops: Crops, told: NDArray[np.bool_], beam: int = 1) -> Sentences:
+        if beam > 1:  # runtimes decode greedily; the weights inside the bundle can do more
+            if self.network is None:
+                raise UserError(f"{self.name} has no weights.safetensors, which a beam needs. Use --beam 1.")
+            return spoken(self.network, self.config["vocabulary"], crops, told, beam)
         prediction = self.runtime.predict(crops)
         said = self.runtime.explain(prediction, range(len(crops)), told, np.ones_like(told))
         return [[one.why[unit] for unit in self.units] for one in said], [one.text for one in said]
+
+
+@torch.inference_mode()
+def spoken(
+    network: AUNetwork, vocabulary: Sequence[str], crops: Crops, told: NDArray[np.bool_], beam: int = 1
+) -> Sentences:
+    """What a torch network says of each unit and of each face."""
+    device = next(network.parameters()).device
+    memory = network.encode(torch.from_numpy(crops).to(device)).memory
+    active = torch.from_numpy(told.astype(np.float32)).to(device)
+    rows = torch.ones_like(active).nonzero()
+    local, whole, _ = (tensor.cpu().numpy() for tensor in network.caption(memory, active, rows, beam))
+    said = [decode(tokens, vocabulary) for tokens in local]
+    count = active.shape[1]
+    return [said[i : i + count] for i in range(0, len(said), count)], [decode(tokens, vocabulary) for tokens in whole]
 
 
 def open_reader(where: str | Path, *, which: str = "last", runtime: str = "auto", device: str = "cpu") -> Reader:

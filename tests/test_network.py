@@ -150,13 +150,14 @@ def test_nothing_follows_the_end() -> None:
 def test_a_beam_of_one_is_greedy_and_a_wider_one_is_likelier() -> None:
     decoder, places = _decoder()
     greedy, _ = decoder.speak(places, None)
-    assert torch.equal(decoder.beam(places, None, 1), greedy)
+    assert torch.equal(decoder.beam(places, None, 1)[0], greedy)
 
     def likelihood(tokens: torch.Tensor) -> torch.Tensor:
         chances = decoder.teach(places, None, tokens)[0].log_softmax(2)
         return (chances.gather(2, tokens.unsqueeze(2)).squeeze(2) * (tokens != 0)).sum(1)
 
-    wide = decoder.beam(places, None, 8)
+    wide, attended = decoder.beam(places, None, 8)
+    assert torch.allclose(attended, decoder.teach(places, None, wide)[1])
     assert likelihood(wide).sum() > likelihood(greedy).sum() + 0.1
 
 
