@@ -30,11 +30,14 @@ def waterfall(folder: Path, stages: dict[str, float], title: str) -> list[Path]:
     """Mean milliseconds by stage, each beginning where the one before ends."""
     plots = _plots()
     figure, axes = plots.subplots(figsize=(6, 0.35 * len(stages) + 1.4), layout="constrained")
+    whole = sum(stages.values()) or 1.0
     begins = np.concatenate([[0.0], np.cumsum(list(stages.values()))])[:-1]
     bars = axes.barh(list(stages), list(stages.values()), left=begins, color=COLOUR)
-    axes.bar_label(bars, labels=[f"{value:.2f}" for value in stages.values()], padding=3, fontsize=8)
+    axes.bar_label(
+        bars, labels=[f"{value:.2f} ({value / whole:.0%})" for value in stages.values()], padding=3, fontsize=8
+    )
     axes.invert_yaxis()
-    axes.margins(x=0.12)
+    axes.margins(x=0.17)
     axes.set(xlabel="mean milliseconds since capture")
     figure.suptitle(title, fontsize=9)
     return _save(plots, figure, folder / "stages")

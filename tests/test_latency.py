@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from vlfau.engine.wire import End, LatencyMs, Report, encode
 from vlfau.models.errors import UserError
 
 BENCH = Path(__file__).parent.parent / "bench"
+PACES = ("paced", "unpaced")
 
 
 @pytest.fixture
@@ -29,6 +31,22 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     import latency
 
     return latency
+
+
+@pytest.fixture
+def streaming(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCH))
+    import streaming
+
+    return streaming
+
+
+@pytest.fixture
+def clips(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCH))
+    import clips
+
+    return clips
 
 
 @pytest.fixture
@@ -83,7 +101,7 @@ def test_a_single_run_does_not_claim_to_know_the_next(comparison: ModuleType) ->
     assert found.verdict.startswith("more, in these runs only")
 
 
-def heard(bench: ModuleType, count: int, *, missing: int = 0, late_ms: float = 2.0) -> Any:
+def heard(streaming: ModuleType, count: int, *, missing: int = 0, late_ms: float = 2.0) -> Any:
     """As a subscriber hears `count` frames that took 8 ms inside the engine and `late_ms` on the wire."""
     spent = LatencyMs(decode=4, detect=3, align=1, predict=2, explain=0, total=8)
     began = 1_700_000_000_000_000_000
@@ -93,36 +111,55 @@ def heard(bench: ModuleType, count: int, *, missing: int = 0, late_ms: float = 2
         report = Report(k, "cam", k, k / 30, captured, 0, spent, [])
         messages.append((captured + int((8 + late_ms) * 1e6), encode(report)))
     end = End(0, "cam", "finished", began, 1.0, count, count, 1.0, 3, {"late": 3}, 0, {})
-    return bench.Heard([*messages, (began, encode(end))], cpu_s=0.5, over_s=1.0, peak_mb=100.0, status=0)
+    return streaming.Heard([*messages, (began, encode(end))], cpu_s=0.5, over_s=1.0, peak_mb=100.0, status=0)
 
 
-def test_a_run_is_measured_at_receipt(bench: ModuleType) -> None:
-    case = bench.Case("auto", 1, 1, True)
-    run = bench.measured(heard(bench, 100, missing=10), case)
+def test_a_run_is_measured_at_receipt(streaming: ModuleType) -> None:
+    case = streaming.Case("auto", 1, 1, True)
+    run = streaming.measured(heard(streaming, 100, missing=10), case)
     assert run.latencies == pytest.approx(np.full(81, 10.0))  # the first tenth is not counted
     assert run.stages == pytest.approx({"detect": 3, "align": 1, "predict": 2, "explain": 0, "other": 2, "wire": 2})
     assert run.fps == pytest.approx(100)
-    assert (run.dropped, run.lost, run.frames, run.cpu_percent) == (3, 10, 90, 50)
-    assert bench.measured(heard(bench, 100, late_ms=5), case).stages["wire"] == pytest.approx(5)
+    assert (run.dropped, run.lost, run.frames, run.cpu_percent, run.decode_ms) == (3, 10, 90, 50, 4)
+    assert streaming.measured(heard(streaming, 100, late_ms=5), case).stages["wire"] == pytest.approx(5)
     with pytest.raises(UserError, match="gave 1 reports"):
-        bench.measured(heard(bench, 1), case)
+        streaming.measured(heard(streaming, 1), case)
 
 
-def stored(bench: ModuleType, path: Path, factor: float, repeats: int = 5) -> Path:
+def test_a_runtime_that_auto_took_is_not_run_again(
+    bench: ModuleType, streaming: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auto = streaming.Case("auto", 1, 1, True)
+    run = dataclasses.replace(streaming.measured(heard(streaming, 50), auto), runtime="openvino fp16")
+    ran = {auto.name: [run]}
+    assert bench.same_as_auto(streaming.Case("openvino", 1, 1, True), ran)
+    assert not bench.same_as_auto(streaming.Case("onnxruntime", 1, 1, True), ran)
+    assert not bench.same_as_auto(streaming.Case("openvino", 1, 1, True), {})
+    monkeypatch.setattr(bench, "installed", lambda bundle: ["openvino", "onnxruntime"])
+    quick = [case.name for case in bench.planned(bench.parser().parse_args(["--quick"]), None)]
+    assert quick[:2] == ["auto, 1 face, paced", "auto, 1 face, unpaced"]  # what is quoted comes before time runs out
+    assert len([name for name in quick if name.startswith("auto")]) == 12
+    assert [name for name in quick if name.startswith("onnx")] == [f"onnxruntime, 1 face, {x}" for x in PACES]
+    whole = [case.name for case in bench.planned(bench.parser().parse_args([]), None)]
+    assert len([name for name in whole if name.startswith("onnx")]) == 12
+
+
+def stored(bench: ModuleType, streaming: ModuleType, path: Path, factor: float, repeats: int = 5) -> Path:
     """Written in as many turns as there are repeats, as two checkouts that take turns write."""
-    case = bench.Case("auto", 1, 1, True)
+    case = streaming.Case("auto", 1, 1, True)
     for k in range(repeats):
-        latencies = runs_of(k, 1, factor)[0]
-        run = bench.measured(heard(bench, 50), case)
-        run = bench.Run(**{**run.__dict__, "latencies": latencies, "fps": 100 / factor + k * 0.01})
+        run = streaming.measured(heard(streaming, 50), case)
+        run = dataclasses.replace(run, latencies=runs_of(k, 1, factor)[0], fps=100 / factor + k * 0.01)
         rows = {case.name: bench.summary([run])}
-        facts = {"processor": "a processor", "cores": 2, "load": 0.0, "commit": "abc", "versions": {}}
+        facts = {"device": "a processor", "load": 0.0, "commit": "abc", "versions": {}}
         bench.keep(path, {case.name: [run]}, bench.headline(rows, facts, "auto"), append=True)
     return path
 
 
-def test_stored_runs_are_compared(bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    a, b = stored(bench, tmp_path / "a.json", 1.0), stored(bench, tmp_path / "b.json", 1.4)
+def test_stored_runs_are_compared(
+    bench: ModuleType, streaming: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = (stored(bench, streaming, tmp_path / f"{factor}.json", factor) for factor in (1.0, 1.4))
     assert bench.main(["--compare", str(a), str(b)]) == 0
     ratios = json.loads(capsys.readouterr().out.splitlines()[-1])["ratios"]["auto, 1 face, paced"]
     assert ratios["p50_ms"]["ratio"] == pytest.approx(1.4, abs=0.01)
@@ -136,26 +173,30 @@ def test_stored_runs_are_compared(bench: ModuleType, tmp_path: Path, capsys: pyt
 
 
 def test_what_is_missing_is_told(
-    bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    bench: ModuleType,
+    clips: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert bench.main(["--source", str(tmp_path / "none.mp4")]) == 2
     assert "none.mp4" in capsys.readouterr().err
-    monkeypatch.setattr(bench, "embedded", lambda: tmp_path)
+    monkeypatch.setattr(clips, "embedded", lambda: tmp_path)
     assert bench.main([]) == 2
     assert "--source VIDEO" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("faces", [1, 2, 8])
-def test_clips_hold_the_source_as_often_as_asked(bench: ModuleType, tmp_path: Path, faces: int) -> None:
+def test_clips_hold_the_source_as_often_as_asked(clips: ModuleType, tmp_path: Path, faces: int) -> None:
     source, clip = tmp_path / "source.mp4", tmp_path / "clip.mp4"
     write_clip(source, [numbered(3)] * 4)
-    bench.write_clip(clip, source, faces, 0.2)
+    clips.write_clip(clip, source, faces, 0.2)
     with av.open(str(clip)) as container:
         pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.average_rate, len(pictures)) == ("h264", 30, 6)
     assert pictures[0].shape == (720, 1280, 3)
-    columns, rows = bench.GRIDS[faces]
+    columns, rows = clips.GRIDS[faces]
     lower = pictures[0][500 // rows] if rows > 1 else pictures[0][450]  # through the red and blue halves of a row
     red = (lower[:, 0].astype(int) - lower[:, 2]) > 80
     assert np.count_nonzero(np.diff(red.astype(int)) == 1) + int(red[0]) == columns
@@ -169,7 +210,7 @@ def test_the_real_engine_end_to_end(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mp4", [numbered(k) for k in range(20)])
     command = [sys.executable, str(BENCH / "latency.py"), "--model", str(tmp_path / "bundle"), "--quick"]
     command += ["--source", str(tmp_path / "clip.mp4"), "--runtime", "onnxruntime", "--faces", "1", "--streams"]
-    command += ["--seconds", "0.7", "--json", str(tmp_path / "kept.json")]
+    command += ["--seconds", "0.7", "--json", str(tmp_path / "kept.json"), "--against", sys.executable]
     if find_spec("matplotlib"):
         command += ["--plots", str(tmp_path / "plots")]
     environment = os.environ | {"VLFAU_CACHE": str(tmp_path / "cache")}
@@ -182,10 +223,12 @@ def test_the_real_engine_end_to_end(tmp_path: Path) -> None:
     assert last["device"]
     assert last["commit"]
     assert last["versions"]["python"]
-    paced, unpaced = (last["rows"][f"onnxruntime, 1 face, {how}"] for how in ("paced", "unpaced"))
+    paced, unpaced = (last["rows"][f"onnxruntime, 1 face, {how}"] for how in PACES)
     assert paced["lost"] == unpaced["lost"] == 0
     assert paced["frames"] == unpaced["frames"] >= 17  # 0.7 s of 25 frames a second
     assert paced["runtime"] == "onnxruntime fp32"
+    assert 0 < paced["start_s"] < 60
+    assert set(last["against"]) == set(last["rows"])  # both installations ran every case
     kept = json.loads((tmp_path / "kept.json").read_text())["samples"]["onnxruntime, 1 face, paced"]
     assert len(kept["latencies_ms"][0]) == paced["frames"] - paced["frames"] // 10
     if find_spec("matplotlib"):

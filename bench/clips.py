@@ -1,0 +1,67 @@
+"""The clips that benches play: 720p30 H.264 with 1 to 8 faces, made of one video with a face. Measures nothing."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vlfau.models.bundle import embedded
+from vlfau.models.errors import UserError
+
+WIDTH, HEIGHT, FPS = 1280, 720, 30
+GRIDS = {1: (1, 1), 2: (2, 1), 4: (2, 2), 8: (4, 2)}  # faces -> columns, rows
+HELD_S = 10  # of the source: its frames are held in memory
+
+
+def find_source(given: Path | None) -> Path:
+    path = given or embedded() / "demo.mp4"
+    if path.is_file():
+        return path
+    what = f"There is no file {given}." if given else f"The package's demo clip is not at {path}."
+    raise UserError(f"{what} The bench plays a video with one face. Give one: --source VIDEO")
+
+
+def write_clip(path: Path, source: Path, faces: int, seconds: float) -> None:
+    """`faces` copies of the source in a grid, each a little further on, so that no two are alike."""
+    columns, rows = GRIDS[faces]
+    cell = (WIDTH // columns, HEIGHT // rows)
+    pictures = _fitted(source, cell, seconds)
+    frames = int(seconds * FPS)
+    with av.open(str(path), "w") as output:
+        stream: Any = output.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "23"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for index in range(frames):
+            picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+            for k in range(faces):
+                x, y = k % columns * cell[0], k // columns * cell[1]
+                part = pictures[(index + k * len(pictures) // faces) % len(pictures)]
+                picture[y : y + cell[1], x : x + cell[0]] = part
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, FPS)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+
+
+def _fitted(source: Path, cell: tuple[int, int], seconds: float) -> list[NDArray[np.uint8]]:
+    """The source's frames in (height, width, 3) cells, whole, with grey around. A short source swings to and fro."""
+    fitted = []
+    with av.open(str(source)) as container:
+        for frame in container.decode(video=0):
+            picture = frame.to_ndarray(format="rgb24")
+            scale = min(cell[0] / picture.shape[1], cell[1] / picture.shape[0])
+            width, height = int(picture.shape[1] * scale), int(picture.shape[0] * scale)
+            x, y = (cell[0] - width) // 2, (cell[1] - height) // 2
+            canvas = np.full((cell[1], cell[0], 3), 110, np.uint8)
+            canvas[y : y + height, x : x + width] = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+            fitted.append(canvas)
+            if len(fitted) >= min(seconds, HELD_S) * FPS:
+                break
+    if not fitted:
+        raise UserError(f"{source} holds no video frame. Give another: --source VIDEO")
+    return fitted + fitted[-2:0:-1]
