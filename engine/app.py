@@ -189,6 +189,8 @@ class Engine:
         stopped = error is None or isinstance(error, (KeyboardInterrupt, GeneratorExit))
         for counters in self.counters.values():
             if not counters.ended:
+                if (waiting := counters.frames_in - counters.frames_out - counters.dropped) > 0:
+                    counters.drop("stopped", waiting)  # in flight when it ended; all threads are gone by now
                 self.sinks.end(counters.end("stopped" if stopped else "error", "" if stopped else str(error)))
 
 

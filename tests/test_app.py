@@ -407,3 +407,14 @@ def test_import_is_free() -> None:
         "heavy = {'torch', 'openvino', 'cv2', 'av', 'zmq'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_run_that_is_stopped_accounts_for_every_frame(bundle: Path, clip: Path) -> None:
+    running = engine(bundle, clip)
+    with running as reports:
+        next(iter(reports))
+    (counters,) = running.counters.values()
+    assert counters.ended
+    assert counters.frames_in > counters.frames_out >= 1, "frames were in flight"
+    assert counters.frames_in == counters.frames_out + counters.dropped
+    assert set(counters.all_drops()) == {"stopped"}
