@@ -411,9 +411,12 @@ def test_import_is_free() -> None:
 
 def test_a_run_that_is_stopped_accounts_for_every_frame(bundle: Path, clip: Path) -> None:
     running = engine(bundle, clip)
+    (counters,) = running.counters.values()
     with running as reports:
         next(iter(reports))
-    (counters,) = running.counters.values()
+        until = time.monotonic() + 10
+        while counters.frames_in < 10 and time.monotonic() < until:  # nobody takes reports: the queues fill
+            time.sleep(0.01)
     assert counters.ended
     assert counters.frames_in > counters.frames_out >= 1, "frames were in flight"
     assert counters.frames_in == counters.frames_out + counters.dropped
