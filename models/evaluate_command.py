@@ -14,7 +14,9 @@ from .training_data import DataChoice
 
 EPILOG = """examples:
   vlfau-evaluate runs/bp4d                      all folds below it, each on its own test part
-  vlfau-evaluate runs/mine --weights best       the epoch that was best on the test part (say so when you report it)
+  vlfau-evaluate runs/mine                      the last epoch, with the one that was best on the test part beside it
+  vlfau-evaluate runs/mine --weights best       sentences and plots of that one (say so when you report it)
+  vlfau-evaluate runs/mine --beam 3             sentences by greedy decoding and by a beam, compared
   vlfau-evaluate bundles/mine --data DISFA --fold 2 --runtime onnxruntime
 """
 
@@ -34,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--batch", type=int, default=32, help="pictures at a time (default: 32)")
     made.add_argument("--images", type=int, help="score on at most this many pictures, evenly spread")
     made.add_argument("--caption-images", type=int, default=200, help="pictures to describe; 0 is none (default: 200)")
+    made.add_argument("--beam", type=int, default=1, help="also decode sentences with a beam this wide (default: 1)")
     made.add_argument("--plots", action=argparse.BooleanOptionalAction, default=True, help="draw the figures")
     add_flags(made, DataChoice, title="data (default: what the run was tested on)")
     options = made.parse_args(arguments)
@@ -49,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             batch=options.batch,
             images=options.images,
             caption_images=options.caption_images,
+            beam=options.beam,
             with_plots=options.plots,
         )
     except UserError as error:

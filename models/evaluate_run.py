@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import plots
+from . import plots, published
 from .dataset import Samples
 from .errors import UserError
 from .evaluation import Captions, Outcome, over_folds, score
@@ -37,30 +37,36 @@ def evaluate(
     batch: int = 32,
     images: int | None = None,
     caption_images: int = 200,
+    beam: int = 1,
     draws: int = 1000,
     with_plots: bool = True,
 ) -> dict[str, Any]:
     """Scores each run folder or bundle on its test part, and their mean; several are the folds of one training.
 
+    A run folder's last weights have its best on the test part beside them. With `beam` sentences are decoded that way
+    too.
+
     Writes scores.json, report.md and the plots into `output` and returns what scores.json holds.
     """
     output.mkdir(parents=True, exist_ok=True)
-    scores = []
+    scores, outcomes = [], []
     for number, one in enumerate(_runs(where)):
         reader = open_reader(one, which=weights, runtime=runtime, device=device)
         part = _test_part(one, reader, data)
         assert part.test is not None
-        outcome = run_through(reader, part.test, batch=batch, images=images, caption_images=caption_images)
+        outcome = run_through(reader, part.test, batch=batch, images=images, caption_images=caption_images, beam=beam)
         dataset = getattr(getattr(part.test, "table", None), "dataset", "")
-        outcome = dataclasses.replace(
-            outcome, tested=str(part), dataset=dataset, extra=_last_and_best(one) | {"who": reader.name}
-        )
+        row = published.ablation_row(reader.config) if dataset == "BP4D" else None
+        facts = {"who": reader.name, "paper_row": {"name": row, "f1": published.ABLATION[row] / 100} if row else None}
+        outcome = dataclasses.replace(outcome, tested=str(part), dataset=dataset, extra=facts)
+        outcomes.append(outcome)
         scores.append(score(outcome, draws=draws))
+        scores[-1]["best_on_test"] = _best_beside(one, weights, scores[-1], part.test, device, batch, images)
         if with_plots:
             folder = output if number == 0 else output / f"part{number + 1}"
             folder.mkdir(exist_ok=True)
             _draw(folder, reader, outcome, scores[-1], part.test)
-    mean = over_folds(scores) if len(scores) > 1 else None
+    mean = over_folds(scores, outcomes, draws=draws) if len(scores) > 1 else None
     result = {"parts": scores, "mean": mean}
     (output / "scores.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     title = f"{' '.join(map(str, where))}"
@@ -69,7 +75,13 @@ def evaluate(
 
 
 def run_through(
-    reader: Reader, samples: Samples, *, batch: int = 32, images: int | None = None, caption_images: int = 200
+    reader: Reader,
+    samples: Samples,
+    *,
+    batch: int = 32,
+    images: int | None = None,
+    caption_images: int = 200,
+    beam: int = 1,
 ) -> Outcome:
     """Everything the reader says about the samples; sentences for a fixed, evenly spread part of them."""
     _same_units(reader, samples)
@@ -79,11 +91,15 @@ def run_through(
         (made["labels"], reader.probabilities(made["crops"]), made["subject"]) for made in _batches(samples, batch)
     ]
     labels, probabilities, subjects = (np.concatenate(column) for column in zip(*parts))
-    captions = _captions(reader, _spread(samples, caption_images), batch) if caption_images else None
-    return Outcome(reader.units, labels, probabilities, probabilities >= reader.thresholds, subjects, captions=captions)
+    captions, by_beam = (
+        _captions(reader, _spread(samples, caption_images), batch, width) if caption_images and width else None
+        for width in (1, beam if beam > 1 else 0)
+    )
+    states = probabilities >= reader.thresholds
+    return Outcome(reader.units, labels, probabilities, states, subjects, captions=captions, by_beam=by_beam)
 
 
-def _captions(reader: Reader, samples: Samples, batch: int) -> Captions | None:
+def _captions(reader: Reader, samples: Samples, batch: int, beam: int) -> Captions | None:
     """Sentences for the states that the network itself decided, and its words under teacher forcing."""
     network = reader.network
     if not reader.has_captions:
@@ -93,11 +109,11 @@ def _captions(reader: Reader, samples: Samples, batch: int) -> Captions | None:
     rng = np.random.default_rng(0)
     for made in _batches(samples, min(batch, 16)):
         states = reader.probabilities(made["crops"]) >= reader.thresholds
-        units, faces = reader.sentences(made["crops"], states)
+        units, faces = reader.sentences(made["crops"], states, beam)
         told.append(states)
         local += units
         whole += faces
-        if network is not None:
+        if network is not None and beam == 1:  # words under teacher forcing know no beam
             for name, value in network_words(network, reader.config, made, rng).items():
                 sums[name] = sums.get(name, 0.0) + value
     return Captions(np.concatenate(told), local, whole, sums)
@@ -152,7 +168,7 @@ def _draw(folder: Path, reader: Reader, outcome: Outcome, one: dict[str, Any], s
             features.append(reader.network.unit_vectors(crops).float().cpu().numpy())
             subjects.append(made["subject"])
             encoded = reader.network.encode(crops[:1])
-            if shown is None and encoded.spatial is not None:
+            if shown is None and encoded.spatial is not None and np.ptp(encoded.spatial[0].float().cpu().numpy()) > 0:
                 likely = torch.sigmoid(encoded.log_odds[0].float()).cpu().numpy()
                 shown = made["crops"][0], encoded.spatial[0].float().cpu().numpy(), likely
     plots.feature_map(folder, np.concatenate(features), reader.units, np.concatenate(subjects))
@@ -192,17 +208,29 @@ def _same_units(reader: Reader, samples: Samples) -> None:
         )
 
 
-def _last_and_best(one: Path | str) -> dict[str, Any]:
-    rows = [row for row in RunFolder(Path(one)).rows("epoch") if "test_f1" in row] if str(one) != "embedded" else []
-    if not rows:
-        return {}
-    best = max(rows, key=lambda row: row["test_f1"])
-    last = rows[-1]
+def _best_beside(
+    one: Path | str,
+    weights: str,
+    last: dict[str, Any],
+    samples: Samples,
+    device: str,
+    batch: int,
+    images: int | None,
+) -> dict[str, Any] | None:
+    """The weights that scored best on the test part, scored like the last ones; None where there are no two."""
+    rows = RunFolder(Path(one)).rows("epoch") if str(one) != "embedded" and weights == "last" else []
+    tested = [row for row in rows if "test_f1" in row]
+    if not tested:
+        return None
+    best = max(tested, key=lambda row: row["test_f1"])  # the first of equals, as the trainer keeps it
+    found = last
+    if best["epoch"] != tested[-1]["epoch"]:
+        reader = open_reader(one, which="best", device=device)
+        found = score(run_through(reader, samples, batch=batch, images=images, caption_images=0), draws=1)
     return {
-        "best_on_test": {
-            "last_epoch": last["epoch"] + 1,
-            "last_f1": last["test_f1"],
-            "best_epoch": best["epoch"] + 1,
-            "best_f1": best["test_f1"],
-        }
+        "last_epoch": tested[-1]["epoch"] + 1,
+        "last_f1": last["f1"],
+        "best_epoch": best["epoch"] + 1,
+        **{f"best_{name}": found[name] for name in ("f1", "accuracy", "auc")},
+        "units": {unit: row["f1"] for unit, row in found["units"].items()},
     }

@@ -31,6 +31,7 @@ class Outcome:
     tested: str = ""  # whom, in words
     dataset: str = ""  # BP4D, DISFA or other
     captions: Captions | None = None
+    by_beam: Captions | None = None  # the same pictures, with a wider beam
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -49,6 +50,7 @@ def score(outcome: Outcome, *, draws: int = 1000) -> dict[str, Any]:
     low, high = metrics.subject_interval(outcome.labels, outcome.states, outcome.subjects, draws=draws)
     floor = metrics.all_ones(outcome.labels)
     paper = published.F1.get(outcome.dataset, {})
+    whole = set(paper) == set(outcome.units)  # a mean over other units is another figure
     accuracy = metrics.accuracy(table)
     units = {
         unit: {
@@ -73,8 +75,10 @@ def score(outcome: Outcome, *, draws: int = 1000) -> dict[str, Any]:
         "auc": _number(metrics.mean(auc)),
         "all_ones_f1": _number(metrics.mean(floor)),
         "calibration_error": _number(metrics.calibration_error(outcome.labels, outcome.probabilities)),
+        "paper": published.means(outcome.dataset) if whole else {},
         "units": units,
         "captions": None if outcome.captions is None else score_captions(outcome.captions, outcome.units),
+        "captions_by_beam": None if outcome.by_beam is None else score_captions(outcome.by_beam, outcome.units),
         **outcome.extra,
     }
 
@@ -109,12 +113,31 @@ def score_captions(captions: Captions, units: Sequence[str], corpus: Corpus | No
     return result
 
 
-def over_folds(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means of the folds' numbers, as the papers report them."""
+def over_folds(
+    scores: Sequence[dict[str, Any]], outcomes: Sequence[Outcome] = (), *, draws: int = 1000
+) -> dict[str, Any]:
+    """Means of the folds' numbers, as the papers report them; the interval draws subjects within each fold."""
     units = list(scores[0]["units"])
+    drawn = [
+        metrics.subject_draws(one.labels, one.states, one.subjects, draws=draws, seed=number)
+        for number, one in enumerate(outcomes)
+    ]
+    low, high = metrics.interval(drawn)
+    datasets = {one["dataset"] for one in scores}
+    captions = [one["captions"] for one in scores if one["captions"]]
+    best = [one["best_on_test"] for one in scores if one.get("best_on_test")]
+    best_mean = None
+    if len(best) == len(scores):
+        best_units = {unit: _mean([one["units"][unit] for one in best]) for unit in units}
+        best_mean = _means(best, ("last_epoch", "best_epoch", "units")) | {"units": best_units}
     return {
         "folds": len(scores),
+        "dataset": datasets.pop() if len(datasets) == 1 else "",
         **{name: _mean([one[name] for one in scores]) for name in ("f1", "accuracy", "auc", "all_ones_f1")},
+        "f1_interval_95": [_number(low), _number(high)],
+        "paper": scores[0]["paper"],
+        "captions": _means(captions, ("pictures", "local_faithful_units")) if captions else None,
+        "best_on_test": best_mean,
         "units": {
             unit: {
                 name: _mean([one["units"][unit][name] for one in scores])
@@ -123,6 +146,10 @@ def over_folds(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
             for unit in units
         },
     }
+
+
+def _means(tables: Sequence[dict[str, Any]], but: Sequence[str] = ()) -> dict[str, Any]:
+    return {name: _mean([table.get(name) for table in tables]) for name in tables[0] if name not in but}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

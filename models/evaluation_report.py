@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from . import published
-
 
 def markdown(title: str, scores: Sequence[dict[str, Any]], mean: dict[str, Any] | None = None) -> str:
     """One section per test part, and one for the mean over folds."""
@@ -14,57 +12,88 @@ def markdown(title: str, scores: Sequence[dict[str, Any]], mean: dict[str, Any] 
     for one in scores:
         lines += _section(one)
     if mean is not None:
-        lines += [f"## Mean over {mean['folds']} folds", "", *_table(mean), ""]
+        lines += [f"## Mean over {mean['folds']} folds", "", *_table(mean), "", *_figures(mean), ""]
     return "\n".join(lines)
 
 
 def _section(one: dict[str, Any]) -> list[str]:
-    low, high = one["f1_interval_95"]
     lines = [f"## {one['tested'] or 'test'}", "", f"{one['pictures']} pictures of {one['subjects']} subjects.", ""]
-    lines += [*_table(one), ""]
-    if low is not None:
-        lines += [f"Mean F1 {_percent(one['f1'])}, 95 % interval over subjects {_percent(low)} to {_percent(high)}."]
-    else:
-        lines += ["No interval: a bootstrap over subjects needs two or more."]
-    lines += [f"Expected calibration error {_percent(one['calibration_error'])}."]
-    best = one.get("best_on_test")
-    if best:
-        lines += [
-            f"Last epoch ({best['last_epoch']}): F1 {_percent(best['last_f1'])}. Best on test (epoch "
-            f"{best['best_epoch']}, chosen by the test part, so not comparable): F1 {_percent(best['best_f1'])}."
-        ]
+    lines += [*_table(one), "", *_figures(one)]
     left_out = [unit for unit, row in one["units"].items() if row["f1"] is None]
     if left_out:
         lines += [f"Without a positive label in this part, so in no mean: {', '.join(left_out)}."]
-    if one["captions"]:
-        lines += ["", *_captions(one["captions"], one["dataset"])]
     return [*lines, ""]
 
 
 def _table(one: dict[str, Any]) -> list[str]:
-    lines = ["| AU | F1 | paper | always yes | accuracy | AUC |", "|---|---|---|---|---|---|"]
-    keys = ("f1", "paper_f1", "all_ones_f1", "accuracy", "auc")
-    lines += [f"| {unit} | {' | '.join(_percent(row[key]) for key in keys)} |" for unit, row in one["units"].items()]
-    dataset = one.get("dataset", "")
-    whole = set(one["units"]) == set(published.F1.get(dataset, ()))
-    paper = published.MEAN_F1[dataset] / 100 if whole else None
-    mean = (one["f1"], paper, one["all_ones_f1"], one["accuracy"], one["auc"])
-    return [*lines, f"| **mean** | {' | '.join(map(_percent, mean))} |"]
+    """The last epoch and the best on the test part side by side, where a run has both."""
+    best = one.get("best_on_test") or {}
+    units = best.get("units")
+    titles = ["AU", "F1", "best on test", "paper", "always yes", "accuracy", "AUC"]
+    rows = [
+        [unit, row["f1"], units and units[unit], *(row[key] for key in ("paper_f1", "all_ones_f1", "accuracy", "auc"))]
+        for unit, row in one["units"].items()
+    ]
+    paper = one["paper"].get("f1")
+    rows += [["**mean**", one["f1"], best.get("best_f1"), paper, one["all_ones_f1"], one["accuracy"], one["auc"]]]
+    if one["paper"]:
+        rows += [["**paper**", paper, None, paper, one["paper"]["all_ones_f1"], one["paper"]["accuracy"], None]]
+    kept = [i for i in range(len(titles)) if i != 2 or best]
+    lines = [f"| {' | '.join(titles[i] for i in kept)} |", "|---" * len(kept) + "|"]
+    return lines + [f"| {' | '.join(_cell(row[i]) for i in kept)} |" for row in rows]
 
 
-def _captions(captions: dict[str, Any], dataset: str) -> list[str]:
-    paper = published.TOP5.get(dataset, {})
-    lines = [f"Sentences of {captions['pictures']} pictures:", "", "| | a unit's | the face's |", "|---|---|---|"]
-    rows = {
-        "says the state it was given / names exactly the active units": "faithful",
-        "words right (teacher-forced)": "token_accuracy",
-        "words among the first five": "top5_accuracy",
-    }
-    for title, key in rows.items():
-        lines += [f"| {title} | {_percent(captions.get(f'local_{key}'))} | {_percent(captions.get(f'global_{key}'))} |"]
-    if paper:
-        lines += [f"| the same, paper | {paper['local']} | {paper['global']} |"]
+def _figures(one: dict[str, Any]) -> list[str]:
+    """What does not belong to single units."""
+    low, high = one["f1_interval_95"]
+    lines = []
+    if low is not None:
+        lines += [f"Mean F1 {_percent(one['f1'])}, 95 % interval over subjects {_percent(low)} to {_percent(high)}."]
+    else:
+        lines += ["No interval: a bootstrap over subjects needs two or more."]
+    if "calibration_error" in one:
+        lines += [f"Expected calibration error {_percent(one['calibration_error'])}."]
+    best = one.get("best_on_test")
+    if best:
+        epochs = f" (epoch {best['best_epoch']} of {best['last_epoch']})" if "best_epoch" in best else ""
+        lines += [
+            f"The last epoch: F1 {_percent(best['last_f1'])}. Best on test{epochs}, chosen by the test part, so not "
+            f"comparable: F1 {_percent(best['best_f1'])}, accuracy {_percent(best['best_accuracy'])}, AUC "
+            f"{_percent(best['best_auc'])}."
+        ]
+    if one.get("paper_row"):
+        row = one["paper_row"]
+        lines += [f"The paper's ablation has this configuration as '{row['name']}': mean F1 {_percent(row['f1'])}."]
+    if one["captions"]:
+        lines += ["", *_captions(one["captions"], one["paper"])]
+    if one.get("captions_by_beam"):
+        beam, greedy = one["captions_by_beam"], one["captions"]
+        kinds = [
+            f"{name} {_percent(greedy[key])} greedily, {_percent(beam[key])} by the beam"
+            for name, key in (("a unit's sentences", "local_faithful"), ("the face's", "global_faithful"))
+            if beam[key] is not None
+        ]
+        lines += ["", f"Faithful: {'; '.join(kinds)}."]
     return lines
+
+
+def _captions(captions: dict[str, Any], paper: dict[str, Any]) -> list[str]:
+    pictures = f" of {captions['pictures']} pictures" if "pictures" in captions else ""
+    lines = [f"Sentences{pictures}:", "", "| | a unit's | the face's |", "|---|---|---|"]
+    rows = {
+        "says the state it was given / names exactly the active units": (captions, "faithful"),
+        "words right (teacher-forced)": (captions, "token_accuracy"),
+        "words among the first five": (captions, "top5_accuracy"),
+    }
+    if "local_top5_accuracy" in paper:
+        rows["words among the first five, paper"] = paper, "top5_accuracy"
+    for title, (table, key) in rows.items():
+        lines += [f"| {title} | {_percent(table.get(f'local_{key}'))} | {_percent(table.get(f'global_{key}'))} |"]
+    return lines
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else _percent(value)
 
 
 def _percent(value: float | None) -> str:

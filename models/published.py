@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from .table import UNITS
 
 _F1 = {
@@ -20,3 +23,27 @@ ABLATION = {  # mean F1 on BP4D
     "global caption": 65.2,
     "all": 65.8,
 }
+
+
+def means(dataset: str) -> dict[str, Any]:
+    """What the paper reports of all units together, as shares; empty for other data."""
+    if dataset not in MEAN_F1:
+        return {}
+    found: dict[str, Any] = {"f1": MEAN_F1[dataset] / 100, "accuracy": ACCURACY[dataset] / 100}
+    found["all_ones_f1"] = FLOOR[dataset] / 100  # not of the paper: of the whole data set, to check a test part against
+    return found | {f"{kind}_top5_accuracy": value / 100 for kind, value in TOP5.get(dataset, {}).items()}
+
+
+def ablation_row(config: Mapping[str, Any]) -> str | None:
+    """The row of the paper's ablation that a configuration is; None for none of the five, or another network."""
+    if config.get("kind") != "vlfau":
+        return None
+    parts = tuple(bool(config.get(name, True)) for name in ("msc", "dair", "local_captions", "global_caption"))
+    rows: dict[tuple[bool, ...], str] = {
+        (False, False, False, False): "stem only",
+        (True, True, False, False): "MSC and DAIR",
+        (True, True, True, False): "local captions",
+        (True, True, False, True): "global caption",
+        (True, True, True, True): "all",
+    }
+    return rows.get(parts)

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import synthetic_layouts as synthetic
 
-from vlfau.models import evaluate_command, export_command, texts, train_command
+from vlfau.models import evaluate_command, export_command, published, texts, train_command
 from vlfau.models.embedding_map import plane, principal
 from vlfau.models.evaluation import Captions, Outcome, over_folds, score, score_captions
 from vlfau.models.evaluation_report import markdown
+from vlfau.models.run_folder import RunFolder
+from vlfau.models.sizes import SIZES
+from vlfau.models.table import UNITS as UNITS_OF
 
 UNITS = ("AU01", "AU04", "AU12")
 
@@ -73,12 +76,56 @@ def test_faithful_sentences_score_one_and_sentences_of_other_states_do_not() -> 
 def test_the_report_shows_the_paper_the_floor_and_what_was_left_out() -> None:
     labels = outcome().labels.copy()
     labels[:, 2] = 0
-    best = {"best_on_test": {"last_epoch": 5, "last_f1": 0.4, "best_epoch": 2, "best_f1": 0.5}}
+    units = dict.fromkeys(UNITS, 0.512)
+    best = {"best_on_test": {"last_epoch": 5, "last_f1": 0.4, "best_epoch": 2, "best_f1": 0.5, "units": units}}
+    best["best_on_test"] |= {"best_accuracy": 0.6, "best_auc": 0.7}
     text = markdown("a run", [score(outcome(labels=labels, extra=best))])
     assert "| AU04 |" in text
     assert "62.6" in text  # the paper's F1 of AU 4 on BP4D
     assert "no mean: AU12" in text
-    assert "Best on test (epoch 2, chosen by the test part" in text
+    assert "Best on test (epoch 2 of 5), chosen by the test part" in text
+    assert "| AU | F1 | best on test | paper | always yes | accuracy | AUC |" in text
+    assert "| AU01 |" in text
+    assert "| 51.2 |" in text
+    assert "best on test" not in markdown("a run", [score(outcome())])  # no column without such weights
+
+
+@pytest.mark.parametrize("dataset", ["BP4D", "DISFA"])
+def test_the_papers_means_stand_beside_ours_only_for_the_same_units(dataset: str) -> None:
+    units = UNITS_OF[dataset]
+    labels = np.random.default_rng(0).integers(0, 2, (200, len(units))).astype(np.int8)
+    states = labels == 1
+    made = Outcome(units, labels, states.astype(np.float32), states, np.arange(200) % 5, "fold 1", dataset)
+    found = [score(made), score(made)]
+    mean = over_folds(found, [made, made])
+    assert mean["paper"] == found[0]["paper"]
+    assert mean["paper"]["accuracy"] == pytest.approx({"BP4D": 0.798, "DISFA": 0.943}[dataset])
+    assert f"| **paper** | {100 * mean['paper']['f1']:.1f} |" in markdown("runs", found, mean)
+    cut = {"labels": labels[:, 1:], "states": states[:, 1:], "probabilities": states[:, 1:].astype(np.float32)}
+    fewer = score(dataclasses.replace(made, units=units[1:], **cut))
+    assert fewer["paper"] == {}
+    assert fewer["units"][units[1]]["paper_f1"] is not None
+
+
+def test_the_interval_over_folds_is_narrower_than_that_of_one() -> None:
+    parts = [outcome(seed) for seed in range(3)]
+    found = [score(one) for one in parts]
+    low, high = over_folds(found, parts)["f1_interval_95"]
+    assert low < over_folds(found)["f1"] < high
+    assert high - low < min(one["f1_interval_95"][1] - one["f1_interval_95"][0] for one in found)
+    assert over_folds(found)["f1_interval_95"] == [None, None]  # without the outcomes nothing can be drawn
+    one_person = dataclasses.replace(parts[0], subjects=np.zeros(300, np.int64))
+    assert over_folds(found[:2], [one_person, parts[1]])["f1_interval_95"] == [None, None]
+
+
+def test_each_row_of_the_ablation_finds_the_papers_figure() -> None:
+    rows = {
+        size: published.ablation_row({"kind": "vlfau", **SIZES[size]})
+        for size in ("paper-stem", "paper-refined", "paper-local", "paper-global", "paper")
+    }
+    assert [published.ABLATION[row] for row in rows.values() if row] == [64.3, 64.7, 65.3, 65.2, 65.8]
+    assert published.ablation_row({"kind": "vlfau", "msc": False}) is None
+    assert published.ablation_row({"kind": "graphau"}) is None
 
 
 def test_neighbours_stay_neighbours_on_the_plane() -> None:
@@ -107,21 +154,33 @@ def test_from_pictures_to_report_and_bundle(tmp_path: Path, capsys: pytest.Captu
     changes = tmp_path / "small.toml"
     changes.write_text("[network]\nhidden = 16\nstem_options = { depths = [1, 1, 1, 1], dims = [8, 8, 16, 16] }\n")
     arguments = ["--data", str(tmp_path / "data"), "--config", str(changes), "--output", str(run), "--all-folds"]
-    assert train_command.main([*arguments, *common, "--steps", "2", "--batch", "8"]) == 0
+    learning = ["--steps", "6", "--batch", "8", "--learning-rate", "3e-3"]
+    assert train_command.main([*arguments, *common, *learning]) == 0
     told = capsys.readouterr().out
     assert "fold 1 tests part 3" in told  # the numbering trap
-    assert evaluate_command.main([str(run), "--caption-images", "4", "--images", "40"]) == 0
+    assert evaluate_command.main([str(run), "--caption-images", "4", "--images", "40", "--beam", "2"]) == 0
     scores = json.loads((run / "evaluation" / "scores.json").read_text())
     assert [one["tested"].split(":")[0] for one in scores["parts"]] == [
         f"fold {k} tests part {4 - k}" for k in (1, 2, 3)
     ]
     assert scores["mean"]["folds"] == 3
     assert scores["parts"][0]["captions"]["pictures"] == 4
-    assert scores["parts"][0]["best_on_test"]["last_epoch"] == 1
+    assert scores["parts"][0]["captions_by_beam"]["pictures"] == 4
+    assert scores["mean"]["f1_interval_95"][0] <= scores["mean"]["f1"] <= scores["mean"]["f1_interval_95"][1]
+    assert scores["mean"]["captions"]["local_faithful"] is not None
+    for number, one in enumerate(scores["parts"], 1):
+        rows = RunFolder(run / f"fold{number}").rows("epoch")
+        best = max(rows, key=lambda row: row["test_f1"])
+        beside = one["best_on_test"]
+        assert (beside["last_epoch"], beside["best_epoch"]) == (3, best["epoch"] + 1)
+        assert beside["last_f1"] == one["f1"] == pytest.approx(rows[-1]["test_f1"])
+        assert beside["best_f1"] == pytest.approx(best["test_f1"])  # scored again, from the weights that were kept
     for name in ("f1.png", "reliability.png", "features_by_units.png", "features_by_subjects.png", "attention.png"):
         assert (run / "evaluation" / name).stat().st_size > 1000
     report = (run / "evaluation" / "report.md").read_text()
     assert "Mean over 3 folds" in report
+    assert "best on test" in report
+    assert "by the beam" in report
     assert evaluate_command.main([str(run / "fold1"), "--data", str(tmp_path / "nowhere")]) == 2
     assert "nowhere does not exist" in capsys.readouterr().err
 
