@@ -1,6 +1,7 @@
-"""`auto`: which runtime is fastest here. Probes what could run, tries each for half a second, and remembers the answer.
+"""`auto`: which runtime is fastest here. Probes what could run, lets them race for half a second each, and remembers.
 
-The choice is kept in the user's cache, keyed by everything it depends on; --runtime NAME overrules it.
+The choice is kept in the user's cache, keyed by everything it depends on; --runtime NAME overrules it. A race on a busy
+machine has noise: another than the default is taken only where it is clearly faster.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import json
 import os
 import platform
 import sys
-import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,11 +24,24 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..errors import UserError
+from ..runtime import Runtime
 from .cache import cache_folder
+from .race import Rounds, race
 
 PACKAGES = ("openvino", "onnxruntime", "onnxruntime-gpu", "torch", "torch-tensorrt", "tensorrt", "tensorrt-rtx")
-TRIAL_S = 0.5
-Trial = Callable[[str], tuple[float, str]]  # runtime -> seconds for one face, precision
+PREFERRED = ("tensorrt", "torch", "openvino", "onnxruntime")  # of those that can run, the first is the default
+
+
+@dataclass(frozen=True, eq=False)
+class Raced:
+    """What came out of the trial."""
+
+    rounds: Rounds
+    precisions: dict[str, str]  # of those that ran
+    failed: dict[str, str]  # name -> why
+
+
+Trial = Callable[[Sequence[str]], Raced]
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,7 @@ class Choice:
     precision: str | None
     device: str | None
     reasons: tuple[str, ...]  # one line per runtime, the chosen one first
+    sure: bool = True  # False: measured while others used the processor; to be measured again next time
 
     def __str__(self) -> str:
         return "\n".join(self.reasons)
@@ -55,7 +71,7 @@ def choose(
     known = _known(path)
     if key in known:
         choice = Choice(**{**known[key], "reasons": tuple(known[key]["reasons"])})
-        speak(f"{choice}\n(measured earlier on this machine)")
+        speak(f"{choice}\n(measured earlier on this machine; delete {path} to have it measured again)")
         return choice
     reasons = probe(bundle, device, precision)
     candidates = [name for name, reason in reasons.items() if reason is None]
@@ -63,8 +79,8 @@ def choose(
         passed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise UserError(f"No runtime can run this bundle here ({passed}). Run: pip install openvino")
     choice = _measured(candidates, reasons, device, precision, trial or _trial(bundle, device, precision, threads))
-    speak(str(choice))
-    if path is not None:
+    speak(str(choice) if choice.sure else f"{choice}\n(this machine was busy: it is measured again next time)")
+    if path is not None and choice.sure:
         _remember(path, key, choice)
     return choice
 
@@ -102,18 +118,20 @@ def _measured(
         (name,) = candidates
         first = f"runtime {name}: the only one that can run here"
         return Choice(name, precision, device, (first, *_lines(passed)))
-    took: dict[str, tuple[float, str]] = {}
-    for name in candidates:
-        try:
-            took[name] = trial(name)
-        except UserError as error:
-            passed[name] = str(error)
-    if not took:
+    raced = trial(candidates)
+    passed |= raced.failed
+    rounds, able = raced.rounds, [name for name in PREFERRED if name in raced.precisions]
+    if not able:
         raise UserError(f"No runtime passed its self-test here: {'; '.join(_lines(passed))}.")
-    order = sorted(took, key=lambda name: took[name][0])
-    best, said = order[0], [f"{name} {took[name][1]} takes {1e3 * took[name][0]:.2f} ms a face" for name in order]
-    lines = (f"runtime {said[0]}", *(f"  not {line}" for line in said[1:]), *_lines(passed))
-    return Choice(best, precision, device, lines)
+    default, *others = able
+    better = [name for name in others if rounds.clearly_faster(name, default)]
+    best = min(better, key=rounds.seconds, default=default)
+    said = {n: f"{n} {raced.precisions[n]} takes {1e3 * rounds.seconds(n):.2f} ms a face" for n in able}
+    lines = [f"runtime {said[best]}"]
+    for name in sorted(set(able) - {best}, key=rounds.seconds):
+        close = rounds.seconds(name) <= rounds.seconds(best)
+        lines.append(f"  not {said[name]}{f', not clearly faster than the default {default}' if close else ''}")
+    return Choice(best, precision, device, (*lines, *_lines(passed)), sure=not rounds.disturbed)
 
 
 def _lines(passed: dict[str, str]) -> list[str]:
@@ -121,25 +139,31 @@ def _lines(passed: dict[str, str]) -> list[str]:
 
 
 def _trial(bundle: Bundle, device: str | None, precision: str | None, threads: int | None) -> Trial:
-    def run(name: str) -> tuple[float, str]:
+    def run(names: Sequence[str]) -> Raced:
         from . import open_runtime
 
-        with open_runtime(bundle, name, device=device, precision=precision, threads=threads) as runtime:
-            crops = bundle.selftest()["crops"]
-            crop, two = crops[:1], runtime.predict(crops[:2])
-            runtime.explain(two, range(len(two)), two.states, np.ones_like(two.states))  # nothing still compiles then
-            took: list[float] = []
-            until = time.perf_counter() + TRIAL_S
-            while len(took) < 5 or time.perf_counter() < until:
-                start = time.perf_counter()
-                runtime.predict(crop)
-                took.append(time.perf_counter() - start)
-            return float(np.median(took[2:])), runtime.executor.precision
+        runtimes: dict[str, Runtime] = {}
+        failed: dict[str, str] = {}
+        crops = bundle.selftest()["crops"]
+        with ExitStack() as opened:
+            for name in names:
+                try:
+                    runtime = open_runtime(bundle, name, device=device, precision=precision, threads=threads)
+                except UserError as error:
+                    failed[name] = str(error)
+                    continue
+                runtimes[name] = opened.enter_context(runtime)
+                two = runtime.predict(crops[:2])
+                runtime.explain(two, range(len(two)), two.states, np.ones_like(two.states))  # nothing compiles then
+            rounds = race({name: partial(runtime.predict, crops[:1]) for name, runtime in runtimes.items()})
+            return Raced(rounds, {name: runtime.executor.precision for name, runtime in runtimes.items()}, failed)
 
     return run
 
 
 def _key(bundle: Bundle, *asked: object) -> str:
+    from .nvidia import gpu_count
+
     versions = {}
     for name in PACKAGES:
         try:
@@ -147,7 +171,7 @@ def _key(bundle: Bundle, *asked: object) -> str:
         except PackageNotFoundError:
             continue
     machine = (platform.machine(), platform.processor(), platform.node(), os.cpu_count(), platform.python_version())
-    body = json.dumps([bundle.checksum, machine, versions, _engines(bundle), *map(str, asked)])
+    body = json.dumps([bundle.checksum, machine, gpu_count(), versions, _engines(bundle), *map(str, asked)])
     return hashlib.sha256(body.encode()).hexdigest()[:24]
 
 
