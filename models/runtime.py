@@ -79,6 +79,7 @@ class Runtime:
         self.units, self.side = manifest.units, manifest.side
         self.thresholds = np.array(manifest.thresholds, np.float32)
         self.temperatures = np.array(manifest.temperatures, np.float32)
+        self._closed = False
 
     @property
     def max_batch(self) -> int:
@@ -90,6 +91,7 @@ class Runtime:
 
     def predict(self, crops: NDArray[np.uint8]) -> Prediction:
         """crops (N, S, S, 3) uint8 RGB, N >= 1; more than max_batch are split."""
+        self._refuse_when_closed()
         expected = (self.side, self.side, 3)
         if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != expected or not len(crops):
             raise UserError(
@@ -107,6 +109,7 @@ class Runtime:
     ) -> list[Explanation]:
         """Sentences for some of the faces just predicted: active (F, A) are their decided states, units (F, A) the
         units to describe."""
+        self._refuse_when_closed()
         if not self.bundle.has_captions or not faces:
             return [Explanation("", {}) for _ in faces]
         explanations: list[Explanation] = []
@@ -152,8 +155,7 @@ class Runtime:
         crops, expected = stored["crops"], expected_log_odds(stored, self.executor.precision)
         found = self.predict(crops).log_odds
         worst = float(np.abs(found - expected).max())
-        # an FP16 graph was stored as FP16 arithmetic gave it; a CPU that computes it in FP32 differs by FP16's error
-        allowed = max(SELFTEST_TOLERANCE[p] for p in (self.executor.precision, self.bundle.manifest.precision))
+        allowed = allowed_error(self.bundle, self.executor.precision)
         if not np.isfinite(found).all() or worst > allowed:
             raise UserError(
                 f"Self-test of {self.description} failed: log-odds differ by {worst:.3g}, allowed {allowed}. "
@@ -167,13 +169,26 @@ class Runtime:
         return worst
 
     def close(self) -> None:
-        self.executor.close()
+        """Frees the device; a second time does nothing."""
+        if not self._closed:
+            self._closed = True
+            self.executor.close()
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:  # a library whose memory is gone would not say so in words
+            raise UserError("This runtime is closed. Open the bundle again to go on.")
 
     def __enter__(self) -> Runtime:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def allowed_error(bundle: Bundle, precision: str) -> float:
+    """Of log-odds in the self-test. The stored answer is FP32's; a graph in FP16 differs from it by FP16's error even
+    where a CPU computes it in FP32, since its weights were rounded."""
+    return max(SELFTEST_TOLERANCE[kind] for kind in (precision, bundle.manifest.precision))
 
 
 def expected_log_odds(stored: dict[str, NDArray[Any]], precision: str) -> NDArray[np.float32]:

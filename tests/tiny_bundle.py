@@ -9,22 +9,59 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any
 
-from vlfau.models.bundle import Bundle
+import numpy as np
+
+from vlfau.models.bundle import Bundle, Manifest, open_bundle, write_manifest
+
+if TYPE_CHECKING:
+    from vlfau.models.network import AUNetwork
 
 UNITS = ("AU01", "AU04", "AU06", "AU12", "AU25")
 
 
 @cache
 def tiny_bundle() -> Bundle:
-    """Made once per process; do not change it."""
+    """Made once per process; do not change it. Tracing the graphs takes ten seconds and more."""
+    from vlfau.models.exporting import export
+
+    network, config = _network()
+    return export(network, config, Path(mkdtemp(prefix="vlfau-tiny-")) / "bundle", name="tiny")
+
+
+def tiny_weights(folder: Path, seed: int = 1) -> Bundle:
+    """The same without its graphs, in a moment: all that the torch runtime reads."""
+    from vlfau.models.checkpoint import save_tensors
+    from vlfau.models.exporting import selftest
+
+    network, config = _network(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tensors(folder / "weights.safetensors", network.state_dict())
+    np.savez(folder / "selftest.npz", **selftest(network))
+    manifest = Manifest(
+        name="tiny",
+        units=UNITS,
+        side=network.side,
+        network=config,
+        thresholds=(0.5,) * len(UNITS),
+        temperatures=(1.0,) * len(UNITS),
+        tiers=("unrated",) * len(UNITS),
+        vocabulary=tuple(config["vocabulary"]),
+        words=network.words,
+        files={"weights.safetensors": "", "selftest.npz": ""},
+    )
+    write_manifest(folder, manifest)
+    return open_bundle(folder)
+
+
+def _network(seed: int = 1) -> tuple[AUNetwork, dict[str, Any]]:
     import torch
 
     from vlfau.models import texts
-    from vlfau.models.exporting import export
     from vlfau.models.networks import NetworkChoice, build, configure
 
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     choice = NetworkChoice(size="tiny", pretrained=False)
     config = configure(choice, UNITS, texts.load(), {"words": 10, "state_conditioned": True})
     network = build(config).eval()
@@ -34,4 +71,4 @@ def tiny_bundle() -> Bundle:
                 parameter.mul_(60.0)
             if name.startswith("describe") and name.endswith("output.bias"):
                 parameter[2] += 0.25  # sentences end at different words
-    return export(network, config, Path(mkdtemp(prefix="vlfau-tiny-")) / "bundle", name="tiny")
+    return network, config
