@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vlfau.models.bundle import Bundle, open_bundle, write_manifest
+from vlfau.models.commands import command
 from vlfau.models.errors import UserError
 from vlfau.models.runtimes import open_runtime
 from vlfau.models.settings import add_flags, read
@@ -27,15 +28,11 @@ EPILOG = """examples:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command("vlfau-calibrate")
+def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     work = {"int8": _quantise, "fp8": _quantise, "decisions": _decisions, "report": _report}
-    try:
-        work[options.what](open_bundle(options.bundle), options)
-    except UserError as error:
-        print(f"vlfau-calibrate: {error}", file=sys.stderr)
-        return 2
-    return 0
+    work[options.what](open_bundle(options.bundle), options)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,6 +1,7 @@
 """Trains a small network for so many minutes: moving average of the weights, cosine schedule over the time, resumable.
 
-Knows no network and no data; a task says what a batch costs. `landmark_training.py` and `finder_training.py` are tasks.
+Knows no network and no picture; a `Task` says what a batch costs and what the files hold. `landmark_training.py` and
+`finder_training.py` are tasks.
 """
 
 from __future__ import annotations
@@ -8,20 +9,25 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from . import settings
+from .checkpoint import Checkpoints
+from .errors import UserError
+from .landmark_pictures import Renders
+from .training_state import pack, unpack
 
 N = TypeVar("N", bound=nn.Module)
+Cost = Callable[[N, np.random.Generator], dict[str, Tensor]]  # the parts of one batch's loss
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Budget:
     out: Path | None = settings.setting(None, "folder for the checkpoint and the figures")  # noqa: RUF009
     minutes: float = settings.setting(25.0, "training time; a run that is started again uses what is left of it")
     steps: int = settings.setting(0, "batches after which the run ends even if time is left; 0 for no such end")
-    start: Path | None = settings.setting(None, "checkpoint of another run whose weights this one starts from")  # noqa: RUF009
+    start: Path | None = settings.setting(None, "folder of another run whose weights this one starts from")  # noqa: RUF009
     export: Path | None = settings.setting(None, "folder that gets the .onnx file and its .json card in the end")  # noqa: RUF009
     batch: int = settings.setting(64, "crops or scenes in a batch")
     learning_rate: float = settings.setting(2e-3, "peak of the cosine schedule")
@@ -44,25 +50,24 @@ class Budget:
 class Run(Generic[N]):
     """One training run; `average` is what gets shipped."""
 
-    def __init__(self, network: N, budget: Budget, checkpoint: Path) -> None:
-        self.budget, self.path = budget, checkpoint
+    def __init__(self, network: N, budget: Budget, folder: Path) -> None:
+        self.budget, self.checkpoints = budget, Checkpoints(folder / "checkpoints")
         self.network: N = network.to(budget.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average: N = copy.deepcopy(self.network).eval()
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=budget.learning_rate, weight_decay=1e-2)
         self.seconds, self.steps = 0.0, 0
-        if checkpoint.exists():
+        if self.checkpoints.exists():
             self._load()
-            print(f"going on from {checkpoint}: {self.steps} steps, {self.seconds / 60:.1f} minutes", flush=True)
+            print(f"going on from {folder}: {self.steps} steps, {self.seconds / 60:.1f} minutes", flush=True)
         elif budget.start is not None:
-            weights = torch.load(budget.start, map_location=budget.device, weights_only=True)["average"]
+            weights = averaged(budget.start)
             self.network.load_state_dict(weights)
             self.average.load_state_dict(weights)
 
     def _load(self) -> None:
-        state = torch.load(self.path, map_location=self.budget.device, weights_only=True)
-        for name in ("network", "average", "optimiser"):
-            getattr(self, name).load_state_dict(state[name])
-        self.seconds, self.steps = float(state["seconds"]), int(state["steps"])
+        tensors, state = self.checkpoints.load()
+        unpack(tensors, self.network, self.optimiser, self.average.state_dict(), self.checkpoints.pointer)
+        self.seconds, self.steps = float(state["seconds"]), int(state["step"])
 
     @property
     def done(self) -> float:
@@ -71,11 +76,10 @@ class Run(Generic[N]):
         return min(1.0, max(by_steps, self.seconds / (self.budget.minutes * 60)))
 
     def save(self) -> None:
-        state: dict[str, Any] = {n: getattr(self, n).state_dict() for n in ("network", "average", "optimiser")}
-        torch.save(state | {"seconds": self.seconds, "steps": self.steps}, self.path.with_suffix(".part"))
-        os.replace(self.path.with_suffix(".part"), self.path)
+        tensors = pack(self.network, self.optimiser, self.average.state_dict())
+        self.checkpoints.save(tensors, {"step": self.steps, "seconds": self.seconds})
 
-    def train(self, cost: Callable[[N, np.random.Generator], dict[str, Tensor]], refresh: Callable[[], int]) -> None:
+    def train(self, cost: Cost[N], refresh: Callable[[], int]) -> None:
         """`cost` gives the parts of one batch's loss; `refresh` takes in new shards and counts the pictures."""
         random = np.random.default_rng((self.budget.seed, self.steps))
         pictures = refresh()
@@ -96,9 +100,7 @@ class Run(Generic[N]):
                 shown = last
         self.save()
 
-    def _step(
-        self, cost: Callable[[N, np.random.Generator], dict[str, Tensor]], random: np.random.Generator
-    ) -> dict[str, float]:
+    def _step(self, cost: Cost[N], random: np.random.Generator) -> dict[str, float]:
         rate = (
             self.budget.learning_rate
             * min(1.0, (self.steps + 1) / 200)
@@ -121,6 +123,61 @@ class Run(Generic[N]):
                 else:
                     mine.copy_(its)
         return {name: float(value.detach()) for name, value in losses.items()}
+
+
+def averaged(folder: Path) -> dict[str, Tensor]:
+    """The weights that a run in `folder` would ship."""
+    tensors, _ = Checkpoints(folder / "checkpoints").load()
+    return {name.removeprefix("mean."): value for name, value in tensors.items() if name.startswith("mean.")}
+
+
+@dataclass(frozen=True)
+class Task(Generic[N]):
+    """One kind of small network: how it is made, what a batch costs, and what its files say."""
+
+    name: str  # of the exported files
+    network: Callable[[], N]
+    cost: Callable[[Renders, Budget], Cost[N]]
+    validate: Callable[[N, Renders, Budget], dict[str, float]]  # on identities that were held out
+    threshold: Callable[[dict[str, float]], float]  # from those figures
+    example: tuple[int, ...]  # shape of an input of the exported graph
+    names: tuple[list[str], list[str]]  # of its inputs and outputs
+    shapes: Callable[[], Any]  # what may vary in them, in the words of torch.export
+    facts: dict[str, Any] = field(default_factory=dict)  # further lines of the card
+
+
+def train(task: Task[N], budget: Budget) -> dict[str, float]:
+    """Trains on renders, validates, and exports where the budget says; the figures."""
+    torch.set_num_threads(budget.threads)
+    torch.manual_seed(budget.seed)
+    cv2.setNumThreads(1)
+    out = budget.out or Path("runs") / task.name
+    out.mkdir(parents=True, exist_ok=True)
+    renders, held_out = open_renders(budget)
+    run = Run(task.network(), budget, out)
+    run.train(task.cost(renders, budget), renders.refresh)
+    held_out.refresh()
+    figures = task.validate(run.average, held_out, budget)
+    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    if budget.export is not None:
+        card = card_of(run, task.name, task.threshold(figures), figures, len(renders)) | task.facts
+        example = torch.zeros(task.example, dtype=torch.uint8)
+        path = budget.export / f"{task.name}.onnx"
+        print(export(run.average, path, example, task.names, task.shapes(), card), flush=True)
+    print(json.dumps(figures), flush=True)
+    return figures
+
+
+def open_renders(budget: Budget) -> tuple[Renders, Renders]:
+    """Pictures to train on and pictures of identities that are held out."""
+    renders = Renders(budget.data, held_out=False, limit=budget.limit)
+    held_out = Renders(budget.data, held_out=True, limit=max(64, budget.limit // 10))
+    renders.refresh()
+    held_out.refresh()
+    if not renders.faces or not held_out.faces:
+        folders = ", ".join(map(str, budget.data)) or "no folder"
+        raise UserError(f"No faces to train on in {folders}. Give --data folders that vlfau-synthesize has written.")
+    return renders, held_out
 
 
 def export(

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle, open_bundle
+from .commands import command
 from .errors import UserError
-from .runtime import SELFTEST_TOLERANCE, Runtime, expected_log_odds
+from .runtime import Runtime, allowed_error, expected_log_odds
 from .runtimes import PRECISIONS, RUNTIMES, open_runtime
 
 EPILOG = """examples:
@@ -40,19 +41,12 @@ class Agreement:
     control: float  # largest difference in probability when the runtime is given other pictures: must be large
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command("vlfau-compile")
+def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    try:
-        bundle = open_bundle(options.bundle)
-        if options.runtime == "tensorrt":
-            lines, facts = _tensorrt(bundle, options)
-        else:
-            lines, facts = _verified(bundle, options)
-    except UserError as error:
-        print(f"vlfau-compile: {error}", file=sys.stderr)
-        return 2
+    bundle = open_bundle(options.bundle)
+    lines, facts = (_tensorrt if options.runtime == "tensorrt" else _verified)(bundle, options)
     print("\n".join([*lines, json.dumps(facts)]))
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -155,7 +149,7 @@ def agreement(bundle: Bundle, runtime: Runtime) -> Agreement:
     difference = np.abs(found.probabilities - expected)
     control = float(np.abs(runtime.predict(255 - stored["crops"]).probabilities - expected).max())
     worst = float(np.abs(found.log_odds - expected_log_odds(stored, runtime.executor.precision)).max())
-    if worst > SELFTEST_TOLERANCE[runtime.executor.precision] or control <= difference.max():
+    if worst > allowed_error(bundle, runtime.executor.precision) or control <= difference.max():
         raise UserError(
             f"{runtime.description} does not agree with FP32: log-odds differ by {worst:.3g}, probabilities by "
             f"{difference.max():.3g}, by {control:.3g} for other pictures. Nothing was written."

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import UserError
+from .commands import command
 from .evaluate_run import evaluate
 from .settings import add_flags, read
 from .training_data import DataChoice
@@ -21,7 +21,8 @@ EPILOG = """examples:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command("vlfau-evaluate")
+def main(arguments: Sequence[str] | None = None) -> None:
     made = argparse.ArgumentParser(
         prog="vlfau-evaluate",
         description="Score networks on labelled pictures: F1, accuracy and AUC per action unit, and their sentences.",
@@ -41,26 +42,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_flags(made, DataChoice, title="data (default: what the run was tested on)")
     options = made.parse_args(arguments)
     output = options.output or Path("evaluation" if options.what[0] == "embedded" else f"{options.what[0]}/evaluation")
-    try:
-        evaluate(
-            options.what,
-            output,
-            read(DataChoice, None, options),
-            weights=options.weights,
-            runtime=options.runtime,
-            device=options.device,
-            batch=options.batch,
-            images=options.images,
-            caption_images=options.caption_images,
-            beam=options.beam,
-            with_plots=options.plots,
-        )
-    except UserError as error:
-        print(f"vlfau-evaluate: {error}", file=sys.stderr)
-        return 2
+    evaluate(
+        options.what,
+        output,
+        read(DataChoice, None, options),
+        weights=options.weights,
+        runtime=options.runtime,
+        device=options.device,
+        batch=options.batch,
+        images=options.images,
+        caption_images=options.caption_images,
+        beam=options.beam,
+        with_plots=options.plots,
+    )
     print((output / "report.md").read_text(encoding="utf-8"))
     print(f"Written: {output}/report.md, scores.json" + (" and the plots." if options.plots else "."))
-    return 0
 
 
 if __name__ == "__main__":

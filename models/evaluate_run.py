@@ -187,12 +187,14 @@ def _runs(where: list[Path | str]) -> list[Path | str]:
 
 def _test_part(one: Path | str, reader: Reader, data: DataChoice | None) -> TrainingData:
     """The test part that the run was kept away from, or the one asked for."""
-    if data is None or data.data is None:
+    given = {} if data is None else {k: v for k, v in vars(data).items() if v != getattr(DataChoice(), k)}
+    if "data" not in given:
         config = RunFolder(Path(one)).config() if (Path(one) / "config.json").is_file() else None
         if config is None:
             raise UserError(f"{one} does not say on which data to test it. Add --data FOLDER.")
         stored = {key: value for key, value in config["data"].items() if key != "tests" and value is not None}
-        data = read(DataChoice, stored)
+        data = dataclasses.replace(read(DataChoice, stored), **given)
+    assert data is not None
     data = dataclasses.replace(data, units=reader.units)
     part = next(iter(open_data(data, reader.side)))
     if part.test is None or not len(part.test):

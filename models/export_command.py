@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import UserError
+from .commands import command
 from .exporting import PRECISIONS, export_run
 
 EPILOG = """examples:
@@ -16,7 +16,8 @@ EPILOG = """examples:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command("vlfau-export")
+def main(arguments: Sequence[str] | None = None) -> None:
     made = argparse.ArgumentParser(
         prog="vlfau-export",
         description="Turn a trained run into a bundle: ONNX graphs, weights, manifest and self-test in one folder.",
@@ -34,21 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--name", help="the bundle's name (default: the run folder's)")
     made.add_argument("--licence", default="", help="a sentence about what the weights may be used for")
     options = made.parse_args(arguments)
-    try:
-        bundle = export_run(
-            options.run,
-            options.output,
-            which=options.weights,
-            precision=options.precision,
-            name=options.name,
-            licence=options.licence,
-        )
-    except UserError as error:
-        print(f"vlfau-export: {error}", file=sys.stderr)
-        return 2
+    bundle = export_run(
+        options.run,
+        options.output,
+        which=options.weights,
+        precision=options.precision,
+        name=options.name,
+        licence=options.licence,
+    )
     size = sum(file.stat().st_size for file in bundle.folder.iterdir()) / 1e6
     print(f"Bundle {bundle.folder}: {len(bundle.manifest.units)} action units, {size:.1f} MB, verified.")
-    return 0
 
 
 if __name__ == "__main__":

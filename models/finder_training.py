@@ -7,28 +7,23 @@ loop is `budget_run.py`.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import settings
-from .budget_run import Budget, Run, card_of, export
+from . import budget_run, settings
+from .budget_run import Budget, Cost, Task
+from .commands import command
 from .detectors import iou
-from .errors import UserError
 from .finder import decode
 from .finder_network import FinderNetwork
 from .finder_pictures import SCENE, draw_scenes, scene_boxes
 from .landmark_pictures import Renders
-from .landmark_training import open_renders
 from .photographs import Backgrounds
 
-DEFAULT_OUT = Path("runs/finder")
 FALSE_BOXES = 0.5  # a scene: the landmark network looks at each box again for a millisecond; a missed face costs more
 
 
@@ -84,17 +79,10 @@ def validate(network: FinderNetwork, held_out: Renders, count: int) -> dict[str,
     }
 
 
-def train(budget: Budget) -> dict[str, float]:
-    torch.set_num_threads(budget.threads)
-    torch.manual_seed(budget.seed)
-    cv2.setNumThreads(1)
-    out = budget.out or DEFAULT_OUT
-    out.mkdir(parents=True, exist_ok=True)
-    renders, held_out = open_renders(budget)
-    run = Run(FinderNetwork(), budget, out / "finder.pt")
+def cost(renders: Renders, budget: Budget) -> Cost[FinderNetwork]:
     backgrounds = Backgrounds(SCENE)
 
-    def cost(network: FinderNetwork, random: np.random.Generator) -> dict[str, Tensor]:
+    def of_batch(network: FinderNetwork, random: np.random.Generator) -> dict[str, Tensor]:
         scenes = draw_scenes(renders, backgrounds, random, budget.batch)
         pictures, *targets = (
             torch.from_numpy(array).to(budget.device)
@@ -103,31 +91,37 @@ def train(budget: Budget) -> dict[str, float]:
         heat, size, offset, near = targets
         return loss_of(network(pictures), heat, size, offset, near)
 
-    run.train(cost, renders.refresh)
-    held_out.refresh()
-    figures = validate(run.average.cpu(), held_out, budget.validation)
-    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    if budget.export is not None:
-        card = card_of(run, "finder", figures["threshold"], figures, len(renders))
-        sizes = {"pictures": {0: torch.export.Dim("n", max=64), 1: 32 * torch.export.Dim("h", min=2, max=64)}}
-        sizes["pictures"][2] = 32 * torch.export.Dim("w", min=2, max=64)
-        example = torch.zeros(2, 256, 320, 3, dtype=torch.uint8)
-        names = ["pictures"], ["maps"]
-        print(export(run.average, budget.export / "finder.onnx", example, names, sizes, card), flush=True)
-    print(json.dumps(figures), flush=True)
-    return figures
+    return of_batch
 
 
-def main(arguments: list[str] | None = None) -> int:
+def shapes() -> dict[str, dict[int, Any]]:
+    """Any number of pictures; sides in steps of 32."""
+    sides = {1: 32 * torch.export.Dim("h", min=2, max=64), 2: 32 * torch.export.Dim("w", min=2, max=64)}
+    return {"pictures": {0: torch.export.Dim("n", max=64), **sides}}
+
+
+TASK = Task(
+    name="finder",
+    network=FinderNetwork,
+    cost=cost,
+    validate=lambda network, held_out, budget: validate(network.cpu(), held_out, budget.validation),
+    threshold=lambda figures: figures["threshold"],
+    example=(2, 256, 320, 3),
+    names=(["pictures"], ["maps"]),
+    shapes=shapes,
+)
+
+
+def train(budget: Budget) -> dict[str, float]:
+    return budget_run.train(TASK, budget)
+
+
+@command("finder_training")
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m vlfau.models.finder_training", description=__doc__)
     settings.add_flags(parser, Budget)
     parser.set_defaults(batch=24, validation=1500)
-    try:
-        train(settings.read(Budget, None, parser.parse_args(arguments)))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    train(settings.read(Budget, None, parser.parse_args(arguments)))
 
 
 if __name__ == "__main__":

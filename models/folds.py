@@ -115,7 +115,7 @@ def check_exclusive(table: Table, fold: Fold) -> None:
         if not len(rows):
             files = ", ".join(str(path) for path in table.files[:2]) or "the data"
             raise UserError(
-                f"Fold {fold.number} of {files} has an empty {name} part. Check the lists, or why pictures are left out."
+                f"Fold {fold.number} of {files} has an empty {name} part. Check its lists, or the pictures left out."
             )
     shared = np.intersect1d(table.subjects[fold.train], table.subjects[fold.test])
     if len(shared):

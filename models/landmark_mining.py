@@ -7,7 +7,6 @@ crops go into a folder that `landmark_training` takes among its --data.
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import cv2
 import numpy as np
 
 from . import settings
+from .commands import command
 from .errors import UserError
 from .finder import Finder
 from .finder_pictures import SCENE, faceless_scene
@@ -56,25 +56,21 @@ def mine(options: Mining) -> list[Pictures]:
     return found
 
 
-def main(arguments: list[str] | None = None) -> int:
+@command("landmark_mining")
+def main(arguments: list[str] | None = None) -> None:
     from safetensors.numpy import save_file
 
     parser = argparse.ArgumentParser(prog="python -m vlfau.models.landmark_mining", description=__doc__)
     settings.add_flags(parser, Mining)
     options = settings.read(Mining, None, parser.parse_args(arguments))
     cv2.setNumThreads(1)
-    try:
-        if options.out is None:
-            raise UserError("Nowhere to write to. Give a folder with --out.")
-        crops = mine(options)
-        options.out.mkdir(parents=True, exist_ok=True)
-        path = options.out / f"mistaken-{options.seed:05d}.safetensors"
-        save_file({"crops": np.array(crops, np.uint8).reshape(-1, *crops[0].shape) if crops else np.empty(0)}, path)
-        print(f"{path}: {len(crops)} crops")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    if options.out is None:
+        raise UserError("Nowhere to write to. Give a folder with --out.")
+    crops = mine(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"mistaken-{options.seed:05d}.safetensors"
+    save_file({"crops": np.array(crops, np.uint8).reshape(-1, *crops[0].shape) if crops else np.empty(0)}, path)
+    print(f"{path}: {len(crops)} crops")
 
 
 if __name__ == "__main__":

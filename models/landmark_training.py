@@ -7,24 +7,19 @@ The presence threshold is chosen on held-out synthetic pictures, never on real o
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import settings
-from .budget_run import Budget, Run, card_of, export
-from .errors import UserError
+from . import budget_run, settings
+from .budget_run import Budget, Cost, Task
+from .commands import command
 from .landmark_network import LandmarkNetwork
 from .landmark_pictures import Renders, draw
 from .landmarks import BOX_GROWTH, CROP_GROWTH, POINTS, SIDE
 
-DEFAULT_OUT = Path("runs/landmarks")
 FALSE_FACES = 1e-3  # share of synthetic non-faces that the threshold may let through
 
 # Eyes and lips carry the action units and the alignment; the jaw line is a matter of taste.
@@ -81,16 +76,8 @@ def validate(network: LandmarkNetwork, held_out: Renders, count: int, device: st
     }
 
 
-def train(budget: Budget) -> dict[str, float]:
-    torch.set_num_threads(budget.threads)
-    torch.manual_seed(budget.seed)
-    cv2.setNumThreads(1)
-    out = budget.out or DEFAULT_OUT
-    out.mkdir(parents=True, exist_ok=True)
-    renders, held_out = open_renders(budget)
-    run = Run(LandmarkNetwork(), budget, out / "landmarks.pt")
-
-    def cost(network: LandmarkNetwork, random: np.random.Generator) -> dict[str, Tensor]:
+def cost(renders: Renders, budget: Budget) -> Cost[LandmarkNetwork]:
+    def of_batch(network: LandmarkNetwork, random: np.random.Generator) -> dict[str, Tensor]:
         batch = draw(renders, random, budget.batch)
         crops, points, presence = (
             torch.from_numpy(array).to(budget.device) for array in (batch.crops, batch.points, batch.presence)
@@ -98,42 +85,31 @@ def train(budget: Budget) -> dict[str, float]:
         found, score = network(crops)
         return loss_of(found, score, points, presence)
 
-    run.train(cost, renders.refresh)
-    held_out.refresh()
-    figures = validate(run.average, held_out, budget.validation, budget.device)
-    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    if budget.export is not None:
-        card = card_of(run, "landmarks", max(0.5, figures["presence_limit"]), figures, len(renders))
-        card |= {"points": POINTS, "side": SIDE, "box_growth": BOX_GROWTH, "crop_growth": CROP_GROWTH}
-        example = torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8)
-        faces = {"crops": {0: torch.export.Dim("faces", min=1, max=256)}}
-        names = ["crops"], ["points", "presence"]
-        print(export(run.average, budget.export / "landmarks.onnx", example, names, faces, card), flush=True)
-    print(json.dumps(figures), flush=True)
-    return figures
+    return of_batch
 
 
-def open_renders(budget: Budget) -> tuple[Renders, Renders]:
-    """Pictures to train on and pictures of identities that are held out."""
-    renders = Renders(budget.data, held_out=False, limit=budget.limit)
-    held_out = Renders(budget.data, held_out=True, limit=max(64, budget.limit // 10))
-    renders.refresh()
-    held_out.refresh()
-    if not renders.faces or not held_out.faces:
-        folders = ", ".join(map(str, budget.data)) or "no folder"
-        raise UserError(f"No faces to train on in {folders}. Give --data folders that vlfau-synthesize has written.")
-    return renders, held_out
+TASK = Task(
+    name="landmarks",
+    network=LandmarkNetwork,
+    cost=cost,
+    validate=lambda network, held_out, budget: validate(network, held_out, budget.validation, budget.device),
+    threshold=lambda figures: max(0.5, figures["presence_limit"]),
+    example=(2, SIDE, SIDE, 3),
+    names=(["crops"], ["points", "presence"]),
+    shapes=lambda: {"crops": {0: torch.export.Dim("faces", min=1, max=256)}},
+    facts={"points": POINTS, "side": SIDE, "box_growth": BOX_GROWTH, "crop_growth": CROP_GROWTH},
+)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def train(budget: Budget) -> dict[str, float]:
+    return budget_run.train(TASK, budget)
+
+
+@command("landmark_training")
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m vlfau.models.landmark_training", description=__doc__)
     settings.add_flags(parser, Budget)
-    try:
-        train(settings.read(Budget, None, parser.parse_args(arguments)))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    train(settings.read(Budget, None, parser.parse_args(arguments)))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .augmentation import PAPER, RENDERS, Augmentation
+from .commands import command
 from .errors import UserError, unknown
 from .networks import NetworkChoice, describe
 from .recipe import Recipe
@@ -32,19 +33,15 @@ The configuration file has the tables [network], [data], [training] and [augment
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command("vlfau-train", stopped="Stopped at once. Run the same command again to go on from the last checkpoint.")
+def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
-    try:
-        if options.describe:
-            print(describe_size(options))
-            return 0
-        settings = configured(options)
-        for folder in train(options.output, **settings, all_folds=options.all_folds, fresh=options.fresh):
-            print(f"Trained: {folder}. Next: vlfau-evaluate {folder}, vlfau-export {folder} --output BUNDLE")
-    except UserError as error:
-        print(f"vlfau-train: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if options.describe:
+        print(describe_size(options))
+        return
+    settings = configured(options)
+    for folder in train(options.output, **settings, all_folds=options.all_folds, fresh=options.fresh):
+        print(f"Trained: {folder}. Next: vlfau-evaluate {folder}, vlfau-export {folder} --output BUNDLE")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -227,6 +227,8 @@ def test_training_resumes_and_exports_what_it_learned(tmp_path: Path, capsys: py
     import torch
 
     from vlfau.models import landmark_training
+    from vlfau.models.budget_run import averaged
+    from vlfau.models.checkpoint import Checkpoints
     from vlfau.models.landmark_network import LandmarkNetwork
     from vlfau.models.landmark_pictures import Renders
 
@@ -234,11 +236,10 @@ def test_training_resumes_and_exports_what_it_learned(tmp_path: Path, capsys: py
     common = ["--data", str(data), "--out", str(out), "--batch", "16", "--limit", "200", "--validation", "200"]
     assert landmark_training.main([*common, "--steps", "10"]) == 0
     assert landmark_training.main([*common, "--steps", "60", "--export", str(shipped)]) == 0
-    state = torch.load(out / "landmarks.pt", weights_only=True)
-    assert state["steps"] == 60
-    assert "landmarks.pt: 10 steps" in capsys.readouterr().out
+    assert Checkpoints(out / "checkpoints").load()[1]["step"] == 60
+    assert "out: 10 steps" in capsys.readouterr().out
     network = LandmarkNetwork().eval()
-    network.load_state_dict(state["average"])
+    network.load_state_dict(averaged(out))
     crops = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), np.uint8)
     with torch.no_grad():
         points, presence = network(torch.from_numpy(crops))
@@ -295,6 +296,7 @@ def test_the_finder_trains_exports_and_can_be_misled(tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 
     from vlfau.models import finder_training, landmark_mining
+    from vlfau.models.budget_run import averaged
     from vlfau.models.finder import Finder
     from vlfau.models.finder_network import FinderNetwork
     from vlfau.models.landmark_pictures import Renders
@@ -303,7 +305,7 @@ def test_the_finder_trains_exports_and_can_be_misled(tmp_path: Path) -> None:
     arguments = ["--data", str(data), "--out", str(out), "--batch", "4", "--steps", "12", "--validation", "8"]
     assert finder_training.main([*arguments, "--export", str(out)]) == 0
     network = FinderNetwork().eval()
-    network.load_state_dict(torch.load(out / "finder.pt", weights_only=True)["average"])
+    network.load_state_dict(averaged(out))
     finder, random = Finder(out / "finder.onnx"), np.random.default_rng(0)
     for shape in ((1, 192, 320, 3), (3, 96, 64, 3)):
         pictures = random.integers(0, 256, shape, np.uint8)
