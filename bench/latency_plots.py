@@ -14,7 +14,7 @@ COLOUR, MARK = "#2a6f97", "#e09f3e"
 
 
 def histogram(folder: Path, latencies: NDArray[np.float64], title: str) -> list[Path]:
-    plots = _plots()
+    plots = plots()
     figure, axes = plots.subplots(figsize=(6, 3.4), layout="constrained")
     axes.hist(latencies, bins=min(60, max(10, len(latencies) // 5)), color=COLOUR)
     for share in (50, 95, 99):
@@ -28,7 +28,7 @@ def histogram(folder: Path, latencies: NDArray[np.float64], title: str) -> list[
 
 def waterfall(folder: Path, stages: dict[str, float], title: str) -> list[Path]:
     """Mean milliseconds by stage, each beginning where the one before ends."""
-    plots = _plots()
+    plots = plots()
     figure, axes = plots.subplots(figsize=(6, 0.35 * len(stages) + 1.4), layout="constrained")
     whole = sum(stages.values()) or 1.0
     begins = np.concatenate([[0.0], np.cumsum(list(stages.values()))])[:-1]
@@ -43,7 +43,7 @@ def waterfall(folder: Path, stages: dict[str, float], title: str) -> list[Path]:
     return _save(plots, figure, folder / "stages")
 
 
-def _plots() -> Any:
+def plots() -> Any:
     try:
         import matplotlib
     except ImportError:
