@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from facts import about, heading, table
 
 from vlfau.engine import wire
 from vlfau.engine.output_settings import PublishSettings
@@ -61,12 +61,10 @@ def main() -> None:
         with open(here / "log", "w") as log:
             rows["progress lines"] = through(PlainProgress([Origin("cam")], log), report, options.frames)
         rows["--render 720p"] = through(Render(here / "o.mp4", [Origin("cam")]), report, FILM_FRAMES, picture())
-    print(f"{'way out':28} us a frame")
-    for name, microseconds in rows.items():
-        print(f"{name:28} {microseconds:10.1f}")
-    print(
-        json.dumps({"faces": options.faces, "us_per_frame": rows, "machine": platform.processor(), "commit": commit()})
-    )
+    facts = about()
+    print(heading(facts))
+    print(table([["way out", "us a frame"], *([name, f"{value:.1f}"] for name, value in rows.items())]))
+    print(json.dumps({"bench": "outputs", **facts, "faces": options.faces, "us_per_frame": rows}))
 
 
 def make_report(faces: int) -> wire.Report:
@@ -124,13 +122,6 @@ def published(report: wire.Report, count: int) -> float:
     if heard != count:
         raise SystemExit(f"The subscriber heard {heard} of {count} messages.")
     return cost
-
-
-def commit() -> str:
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return (
-        subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip() or "unknown"
-    )
 
 
 if __name__ == "__main__":

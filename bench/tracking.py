@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from facts import about, heading, table
 from numpy.typing import NDArray
 from safetensors import safe_open
 
@@ -92,7 +91,8 @@ def crossing(faces: Sequence[tuple[Pixels, NDArray[np.float32]]], seed: int) -> 
     made = []
     for k, which in enumerate(chosen):
         scale = random.uniform(0.9, 1.4)
-        image, mask, points = cut(*faces[which], scale)
+        picture, where = faces[which]
+        image, mask, points = cut(picture, where, scale)
         speed = random.uniform(70, 260) * (1 if k % 2 == 0 else -1)
         x = random.uniform(0, 120) if speed > 0 else WIDTH - 160 * scale - random.uniform(0, 120)
         y = HEIGHT / 2 - 80 * scale + random.uniform(-40, 40)
@@ -220,14 +220,12 @@ def main() -> None:
         for scene in range(given.scenes):
             play(score, crossing(faces, scene), room(scene), detector, every)
         rows[name] = score.row()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    print(f"{given.scenes} scenes, {detector.reason}, {platform.processor() or platform.machine()}, commit {commit}\n")
+    facts = about()
+    print(f"{heading(facts)}\n{given.scenes} scenes, {detector.reason}\n")
     keys = list(next(iter(rows.values())))
-    print("| detector runs | " + " | ".join(key.replace("_", " ") for key in keys) + " |")
-    print("|---" * (len(keys) + 1) + "|")
-    for name, row in rows.items():
-        print(f"| {name} | " + " | ".join(str(row[key]) for key in keys) + " |")
-    print(json.dumps({"bench": "tracking", "commit": commit, "rows": rows}))
+    head = ["detector runs", *(key.replace("_", " ") for key in keys)]
+    print(table([head, *([name, *(str(row[key]) for key in keys)] for name, row in rows.items())]))
+    print(json.dumps({"bench": "tracking", **facts, "detector": detector.name, "rows": rows}))
 
 
 if __name__ == "__main__":
