@@ -1,0 +1,25 @@
+# syntax=docker/dockerfile:1
+# From the repository's root: docker build -f docs/deploy/gpu.Dockerfile -t vlfau-stream:gpu .
+# CUDA, cuDNN and TensorRT come with the wheels; the driver comes from the host (docker run --gpus all).
+FROM python:3.12-slim-bookworm AS build
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY engine engine
+COPY models models
+COPY calibration calibration
+RUN python -m venv /opt/vlfau && /opt/vlfau/bin/pip install --no-cache-dir ".[tensorrt,parquet]"
+
+FROM python:3.12-slim-bookworm
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 1000 --groups video --create-home vlfau \
+    && install -d -o vlfau -g vlfau /cache /data
+COPY --from=build /opt/vlfau /opt/vlfau
+ENV PATH=/opt/vlfau/bin:$PATH VLFAU_CACHE=/cache NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
+USER vlfau
+WORKDIR /data
+VOLUME ["/cache"]
+EXPOSE 5556
+ENTRYPOINT ["vlfau-stream"]
+CMD ["--check"]

@@ -1,0 +1,91 @@
+"""Makes every picture of the README and of the documentation again:  python docs/pictures.py
+
+Both come out of the engine as users run it: `vlfau-stream --demo --render` gives the frames, and what `vlfau-watch`
+hears of a second run, played at its own pace, gives the terminal. The clip is the package's own (rendered, MIT).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import av
+import matplotlib
+from PIL import Image
+
+from vlfau.engine.demo import TRUTH, demo_clip
+from vlfau.engine.subscriber import subscribe
+from vlfau.engine.watch import Board, save_picture
+from vlfau.engine.wire import Report
+
+FOLDER = Path(__file__).with_name("pictures")
+SHOWN = ("talking", "smile", "displeasure")  # parts of the clip, each at its middle
+GAP = 6  # pixels between frames
+ENGINE = [sys.executable, "-m", "vlfau.engine.stream_command", "--demo", "--quiet"]
+WATCH_COLUMNS = 118
+WATCH_PIXELS = 1400
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    parts = {part["name"]: part for part in json.loads(demo_clip().with_name(TRUTH).read_text())["parts"]}
+    moments = [(parts[name]["start"] + parts[name]["end"]) / 2 for name in SHOWN]  # seconds
+    with TemporaryDirectory() as folder:
+        film = Path(folder) / "film.mp4"
+        subprocess.run([*ENGINE, "--bind", "none", "--render", str(film)], check=True)
+        strip(film, moments).save(FOLDER / "annotated.png", optimize=True)
+        drawing = Path(folder) / "watch.svg"
+        watch(moments[1], drawing)
+        (FOLDER / "watch.png").write_bytes(as_png(drawing))
+    for path in sorted(FOLDER.glob("*.png")):
+        with Image.open(path) as picture:
+            print(f"{path.name}: {picture.width} x {picture.height}, {path.stat().st_size / 1000:.0f} kB")
+
+
+def strip(film: Path, moments: list[float]) -> Image.Image:
+    """The frames at these moments, side by side."""
+    with av.open(str(film)) as container:
+        frames = {frame.time: frame.to_image() for frame in container.decode(video=0) if frame.time is not None}
+    chosen = [frames[min(frames, key=lambda time, wanted=moment: abs(time - wanted))] for moment in moments]
+    width, height = chosen[0].size
+    made = Image.new("RGBA", (len(chosen) * (width + GAP) - GAP, height))
+    for place, frame in enumerate(chosen):
+        made.paste(frame, (place * (width + GAP), 0))
+    return made
+
+
+def watch(moment: float, drawing: Path) -> None:
+    """What the terminal shows at this moment of the clip, at its own pace."""
+    with TemporaryDirectory() as folder:
+        address = f"ipc://{folder}/demo"
+        board = Board(address.replace(folder, "/tmp"))
+        command = [*ENGINE, "--realtime", "--bind", address, "--wait-subscribers", "1"]
+        with subprocess.Popen(command) as engine, subscribe(address, ("au/", "status/"), timeout_s=120) as messages:
+            for message in messages:
+                board.hear(message)
+                if isinstance(message, Report) and message.pts >= moment and board.statuses:
+                    break
+            engine.terminate()
+    save_picture(board, str(drawing), width=WATCH_COLUMNS)
+
+
+def as_png(drawing: Path) -> bytes:
+    """Rich's SVG names a font of the web; the one that comes with matplotlib is everywhere the same."""
+    import resvg_py
+
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    picture = resvg_py.svg_to_bytes(
+        svg_path=str(drawing),
+        skip_system_fonts=True,
+        font_dirs=[str(fonts)],
+        monospace_family="DejaVu Sans Mono",
+        width=WATCH_PIXELS,
+    )
+    return bytes(picture)
+
+
+if __name__ == "__main__":
+    main()

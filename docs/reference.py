@@ -1,0 +1,322 @@
+"""A hook of MkDocs: writes the four reference pages from the code while the site is built, so that they cannot age.
+
+Commands are asked for their own --help, settings are read from the dataclasses behind the flags, the wire format from
+the schema and the comments of wire.py, and the Python interface from signatures and docstrings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import io
+import json
+import os
+import re
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[1]
+HELP_COLUMNS = "100"
+SUBCOMMANDS = {"vlfau-calibrate": ("int8", "fp8", "decisions", "report")}
+MESSAGES = ("Report", "Text", "Status", "End")  # the other definitions of the schema are parts of these
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    pages: dict[str, Callable[[], str]] = {
+        "reference/commands.md": commands,
+        "reference/settings.md": settings,
+        "reference/wire.md": wire_format,
+        "reference/python.md": python,
+    }
+    for name, made in pages.items():
+        files.append(File.generated(config, name, content=made()))
+    return files
+
+
+# Commands
+
+
+def commands() -> str:
+    lines = [
+        "# Commands",
+        "",
+        "What each command prints with `--help`. Every command ends with 0 when it did what was asked, 2 when it was "
+        "asked for something it cannot do (one sentence says what), and 1 when a source or a check failed.",
+    ]
+    for name, main in scripts():
+        lines += ["", f"## {name}", "", "```text", help_of(main), "```"]
+        for part in SUBCOMMANDS.get(name, ()):
+            lines += ["", f"### {name} {part}", "", "```text", help_of(main, part), "```"]
+    return "\n".join(lines)
+
+
+def scripts() -> Iterator[tuple[str, Callable[[list[str]], Any]]]:
+    """The commands of this package, in the order of pyproject.toml."""
+    written = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    found = [one for one in entry_points(group="console_scripts") if one.value.startswith("vlfau.")]
+    for one in sorted(set(found), key=lambda one: written.index(f"\n{one.name} = ")):
+        yield one.name, one.load()
+
+
+def help_of(main: Callable[[list[str]], Any], *part: str) -> str:
+    before = {name: os.environ.get(name) for name in ("COLUMNS", "PYTHON_COLORS")}
+    os.environ |= {"COLUMNS": HELP_COLUMNS, "PYTHON_COLORS": "0"}
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said):
+            main([*part, "--help"])
+    except SystemExit:
+        pass
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+    return said.getvalue().rstrip()
+
+
+# Settings
+
+
+def settings() -> str:
+    from vlfau.engine.settings import SECTIONS
+    from vlfau.models.augmentation import PAPER
+    from vlfau.models.networks import NetworkChoice
+    from vlfau.models.recipe import Recipe
+    from vlfau.models.training_data import DataChoice
+
+    lines = [
+        "# Settings",
+        "",
+        "A setting has one name everywhere: `detect_every` in a TOML file and in Python is `--detect-every` on the "
+        "command line. Flags win over the file, the file over the defaults. An unknown name is refused, with the "
+        "nearest known one.",
+        "",
+        "## Of the engine",
+        "",
+        "Sections of the file that `vlfau-stream --config FILE` takes, and keywords of "
+        "[`open_engine`](python.md#open_engine). On its top level the file may also name `sources`, a list.",
+    ]
+    for section, part in SECTIONS.items():
+        lines += ["", f"### [{section}]", "", inspect.getdoc(part) or "", "", *setting_table(part)]
+    lines += ["", "## Of training", "", "Tables of the file that `vlfau-train --config FILE` takes."]
+    training = {"network": NetworkChoice, "data": DataChoice, "training": Recipe, "augmentation": type(PAPER)}
+    for section, part in training.items():
+        lines += ["", f"### [{section}] of vlfau-train", "", *setting_table(part)]
+    return "\n".join(lines)
+
+
+def setting_table(part: type[Any]) -> Iterator[str]:
+    kinds = typing.get_type_hints(part)
+    yield "| setting | type | default | meaning |"
+    yield "|---|---|---|---|"
+    for field in dataclasses.fields(part):
+        if "help" not in field.metadata:
+            continue
+        choices = field.metadata["choices"]
+        kind = " or ".join(f"`{choice}`" for choice in choices) if choices else type_name(kinds[field.name])
+        default = "" if field.default in (None, "", ()) else f"`{field.default}`"
+        meaning = field.metadata["help"]
+        yield f"| `{field.name}` | {cell(kind)} | {default} | {cell(meaning[:1].upper() + meaning[1:])} |"
+
+
+def type_name(kind: Any) -> str:
+    names = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "Path": "path"}
+    options = [one for one in typing.get_args(kind) if one is not type(None)]
+    if typing.get_origin(kind) is tuple:
+        return f"list of {type_name(options[0])}"
+    if options:
+        return type_name(options[0])
+    return names.get(kind.__name__, kind.__name__)
+
+
+def cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+# Wire format
+
+
+def wire_format() -> str:
+    from vlfau.engine import wire
+
+    schema = json.loads((ROOT / "engine" / "schema-1.json").read_text(encoding="utf-8"))
+    parts = schema["$defs"]
+    comments = comments_of(inspect.getsource(wire))
+    lines = [
+        f"# Wire format, schema {wire.SCHEMA}",
+        "",
+        "One ZeroMQ part per message: the topic, one space, then the message as JSON (or as msgpack with "
+        "`--encoding msgpack`). " + schema["description"],
+        "",
+        "Fields marked *always* are always there. The others are left out while they hold their default. Readers "
+        "ignore fields they do not know: a new field needs no new schema number, a changed meaning does. `seq` counts "
+        "from 0 in every topic, so a gap is a loss. The JSON Schema itself is `engine/schema-1.json`.",
+    ]
+    for name in (*MESSAGES, *(part for part in parts if part not in MESSAGES)):
+        part = parts[name]
+        lines += ["", f"## {name}", "", part["description"], "", "| field | type | | meaning |", "|---|---|---|---|"]
+        for field, kind in part["properties"].items():
+            there = "always" if field in part["required"] else f"`{json.dumps(kind.get('default'))}`"
+            meaning = comments.get((name, field)) or comments.get(("Message", field)) or MEANINGS.get(field, "")
+            lines.append(f"| `{field}` | {cell(schema_type(kind))} | {there} | {cell(meaning)} |")
+    return "\n".join(lines)
+
+
+MEANINGS = {
+    "v": "schema number; a reader refuses another one",
+    "sent_ns": "unix nanoseconds",
+    "seq": "counts from 0 in this topic",
+    "stream": "name of the source, from `--name` or derived from it",
+    "latency_ms": "milliseconds by stage",
+    "faces": "every face that is followed, in the order of `track`",
+    "elapsed_s": "seconds since the stream was opened",
+    "frames_in": "frames out of the decoder",
+    "frames_out": "reports published",
+    "uptime_s": "seconds since the stream was opened",
+    "reconnects": "times the source was opened again",
+    "error": "the sentence of what went wrong",
+    "drops": "cause -> frames",
+    "dropped": "frames of this stream dropped so far",
+    "runtime": "what executes the network, and its precision",
+    "device": "where",
+    "model": "name of the bundle",
+    "detector": "who finds new faces",
+    "pts": "seconds, from the container",
+    "frame": "index in the stream",
+    "captured_ns": "unix nanoseconds at which the decoder handed the frame over",
+    "track": "the face, the same number as in `au/`",
+    "text": "the whole face in a sentence",
+    "why": "unit -> its own sentence",
+    "again": "sent once more, unchanged, because somebody joined late",
+    "pose": "where the head points; null where it could not be solved",
+    "valid": "false: too small, blurred or turned; then `aus` and `why` are empty",
+    "height": "picture pixels",
+    "decode": "before the clock starts: from asking the decoder for the frame to having it, waiting for data included",
+    "detect": "from capture until the faces were found and followed",
+    "align": "cutting the crops, pose and quality",
+    "predict": "from there until the network has answered, its queue included",
+    "explain": "sentences, where this frame made some",
+    "total": "capture to publish",
+    "p50": "median",
+    "p95": "95 of 100 frames were faster",
+    "p99": "99 of 100 frames were faster",
+}
+
+
+def comments_of(source: str) -> dict[tuple[str, str], str]:
+    """(class, field) -> the comment behind the field."""
+    found: dict[tuple[str, str], str] = {}
+    owner = ""
+    for line in source.splitlines():
+        if opened := re.match(r"class (\w+)", line):
+            owner = opened[1]
+        elif field := re.match(r"    (\w+): .*?  # (.+)", line):
+            found[owner, field[1]] = field[2]
+    return found
+
+
+def schema_type(kind: dict[str, Any]) -> str:
+    if "$ref" in kind:
+        name = kind["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in kind:
+        return " or ".join(schema_type(one) for one in kind["anyOf"])
+    if "enum" in kind:
+        return " or ".join(f"`{value}`" for value in kind["enum"])
+    if kind["type"] == "array":
+        if "prefixItems" in kind:
+            return f"[{', '.join(schema_type(one) for one in kind['prefixItems'])}]"
+        return f"list of {schema_type(kind['items'])}"
+    if kind["type"] == "object":
+        return f"object of {schema_type(kind['additionalProperties'])}"
+    return str(kind["type"])
+
+
+# Python interface
+
+INTERFACE = {
+    "Run the engine here": ("vlfau.engine.app:open_engine", "vlfau.engine.app:Engine"),
+    "Listen to an engine elsewhere": ("vlfau.engine.subscriber:subscribe", "vlfau.engine.subscriber:Subscription"),
+    "Bundles and runtimes": (
+        "vlfau.models.bundle:open_bundle",
+        "vlfau.models.bundle:Bundle",
+        "vlfau.models.bundle:Manifest",
+        "vlfau.models.runtimes:open_runtime",
+        "vlfau.models.runtime:Runtime",
+        "vlfau.models.runtime:Prediction",
+    ),
+    "Errors": ("vlfau.models.errors:UserError", "vlfau.engine.app:StreamFailed"),
+}
+
+
+def python() -> str:
+    lines = [
+        "# Python interface",
+        "",
+        "What may be used from outside. Both `open_engine` and `subscribe` can be imported from `vlfau.engine`. "
+        "Everything is typed (`py.typed`); what is not listed here may change without notice. Messages are "
+        f"structs in `vlfau.engine.wire` ({', '.join(f'`{name}`' for name in MESSAGES)} and their parts) with the "
+        "fields of the [wire format](wire.md).",
+    ]
+    for title, names in INTERFACE.items():
+        lines += ["", f"## {title}"]
+        for name in names:
+            module, _, attribute = name.partition(":")
+            lines += ["", *described(attribute, getattr(importlib.import_module(module), attribute), module)]
+    return "\n".join(lines)
+
+
+def described(name: str, what: Any, module: str) -> Iterator[str]:
+    yield f"### {name} {{ #{name} }}"
+    yield ""
+    yield "```python"
+    yield f"from {module} import {name}"
+    if not inspect.isclass(what):
+        yield signature(name, what)
+    yield "```"
+    yield ""
+    yield prose(what)
+    if not inspect.isclass(what):
+        return
+    comments = comments_of(inspect.getsource(what))
+    fields = {key: kind for key, kind in vars(what).get("__annotations__", {}).items() if not key.startswith("_")}
+    if fields:
+        yield "\n| field | type | meaning |\n|---|---|---|"
+        for key, kind in fields.items():
+            yield f"| `{key}` | `{cell(str(kind))}` | {cell(comments.get((name, key), ''))} |"
+    for key, member in vars(what).items():
+        if not key.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)):
+            shown = signature(key, member) if inspect.isfunction(member) else f"{key} (property)"
+            yield f"\n**`{shown}`** {prose(member)}".rstrip()
+
+
+def prose(what: Any) -> str:
+    return inspect.cleandoc(getattr(what, "__doc__", None) or "")
+
+
+def signature(name: str, what: Any) -> str:
+    written = inspect.signature(what)
+    given = [one for one in written.parameters.values() if one.name != "self"]
+    shown = [one.replace(annotation=AsWritten(one.annotation)) for one in given]
+    return f"{name}{written.replace(parameters=shown, return_annotation=AsWritten(written.return_annotation))}"
+
+
+class AsWritten(str):
+    """An annotation that is shown without quotes."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n\n".join(page() for page in (commands, settings, wire_format, python)))
