@@ -12,6 +12,7 @@ from small_bundle import captioner, encoder, small_bundle
 from vlfau.models.bundle import open_bundle, write_manifest
 from vlfau.models.compile_command import agreement, main
 from vlfau.models.errors import UserError
+from vlfau.models.rewriting import in_half
 from vlfau.models.runtimes import nvidia, open_runtime
 
 
@@ -97,6 +98,23 @@ def test_fp16_is_written_into_the_graph_and_loops_stay(tmp_path: Path) -> None:
     assert nvidia.graph_bytes(bundle, "caption", "fp16") == bundle.path("caption.onnx").read_bytes()
     with pytest.raises(UserError, match="vlfau-calibrate int8"):
         nvidia.graph_bytes(bundle, "encoder", "int8")
+    written = in_half(bundle, tmp_path / "half")
+    assert (written.manifest.precision, set(written.manifest.files)) == ("fp16", set(bundle.manifest.files))
+    assert in_half(written, tmp_path / "none") is written
+    wide = onnx.load_from_string(nvidia.graph_bytes(written, "encoder", "fp32"))
+    assert not any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in wide.graph.initializer)
+    with pytest.raises(UserError, match="Unknown precision of a graph 'bf16'"):
+        nvidia.graph_bytes(bundle, "encoder", "bf16")
+
+
+def test_the_bundle_inside_the_package_is_compiled(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlfau.models.compile_command.milliseconds", lambda runtime, batch: 1.0)
+    assert main(["embedded", "--runtime", "onnxruntime", "--batch", "1"]) == 0
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert facts["precision"] == open_bundle("embedded").manifest.precision
+    assert facts["largest_difference"] < 0.02
 
 
 # ---- with TensorRT-RTX
@@ -108,8 +126,14 @@ def test_rtx_builds_encoder_and_captions_without_a_gpu(tmp_path: Path, capsys: p
     output = tmp_path / "engines"
     arguments = [str(bundle.folder), "--runtime", "tensorrt", "--capability", "sm89", "--batch", "1,4"]
     assert main([*arguments, "--output", str(output)]) == 0
-    said = capsys.readouterr().out
-    assert "not verified" in said
+    said, shown = capsys.readouterr()
+    assert "Built, not run" in said
+    assert all(f"| {unit} |" in said for unit in bundle.manifest.units)  # the FP16 graph's agreement with FP32
+    assert "Negative control" in said
+    facts = json.loads(said.splitlines()[-1])
+    assert 0 < facts["largest_difference"] < 0.05
+    assert set(facts["build_s"]) == {"encoder-1", "encoder-4", "caption-1", "caption-4"}
+    assert "building the engine" in shown  # to stderr
     files = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
     assert len(files) == 4
     assert main([*arguments, "--output", str(output)]) == 0  # found, not built again

@@ -23,7 +23,7 @@ from ..errors import UserError
 from ..runtime import MEMORY
 from .cache import cache_folder
 from .cuda_buckets import Buckets
-from .graphs import encoder_file, require_quantised
+from .graphs import QUANTISED, encoder_file, require_quantised
 
 FLAVOURS = ("tensorrt", "tensorrt_rtx")  # the first that is installed
 BUCKETS = (1, 2, 4, 8, 16)  # static shapes: they beat dynamic ones for Swin (NVIDIA/TensorRT 4294)
@@ -102,24 +102,14 @@ def engine_folder(bundle: Bundle) -> Path:
 
 def graph_bytes(bundle: Bundle, part: str, precision: str) -> bytes:
     """The ONNX that is parsed, in the precision asked for."""
-    if part == "encoder":
-        if precision in ("int8", "fp8"):
+    if precision in QUANTISED:
+        if part == "encoder":
             require_quantised(bundle, precision)
-        path = bundle.path(encoder_file(precision))
-    else:
-        path = bundle.path("caption.onnx")
-    if precision != "fp16" or bundle.manifest.precision == "fp16":
-        if precision == "fp32" and bundle.manifest.precision != "fp32":
-            raise UserError(f"This bundle's graphs are written in {bundle.manifest.precision}: export it in fp32.")
-        return path.read_bytes()
-    import onnx
+            return bundle.path(encoder_file(precision)).read_bytes()
+        precision = bundle.manifest.precision  # captions are never quantised
+    from ..rewriting import graph_in
 
-    from ..half_precision import to_half
-
-    model = onnx.load(str(path))
-    if any(one.type == onnx.AttributeProto.GRAPH for node in model.graph.node for one in node.attribute):
-        return path.read_bytes()  # loops stay in FP32
-    return bytes(to_half(model).SerializeToString())
+    return graph_in(bundle, f"{part}.onnx", precision)
 
 
 def build_engine(
@@ -153,6 +143,8 @@ def build_engine(
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress)
     plan = builder.build_serialized_network(network, config)
+    if progress is not None:
+        progress("")
     if plan is None:
         raise UserError(f"{used.name} {used.version} could not build the engine. Try another --precision.")
     return bytes(plan)
@@ -259,7 +251,7 @@ class TensorRT:
         def engines(part: str, kind: str) -> dict[int, Any]:
             found = {}
             for size in sizes:
-                path = compile_part(bundle, part, used, capability, kind, size, folder=folder, progress=_say)
+                path = compile_part(bundle, part, used, capability, kind, size, folder=folder, progress=show_progress)
                 found[size] = self._load(path)
             return found
 
@@ -351,5 +343,6 @@ class TensorRT:
         return kinds[engine.get_tensor_dtype(name)]
 
 
-def _say(line: str) -> None:
-    print(f"\r\033[Kbuilding the engine: {line}", end="", file=sys.stderr, flush=True)
+def show_progress(line: str) -> None:
+    """One line that is written over; it goes when the engine is there."""
+    print(f"\r\033[K{f'building the engine: {line}' if line else ''}", end="", file=sys.stderr, flush=True)
