@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import av
 import matplotlib
+import numpy as np
 from PIL import Image
 
 from vlfau.engine.demo import TRUTH, demo_clip
@@ -49,7 +50,8 @@ def strip(film: Path, moments: list[float]) -> Image.Image:
     """The frames at these moments, side by side."""
     with av.open(str(film)) as container:
         frames = {frame.time: frame.to_image() for frame in container.decode(video=0) if frame.time is not None}
-    chosen = [frames[min(frames, key=lambda time, wanted=moment: abs(time - wanted))] for moment in moments]
+    times = np.array(list(frames))
+    chosen = [frames[times[np.abs(times - moment).argmin()]] for moment in moments]
     width, height = chosen[0].size
     made = Image.new("RGBA", (len(chosen) * (width + GAP) - GAP, height))
     for place, frame in enumerate(chosen):

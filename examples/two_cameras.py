@@ -1,25 +1,64 @@
-"""Two cameras, one engine: says when somebody in front of each smiles at the same time.
+"""A dashboard of two cameras: side by side in the terminal, and when somebody in front of each smiles at the same time.
 
 python examples/two_cameras.py 0 1      (or two files, or two rtsp:// addresses)
 """
 
 import sys
+from collections import deque
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
 
 from vlfau.engine import open_engine
 
+SHOWN = 40  # frames of the course of AU12
+HEIGHTS = " ▁▂▃▄▅▆▇█"
+
+
+class Dashboard:
+    def __init__(self) -> None:
+        self.newest, self.courses, self.smiling, self.moments = {}, {}, {"left": False, "right": False}, []
+
+    def hear(self, report) -> None:
+        units = [face.aus["AU12"] for face in report.faces if face.valid]
+        self.newest[report.stream] = report
+        course = self.courses.setdefault(report.stream, deque(maxlen=SHOWN))
+        course.append(max((unit.p for unit in units), default=0.0))
+        before = all(self.smiling.values())
+        self.smiling[report.stream] = any(unit.on for unit in units)
+        if all(self.smiling.values()) and not before:
+            self.moments.append(report.pts)
+
+    def __rich__(self) -> RenderableType:
+        cameras = Table.grid(expand=True)
+        cameras.add_row(*(self._camera(name) for name in self.smiling))
+        together = ", ".join(f"{moment:.2f} s" for moment in self.moments[-8:]) or "not yet"
+        return Group(cameras, Text(f"  Both smiled at: {together}", style="bold"))
+
+    def _camera(self, name: str) -> Panel:
+        report = self.newest.get(name)
+        lines = [Text("waiting for the first picture", style="dim")]
+        if report is not None:
+            lines = [Text(f"{report.pts:7.2f} s   {len(report.faces)} faces   {report.dropped} dropped", style="dim")]
+            for face in report.faces:
+                active = " ".join(unit for unit, found in face.aus.items() if found.on) or "at rest"
+                lines.append(Text(f"face {face.track}  " + (active if face.valid else "cannot be judged")))
+            course = "".join(HEIGHTS[round(p * (len(HEIGHTS) - 1))] for p in self.courses[name])
+            lines.append(Text(f"AU12 {course}", style="cyan"))
+        return Panel(Group(*lines), title=name, border_style="green" if self.smiling[name] else "dim")
+
 
 def together(first: str, second: str, **settings: object) -> list[float]:
-    """The moments (seconds of the second source) at which both sides began to smile together."""
-    smiling, moments, both_before = {"left": False, "right": False}, [], False
-    with open_engine(first, second, name=("left", "right"), explain="never", **settings) as reports:
+    """The moments (seconds of the side that came second) at which both began to smile together."""
+    dashboard = Dashboard()
+    engine = open_engine(first, second, name=("left", "right"), explain="never", **settings)
+    with engine as reports, Live(dashboard, refresh_per_second=10):
         for report in reports:  # of both, in the order in which they are ready
-            smiling[report.stream] = any(face.valid and face.aus["AU12"].on for face in report.faces)
-            both = all(smiling.values())
-            if both and not both_before:
-                moments.append(report.pts)
-                print(f"{report.pts:7.2f} s  both smile", flush=True)
-            both_before = both
-    return moments
+            dashboard.hear(report)
+    return dashboard.moments
 
 
 if __name__ == "__main__":

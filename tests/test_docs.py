@@ -1,6 +1,6 @@
 """The documentation builds without a warning, and every code block of it and of the README is run or says why not.
 
-`pytest tests/test_docs.py` ends with how many blocks there are and what became of each, and a line of JSON. Shell blocks
+`pytest tests/test_docs.py` ends with how many blocks there are, what became of each, and a line of JSON. Shell blocks
 run in a folder of their page's own, a stand-in for the reader's, with a clip cut from the package's; Python, Node and
 C++ listen to the reports of one run of the demo, published again.
 """
