@@ -14,8 +14,8 @@ COLOUR, MARK = "#2a6f97", "#e09f3e"
 
 
 def histogram(folder: Path, latencies: NDArray[np.float64], title: str) -> list[Path]:
-    plots = plots()
-    figure, axes = plots.subplots(figsize=(6, 3.4), layout="constrained")
+    shown = plots()
+    figure, axes = shown.subplots(figsize=(6, 3.4), layout="constrained")
     axes.hist(latencies, bins=min(60, max(10, len(latencies) // 5)), color=COLOUR)
     for share in (50, 95, 99):
         at = float(np.percentile(latencies, share))
@@ -23,13 +23,13 @@ def histogram(folder: Path, latencies: NDArray[np.float64], title: str) -> list[
         axes.annotate(f"p{share}", (at, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8)
     axes.set(xlabel="capture to receipt (ms)", ylabel="frames")
     figure.suptitle(title, fontsize=9)
-    return _save(plots, figure, folder / "latency")
+    return _save(shown, figure, folder / "latency")
 
 
 def waterfall(folder: Path, stages: dict[str, float], title: str) -> list[Path]:
     """Mean milliseconds by stage, each beginning where the one before ends."""
-    plots = plots()
-    figure, axes = plots.subplots(figsize=(6, 0.35 * len(stages) + 1.4), layout="constrained")
+    shown = plots()
+    figure, axes = shown.subplots(figsize=(6, 0.35 * len(stages) + 1.4), layout="constrained")
     whole = sum(stages.values()) or 1.0
     begins = np.concatenate([[0.0], np.cumsum(list(stages.values()))])[:-1]
     bars = axes.barh(list(stages), list(stages.values()), left=begins, color=COLOUR)
@@ -40,7 +40,7 @@ def waterfall(folder: Path, stages: dict[str, float], title: str) -> list[Path]:
     axes.margins(x=0.17)
     axes.set(xlabel="mean milliseconds since capture")
     figure.suptitle(title, fontsize=9)
-    return _save(plots, figure, folder / "stages")
+    return _save(shown, figure, folder / "stages")
 
 
 def plots() -> Any:
