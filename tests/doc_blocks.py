@@ -8,6 +8,7 @@ What a block is held to otherwise is decided by its language alone, in test_docs
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import io
 import os
@@ -116,10 +117,17 @@ def scripts() -> dict[str, str]:
     return table
 
 
+def new_folder() -> Path:
+    """Kept until the tests end."""
+    folder = mkdtemp(prefix="vlfau-docs-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
 @cache
 def workspace(page: str) -> Path:
     """What a page's reader has in front of him; its blocks run one after the other in it."""
-    folder = Path(mkdtemp(prefix="vlfau-docs-"))
+    folder = new_folder()
     for name in ("examples", "docs", "bench"):
         (folder / name).symlink_to(ROOT / name)
     for name in ("pyproject.toml", "Makefile"):
@@ -143,7 +151,7 @@ def short_clip() -> Path:
 
     from vlfau.engine.demo import demo_clip
 
-    path = Path(mkdtemp(prefix="vlfau-docs-")) / "short.mp4"
+    path = new_folder() / "short.mp4"
     with av.open(str(demo_clip())) as whole, av.open(str(path), "w") as film:
         video = film.add_stream("libx264", rate=25)
         for number, frame in enumerate(whole.decode(video=0)):
@@ -160,7 +168,7 @@ def short_clip() -> Path:
 @cache
 def demo_run() -> dict[str, Path]:
     """The README's first command, run once for all: its tables, and what it printed under "said"."""
-    folder = Path(mkdtemp(prefix="vlfau-docs-"))
+    folder = new_folder()
     files = {name: folder / name for name in ("table.csv", "table.jsonl", "said")}
     outputs = ["--csv", str(files["table.csv"]), "--jsonl", str(files["table.jsonl"])]
     said = io.StringIO()
@@ -229,7 +237,8 @@ def exporting_once() -> Iterator[None]:
     from vlfau.models import export_command
     from vlfau.models.bundle import Bundle, open_bundle
 
-    real = export_command.export_run
+    command: Any = export_command
+    real = command.export_run
 
     def copied(run: Path, output: Path, **options: Any) -> Bundle:
         if not EXPORTED:
@@ -239,11 +248,11 @@ def exporting_once() -> Iterator[None]:
             shutil.copytree(EXPORTED[0], output, dirs_exist_ok=True)
         return open_bundle(output)
 
-    export_command.export_run = copied
+    command.export_run = copied
     try:
         yield
     finally:
-        export_command.export_run = real
+        command.export_run = real
 
 
 EXPORTED: list[Path] = []

@@ -89,7 +89,14 @@ class Opened:
 
 
 def recipe(**changes: Any) -> Recipe:
-    usual = {"epochs": 2, "batch": 20, "log_every": 2, "learning_rate": 3e-3, "workers": 0, "device": "cpu"}
+    usual: dict[str, Any] = {
+        "epochs": 2,
+        "batch": 20,
+        "log_every": 2,
+        "learning_rate": 3e-3,
+        "workers": 0,
+        "device": "cpu",
+    }
     return Recipe(**(usual | changes))
 
 
@@ -99,8 +106,9 @@ def run_training(
     """Train the stand-in into `folder`; the network and where it ended."""
     torch.manual_seed(how.seed)
     network = SmallNetwork() if network is None else network
+    opened: Any = data or Opened()
     run = RunFolder(folder)
     run.start({"units": list(units), "network": {"kind": "small"}})
     with Processes("cpu") as group:
         display = Display(None, shown=False)
-        return network, Trainer(network, data or Opened(), None, how, run, group, display).train()
+        return network, Trainer(network, opened, None, how, run, group, display).train()

@@ -121,7 +121,7 @@ def test_the_threaded_engine_gives_the_reports_of_the_chain(bundle: Path, clip: 
 @pytest.mark.slow  # equal only where the machine keeps the pace of the clip
 def test_where_sentences_come_late_threads_change_nothing_either(bundle: Path, clip: Path) -> None:
     """A stream that keeps its own time gets each sentence one report later, so that units never wait."""
-    settings = {"scan": 0.1, "realtime": True, "duration": 1.0}
+    settings: dict[str, Any] = {"scan": 0.1, "realtime": True, "duration": 1.0}
     with engine(bundle, clip, threads=False, **settings) as reports:
         chain = list(reports)
     with engine(bundle, clip, **settings) as reports:

@@ -130,7 +130,7 @@ def test_decisions_reach_the_states_of_a_runtime(tmp_path: Path) -> None:
         made = runtime.predict(bundle.selftest()["crops"])
     expected = sigmoid(made.log_odds.astype(float) / np.array(decided.temperatures))
     assert np.allclose(made.probabilities, expected, atol=1e-5)
-    assert (made.states == (made.probabilities >= np.float32(decided.thresholds))).all()
+    assert (made.states == (made.probabilities >= np.array(decided.thresholds, np.float32))).all()
     with pytest.raises(UserError, match="do not fit"):
         fit_decisions(log_odds[:, :3], labels[:, :3], subjects).write(bundle, "")
     assert len(UNITS) == 5

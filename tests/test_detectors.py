@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from shared_files import shared
 
-from vlfau.models import detectors
 from vlfau.models.detectors import Detections, iou, open_detector, shrink, suppress
 from vlfau.models.errors import UserError
 from vlfau.models.finder import STRIDE, UNIT, decode
@@ -185,7 +184,7 @@ def test_detections_can_be_selected() -> None:
 
 def test_auto_takes_insightface_only_where_its_model_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(detectors.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     without = open_detector("auto")
     assert without.name == "embedded"
     assert "no model on this machine" in without.reason
@@ -196,7 +195,7 @@ def test_auto_takes_insightface_only_where_its_model_lies(tmp_path: Path, monkey
     chosen = open_detector("auto")
     assert chosen.name == "insightface"
     assert str(tmp_path / ".insightface" / "models" / "buffalo_l") in chosen.reason
-    monkeypatch.setattr(detectors.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "insightface is not installed" in open_detector("auto").reason
 
 

@@ -19,7 +19,7 @@ def memory(baseline_s: float = 0.0, **settings: object) -> Memory:
 
 def logit(*probabilities: float) -> np.ndarray:
     p = np.array(probabilities, np.float32)
-    return np.log(p / (1 - p))
+    return np.asarray(np.log(p / (1 - p)))
 
 
 def run(remembered: Memory, rows: list[tuple[float, float]], fps: float = 25.0) -> list[Decision]:

@@ -142,7 +142,7 @@ def test_frames_of_several_streams_share_one_call_of_the_detector() -> None:
 def test_the_stage_keeps_order_and_passes_ends_on() -> None:
     world = World(STANDING, miss_rate=0.0)
     frames = [world.frame(i / 25, i) for i in range(5)]
-    items = [*frames[:3], Ended("walk", "finished"), *frames[3:]]
+    items: list[Frame | Ended] = [*frames[:3], Ended("walk", "finished"), *frames[3:]]
     found = list(find_faces(items, finder(world), streams=2))
     assert [item.reason if isinstance(item, Ended) else item.stamp.index for item in found] == [
         0,

@@ -77,8 +77,8 @@ def test_a_jump_from_one_face_to_another_is_undone() -> None:
     """Both boxes slid onto the wrong face while they touched: the looks say so."""
     tracker = Tracker()
     for i in range(30):
-        tracker.update(seen([[100.0, 100, 200, 200], [300, 100, 400, 200]], [-1, -1] if i == 0 else [0, 1]), i / 25)
-    near = [[170.0, 100, 270, 200], [230, 100, 330, 200]]
+        tracker.update(seen([[100.0, 100, 200, 200], [300.0, 100, 400, 200]], [-1, -1] if i == 0 else [0, 1]), i / 25)
+    near = [[170.0, 100, 270, 200], [230.0, 100, 330, 200]]
     tracker.update(seen(near, [0, 1]), 1.24)
     assert tracker.update(seen(near, [1, 0]), 1.28).tolist() == [0, 1]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,15 @@ from vlfau.models.bundle import open_bundle
 from vlfau.models.run_folder import RunFolder
 
 NETWORKS = ["tiny-stem", "tiny-refined", "tiny-local", "tiny-global", "tiny", "graphau"]
+
+
+def listed(make: Callable[[Path, str], object], of: str, root: Path) -> object:
+    return make(root, of)
+
+
 LAYOUTS: dict[str, Callable[[Path], object]] = {
-    **{style: lambda root, make=make: make(root, "DISFA") for style, make in synthetic.LISTS.items()},
-    **{f"{style}-bp4d": lambda root, make=make: make(root, "BP4D") for style, make in synthetic.LISTS.items()},
+    **{style: partial(listed, make, "DISFA") for style, make in synthetic.LISTS.items()},
+    **{f"{style}-bp4d": partial(listed, make, "BP4D") for style, make in synthetic.LISTS.items()},
     "bp4d": synthetic.make_raw_bp4d,
     "disfa": lambda root: synthetic.make_raw_disfa(root, videos=False),
     "disfa-videos": synthetic.make_raw_disfa,

@@ -20,7 +20,7 @@ def rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
     turn_y = np.array([[np.cos(y), 0, -np.sin(y)], [0, 1, 0], [np.sin(y), 0, np.cos(y)]])
     turn_x = np.array([[1, 0, 0], [0, np.cos(p), np.sin(p)], [0, -np.sin(p), np.cos(p)]])
     turn_z = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
-    return turn_y @ turn_x @ turn_z
+    return np.asarray(turn_y @ turn_x @ turn_z, np.float64)
 
 
 def projected(turn: NDArray[np.float64], distance: float = 900.0, focal: float = 1280.0) -> NDArray[np.float32]:
@@ -46,7 +46,7 @@ def test_signs() -> None:
     right, up, clockwise = (projected(rotation(*a))[0] for a in ((20, 0, 0), (0, 20, 0), (0, 0, 20)))
 
     def nose(face: NDArray[np.float32]) -> NDArray[np.float32]:
-        return face[30] - face[[36, 45]].mean(0)
+        return np.asarray(face[30] - face[[36, 45]].mean(0), np.float32)
 
     assert nose(right)[0] > nose(straight)[0] + 5
     assert nose(up)[1] < nose(straight)[1] - 5

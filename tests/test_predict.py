@@ -189,7 +189,7 @@ def test_streams_do_not_mix() -> None:
 
 
 def test_an_end_passes_behind_its_frames() -> None:
-    items = [faces(0, [50]), Ended("cam", "finished"), faces(0, [60], "other")]
+    items: list[Faces | Ended] = [faces(0, [50]), Ended("cam", "finished"), faces(0, [60], "other")]
     told = list(predict_faces(items, predictor()))
     assert [type(item).__name__ for item in told] == ["Outcome", "Ended", "Outcome"]
 

@@ -11,10 +11,12 @@ import pytest
 from small_bundle import UNITS, crops, small_bundle
 
 from vlfau.calibration.command import add_encoder, main
+from vlfau.calibration.decisions import fit_decisions
+from vlfau.calibration.intervals import MEASURES, Said, differences, measures
 from vlfau.calibration.pictures import Labelled
 from vlfau.calibration.pictures import crops as read_crops
 from vlfau.calibration.quantise import observe, quantise
-from vlfau.calibration.report import compare, f1_difference, markdown, write
+from vlfau.calibration.report import compare, fitted_here, markdown, usual_variants, write
 from vlfau.models import metrics
 from vlfau.models.bundle import Bundle, open_bundle
 from vlfau.models.errors import UserError
@@ -41,43 +43,113 @@ def data_for(bundle: Bundle, pictures: int = 120, wrong: float = 0.15) -> Labell
 
 def test_rows_say_what_each_precision_costs(bundle: Bundle, tmp_path: Path) -> None:
     data = data_for(bundle)
-    rows = compare(bundle, data, [("openvino", "fp32"), ("onnxruntime", "fp32"), ("openvino", "int8")])
-    first, same, smaller = rows
-    assert first.f1_difference is None
-    assert same.f1_difference == pytest.approx((0.0, 0.0, 0.0), abs=1e-9)
+    chosen = [("openvino", "fp32"), ("onnxruntime", "fp32"), ("onnxruntime", "fp16"), ("openvino", "int8")]
+    rows = compare(bundle, data, chosen)
+    first, same, half, smaller = rows
+    assert [row.name for row in rows] == [" ".join(one) for one in chosen]
+    assert first.differences is None
+    assert same.differences is not None
+    for name in ("f1", "auc"):
+        assert np.allclose([value for value, _, _ in same.differences[name] if value is not None], 0.0, atol=1e-9)
     assert (same.captions, same.texts) == (1.0, 1.0)
-    assert smaller.f1_difference is not None
-    assert smaller.f1_difference[1] <= smaller.f1_difference[0] <= smaller.f1_difference[2]
-    assert smaller.f1_difference[0] == pytest.approx((smaller.f1 or 0) - (first.f1 or 0))
+    for row in (half, smaller):
+        assert row.differences is not None
+        for name in ("f1", "auc", "ece"):
+            assert len(row.differences[name]) == len(UNITS) + 1  # each unit and all together
+            value, low, high = row.differences[name][-1] or (0.0, 1.0, -1.0)
+            assert low <= value <= high
+            assert value == pytest.approx((getattr(row, name) or 0) - (getattr(first, name) or 0))
+            for a, found in enumerate(row.differences[name][:-1]):
+                assert found is not None
+                assert found[0] == pytest.approx((row.units[name][a] or 0) - (first.units[name][a] or 0))
     assert smaller.captions is not None
     assert 0.3 < smaller.captions < 1.0
-    assert smaller.megabytes != first.megabytes
+    assert half.captions is not None
+    assert half.captions > smaller.captions
+    assert smaller.megabytes < half.megabytes < first.megabytes  # this encoder's are mostly weights
     assert all(row.ms > 0 for row in rows)
-    text = markdown(bundle, data, rows)
+    text = markdown(bundle, data, rows, ["BF16 is missing."])
     assert "| openvino int8 |" in text
-    assert all(f"| {unit} |" in text for unit in UNITS)
+    assert "BF16 is missing." in text
+    assert text.count("| AU12 |") == 3  # a table of F1, of AUC and of ECE
     write(tmp_path / "report", bundle, data, rows)
     table = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert [row["name"] for row in table["rows"]] == ["openvino fp32", "onnxruntime fp32", "openvino int8"]
+    assert [row["name"] for row in table["rows"]] == [row.name for row in rows]
     assert (tmp_path / "report" / "report.png").stat().st_size > 1000
+
+
+def test_the_usual_precisions_are_compared_and_the_missing_ones_explained(bundle: Bundle, tmp_path: Path) -> None:
+    found, notes = usual_variants(bundle)
+    assert found[0] == ("openvino", "fp32")
+    assert {("onnxruntime", "fp16"), ("openvino", "int8")} < set(found)
+    assert (("openvino", "bf16") in found) != any("BF16 is missing" in note for note in notes)
+    plain, notes = usual_variants(small_bundle(tmp_path / "plain"))
+    assert ("openvino", "int8") not in plain
+    assert any("vlfau-calibrate int8 makes it" in note for note in notes)
+
+
+def test_decisions_fitted_on_the_reported_pictures_are_not_used_on_them(bundle: Bundle) -> None:
+    """With labels that the pictures do not tell: thresholds fitted on them would beat chance on them."""
+    data = data_for(bundle, wrong=0.5)
+    with open_runtime(bundle, "onnxruntime", precision="fp32") as runtime:
+        log_odds = np.concatenate([runtime.predict(data.crops[i : i + 16]).log_odds for i in range(0, 120, 16)])
+    fitted = fit_decisions(log_odds, data.labels, data.subjects).write(bundle, data.source)
+    assert fitted_here(fitted, data)
+    assert not fitted_here(bundle, data)
+    (honest,) = compare(fitted, data, [("onnxruntime", "fp32")])
+    other = Labelled(data.crops, data.labels, data.subjects, "another source")
+    (flattered,) = compare(fitted, other, [("onnxruntime", "fp32")])
+    assert (flattered.f1 or 0) > (honest.f1 or 0)
+    assert "fitted without" in markdown(fitted, data, [honest])
+    assert "fitted without" not in markdown(fitted, other, [flattered])
+
+
+def said(labels: np.ndarray, wrong: float, rng: np.random.Generator) -> Said:
+    log_odds = (2.0 * labels - 1) * np.where(rng.random(labels.shape) < wrong, -1, 1) + rng.normal(0, 0.3, labels.shape)
+    return Said(log_odds, 1 / (1 + np.exp(-log_odds)), log_odds >= 0)
 
 
 def test_the_interval_holds_a_true_difference_and_zero_where_there_is_none() -> None:
     rng = np.random.default_rng(0)
     labels = (rng.random((2000, 4)) < 0.3).astype(np.int8)
     subjects = rng.integers(0, 25, 2000)
-    good = (labels == 1) ^ (rng.random(labels.shape) < 0.05)
-    alike = (labels == 1) ^ (rng.random(labels.shape) < 0.05)
-    bad = (labels == 1) ^ (rng.random(labels.shape) < 0.25)
-    value, low, high = f1_difference(labels, good, bad, subjects)
-    plain = metrics.mean(metrics.f1(metrics.counts(labels, bad))) - metrics.mean(
-        metrics.f1(metrics.counts(labels, good))
-    )
-    assert value == pytest.approx(plain)
-    assert low < value < high < 0
-    _, low, high = f1_difference(labels, good, alike, subjects)
-    assert low < 0 < high
-    assert np.isnan(f1_difference(labels, good, bad, np.zeros(2000))[1])
+    good, alike, bad = (said(labels, wrong, rng) for wrong in (0.05, 0.05, 0.25))
+    found = differences(labels, subjects, good, bad)
+    for name, worse in (("f1", -1), ("auc", -1), ("ece", 1)):
+        for value, low, high in (one for one in found[name] if one is not None):
+            assert low < value < high
+            assert worse * low > 0 or name == "ece"
+            assert worse * high > 0
+    none = differences(labels, subjects, good, alike)
+    for name in MEASURES:
+        _, low, high = none[name][-1] or (0.0, 0.0, 0.0)
+        assert low < 0 < high
+    alone = differences(labels, np.zeros(2000), good, bad)["f1"][-1]
+    assert alone is not None
+    assert np.isnan(alone[1])
+
+
+def test_weighted_measures_are_the_plain_ones_where_weights_are_counts() -> None:
+    """Drawing a subject twice must be the same as showing its pictures twice, ties and unknown labels included."""
+    rng = np.random.default_rng(5)
+    labels = rng.integers(-1, 2, (300, 3)).astype(np.int8)
+    log_odds = rng.normal(0, 2, labels.shape).round(1)  # with ties
+    whole = Said(log_odds, 1 / (1 + np.exp(-log_odds)), log_odds >= 0.3)
+    counts = rng.integers(0, 4, 300)
+    found = measures(labels, whole, np.stack([np.ones(300), counts.astype(float)]))
+    for row, times in enumerate((np.ones(300, int), counts)):
+        shown = np.repeat(np.arange(300), times)
+        y, x, p, states = (part[shown] for part in (labels, log_odds, whole.probabilities, whole.states))
+        f1, auc = metrics.f1(metrics.counts(y, states)), metrics.auc(y, x)
+        ece = [metrics.calibration_error(y[:, [a]], p[:, [a]]) for a in range(3)]
+        assert np.allclose(found["f1"][row], [*f1, f1.mean()])
+        assert np.allclose(found["auc"][row], [*auc, auc.mean()])
+        assert np.allclose(found["ece"][row], [*ece, metrics.calibration_error(y, p)])
+    labels[:, 1] = 0  # no positive label: nothing can be said of F1 and AUC
+    found = measures(labels, whole, np.ones((1, 300)))
+    assert np.isnan(found["f1"][0, 1])
+    assert np.isnan(found["auc"][0, 1])
+    assert np.isfinite(found["f1"][0, 3])
 
 
 def test_halves_share_no_subject() -> None:
@@ -131,7 +203,7 @@ def test_faces_are_found_in_pictures_and_videos_of_other_sizes(tmp_path: Path, m
     monkeypatch.setattr(pictures, "open_detector", Detector)
     monkeypatch.setattr(pictures, "open_landmarks", Landmarks)
     path = str(tmp_path / "clip.avi")
-    video = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 25, (96, 80))
+    video = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"MJPG"), 25, (96, 80))
     for i in range(20):
         video.write(np.full((80, 96, 3), 200 if i % 2 else 10, np.uint8))
     video.release()

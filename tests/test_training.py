@@ -33,7 +33,7 @@ class Stopped(Exception):
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "last.safetensors")
+    return dict(load_file(folder / "last.safetensors"))
 
 
 def _same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -106,8 +106,9 @@ def test_parts_of_a_batch_add_up_to_the_batch(tmp_path: Path) -> None:
         network = SmallNetwork(dropout=0.0, norm=False)
         torch.manual_seed(0)
         for layer in network.modules():
-            if hasattr(layer, "reset_parameters"):
-                layer.reset_parameters()
+            reset = getattr(layer, "reset_parameters", None)
+            if reset is not None:
+                reset()
         run_training(tmp_path / str(count), recipe(epochs=1, accumulate=count), network=network, data=data)
     assert _losses(tmp_path / "1") == pytest.approx(_losses(tmp_path / "4"), rel=1e-4)
 

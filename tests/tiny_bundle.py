@@ -38,7 +38,7 @@ def tiny_weights(folder: Path, seed: int = 1) -> Bundle:
     network, config = _network(seed)
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / "weights.safetensors", network.state_dict())
-    np.savez(folder / "selftest.npz", **selftest(network))
+    np.savez(str(folder / "selftest.npz"), **selftest(network))  # type: ignore[arg-type]
     manifest = Manifest(
         name="tiny",
         units=UNITS,
