@@ -169,20 +169,19 @@ def _decisions(bundle: Bundle, options: argparse.Namespace) -> None:
 
 def _report(bundle: Bundle, options: argparse.Namespace) -> None:
     from .pictures import labelled
-    from .report import compare, write
+    from .report import compare, usual_variants, write
 
     data = labelled(read(DataChoice, None, options), bundle.manifest.side, bundle.manifest.units, options.count)
+    chosen, notes = usual_variants(bundle)
     if options.variants:
         variants = [tuple(one.split(":", 1)) for one in options.variants]
         if any(len(one) != 2 for one in variants):
             raise UserError(f"A variant is RUNTIME:PRECISION, such as openvino:int8; got {' '.join(options.variants)}.")
-        chosen = [(one[0], one[1]) for one in variants]
-    else:
-        chosen = [("openvino", "fp32")]
-        chosen += (
-            [("openvino", "int8"), ("onnxruntime", "int8")] if "encoder.int8.onnx" in bundle.manifest.files else []
-        )
-    print(write(options.output, bundle, data, compare(bundle, data, chosen)).read_text(encoding="utf-8"))
+        chosen, notes = [(one[0], one[1]) for one in variants], []
+    rows = compare(bundle, data, chosen)
+    print(write(options.output, bundle, data, rows, notes).read_text(encoding="utf-8"))
+    facts = {row.name: {"f1": row.f1, "auc": row.auc, "ece": row.ece, "ms": row.ms} for row in rows}
+    print(json.dumps({"bundle": bundle.manifest.name, "checksum": bundle.checksum, "rows": facts}))
 
 
 if __name__ == "__main__":

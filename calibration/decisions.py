@@ -101,13 +101,9 @@ def fit_decisions(
     names = np.unique(subjects)
     if len(names) < 2:
         raise UserError("Decisions need two subjects or more: what is reported must not be what was fitted.")
-    names = np.random.default_rng(seed).permutation(names)
-    calibrated, states = np.zeros_like(log_odds), np.zeros(labels.shape, bool)
-    for held in np.array_split(names, min(FOLDS, len(names))):
-        out = np.isin(subjects, held)
-        temperatures, thresholds, _ = _fit(log_odds[~out], labels[~out], wanted)
-        calibrated[out] = sigmoid(log_odds[out] / temperatures)
-        states[out] = calibrated[out] >= thresholds
+    crossed = cross_fit(log_odds, labels, subjects, wanted, seed=seed)
+    calibrated = sigmoid(log_odds / crossed[0])
+    states = calibrated >= crossed[1]
     temperatures, thresholds, notes = _fit(log_odds, labels, wanted)
     plain = sigmoid(log_odds)
     return Decisions(
@@ -120,6 +116,18 @@ def fit_decisions(
         subjects=len(names),
         wanted=wanted,
     )
+
+
+def cross_fit(
+    log_odds: Floats, labels: NDArray[np.integer[Any]], subjects: NDArray[Any], wanted: Wanted, *, seed: int = 0
+) -> tuple[Floats, Floats]:
+    """Temperatures and thresholds for each picture (n, A), fitted without the picture's subject."""
+    names = np.random.default_rng(seed).permutation(np.unique(subjects))
+    temperatures, thresholds = np.ones_like(log_odds), np.full_like(log_odds, 0.5)
+    for held in np.array_split(names, min(FOLDS, len(names))):
+        out = np.isin(subjects, held)
+        temperatures[out], thresholds[out], _ = _fit(log_odds[~out], labels[~out], wanted)
+    return temperatures, thresholds
 
 
 def sigmoid(x: Floats) -> Floats:

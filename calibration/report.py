@@ -1,16 +1,19 @@
 """Precisions side by side: what each costs in F1, AUC and calibration, and what it gains in time and size.
 
-All precisions answer the same pictures; differences to FP32 carry a paired bootstrap interval over subjects.
+All precisions answer the same pictures, with the same temperatures and thresholds. Where the bundle's own were fitted
+on these very pictures, each picture is judged by values fitted without its subject.
 """
 
 from __future__ import annotations
 
 import json
 import time
-import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,14 +22,18 @@ from numpy.typing import NDArray
 from vlfau.models import metrics
 from vlfau.models.bundle import Bundle
 from vlfau.models.errors import UserError
+from vlfau.models.openvino_core import openvino_core
+from vlfau.models.rewriting import in_half
 from vlfau.models.runtime import Runtime
 from vlfau.models.runtimes import open_runtime
-from vlfau.models.runtimes.graphs import encoder_file
+from vlfau.models.runtimes.graphs import encoder_file, has_precision
 
+from .decisions import Wanted, cross_fit, sigmoid
+from .intervals import MEASURES, Difference, Said, differences
 from .pictures import Labelled
 
-DRAWS = 1000
 CAPTIONED = 32  # faces whose sentences are compared
+TITLES = {"f1": "F1", "auc": "AUC", "ece": "ECE"}
 
 
 @dataclass(frozen=True)
@@ -34,69 +41,113 @@ class Row:
     """One precision. Shares on the 0..1 scale, None where nothing can be said."""
 
     name: str  # "openvino int8"
-    f1: float | None
+    f1: float | None  # mean of the units
     auc: float | None
-    ece: float | None
-    unit_f1: tuple[float | None, ...]
-    unit_auc: tuple[float | None, ...]
-    unit_ece: tuple[float | None, ...]
-    f1_difference: tuple[float, float, float] | None  # to the first row: value, low, high (95 %)
+    ece: float | None  # of all units together
+    units: dict[str, tuple[float | None, ...]]  # "f1", "auc", "ece" -> per unit
+    differences: dict[str, list[Difference | None]] | None  # to the first row; per unit, the last of all units
     ms: float  # a face, batch 1, median
     megabytes: float  # of the encoder
     captions: float | None  # share of tokens equal to the first row's, for the same decided states
     texts: float | None  # share of sentences wholly equal
+    reliability: tuple[tuple[float, float], ...]  # mean probability and share of positives, of filled bins
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
     """What one precision said."""
 
-    log_odds: NDArray[np.float32]  # (n, A)
-    probabilities: NDArray[np.float32]
-    states: NDArray[np.bool_]
+    log_odds: NDArray[np.float64]  # (n, A)
     tokens: NDArray[np.int64] | None  # (rows, T)
+
+
+def usual_variants(bundle: Bundle) -> tuple[list[tuple[str, str]], list[str]]:
+    """FP32, the half precisions, INT8, as far as this machine can; and why not the others."""
+    found, notes = [("openvino", "fp32")], []
+    if "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        found.append(("openvino", "bf16"))
+    else:
+        notes.append("BF16 is missing: this processor does not have it.")
+    if find_spec("onnxruntime"):
+        found.append(("onnxruntime", "fp16"))
+        notes.append("FP16 runs as it is written for GPUs: its accuracy is theirs, its time on a CPU says nothing.")
+    else:
+        notes.append("FP16 is missing: onnxruntime is not installed.")
+    if has_precision(bundle, "int8"):
+        found.append(("openvino", "int8"))
+        found += [("onnxruntime", "int8")] if find_spec("onnxruntime") else []
+    else:
+        notes.append("INT8 is missing: vlfau-calibrate int8 makes it.")
+    return found, notes
 
 
 def compare(bundle: Bundle, data: Labelled, variants: Sequence[tuple[str, str]]) -> list[Row]:
     """`variants` are (runtime, precision); the first is the reference. Times are interleaved: load hits all alike."""
-    runtimes = [open_runtime(bundle, runtime, precision=precision) for runtime, precision in variants]
-    try:
+    with ExitStack() as opened:
+        runtimes = [opened.enter_context(_open(bundle, *variant, opened)) for variant in variants]
         answers: list[Answer] = []
+        told: NDArray[np.bool_] | None = None
         for runtime in runtimes:
-            answers.append(_answer(runtime, data, answers[0].states if answers else None))
+            answer, told = _answer(runtime, data, told)
+            answers.append(answer)
+        values = _decisions(bundle, data, answers[0].log_odds)
+        heard = [_said(answer, *values) for answer in answers]
         times = _times(runtimes, data.crops[:1])
         return [
-            _row(bundle, runtime, data, answer, answers[0] if i else None, ms)
-            for i, (runtime, answer, ms) in enumerate(zip(runtimes, answers, times))
+            _row(runtime, data, answers[0], answer, heard[0] if i else None, said, ms)
+            for i, (runtime, answer, said, ms) in enumerate(zip(runtimes, answers, heard, times))
         ]
-    finally:
-        for runtime in runtimes:
-            runtime.close()
 
 
-def _answer(runtime: Runtime, data: Labelled, told: NDArray[np.bool_] | None) -> Answer:
+def fitted_here(bundle: Bundle, data: Labelled) -> bool:
+    """Whether the bundle's decisions come from these pictures."""
+    source = bundle.manifest.provenance.get("decisions", {}).get("source")
+    return source is not None and Path(str(source)).name == data.source
+
+
+def _decisions(
+    bundle: Bundle, data: Labelled, log_odds: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Temperatures and thresholds, of each unit or of each unit in each picture."""
+    if fitted_here(bundle, data) and len(np.unique(data.subjects)) > 1:
+        wanted = bundle.manifest.provenance["decisions"].get("wanted") or {}
+        prior = wanted.get("prior")
+        return cross_fit(
+            log_odds, data.labels, data.subjects, Wanted(wanted.get("precision"), tuple(prior) if prior else None)
+        )
+    return np.array(bundle.manifest.temperatures, float), np.array(bundle.manifest.thresholds, float)
+
+
+def _said(answer: Answer, temperatures: NDArray[np.float64], thresholds: NDArray[np.float64]) -> Said:
+    probabilities = sigmoid(answer.log_odds / temperatures)
+    return Said(answer.log_odds, probabilities, probabilities >= thresholds)
+
+
+def _open(bundle: Bundle, runtime: str, precision: str, opened: ExitStack) -> Runtime:
+    if (runtime, precision) == ("onnxruntime", "fp16"):
+        folder = opened.enter_context(TemporaryDirectory(prefix="vlfau-half-"))
+        bundle = in_half(bundle, Path(folder) / "bundle")
+    return open_runtime(bundle, runtime, precision=precision)
+
+
+def _answer(runtime: Runtime, data: Labelled, told: NDArray[np.bool_] | None) -> tuple[Answer, NDArray[np.bool_]]:
+    """`told` are the states that sentences are to be about, of the first precision for all; None: one's own."""
     predictions = [
         runtime.predict(data.crops[i : i + runtime.max_batch]) for i in range(0, len(data.crops), runtime.max_batch)
     ]
-    states = np.concatenate([p.states for p in predictions])
-    tokens = []
-    if runtime.bundle.has_captions:
-        decided, at = (states if told is None else told), 0
-        for prediction in predictions:
-            if at >= CAPTIONED:
-                break
-            active = decided[at : at + len(prediction)].astype(np.float32)
-            rows = np.argwhere(np.ones_like(active)).astype(np.int64)
-            memory = runtime.executor.take(prediction.memory, range(len(prediction)))
-            said = runtime.executor.caption(memory, active, rows)
-            tokens += [np.asarray(said["local_tokens"]), np.asarray(said["global_tokens"])]
-            at += len(prediction)
-    return Answer(
-        np.concatenate([p.log_odds for p in predictions]),
-        np.concatenate([p.probabilities for p in predictions]),
-        states,
-        np.concatenate(tokens) if tokens else None,
-    )
+    decided = np.concatenate([p.states for p in predictions]) if told is None else told
+    tokens, at = [], 0
+    for prediction in predictions if runtime.bundle.has_captions else []:
+        if at >= CAPTIONED:
+            break
+        active = decided[at : at + len(prediction)].astype(np.float32)
+        rows = np.argwhere(np.ones_like(active)).astype(np.int64)
+        memory = runtime.executor.take(prediction.memory, range(len(prediction)))
+        said = runtime.executor.caption(memory, active, rows)
+        tokens += [np.asarray(said["local_tokens"]), np.asarray(said["global_tokens"])]
+        at += len(prediction)
+    log_odds = np.concatenate([p.log_odds for p in predictions]).astype(float)
+    return Answer(log_odds, np.concatenate(tokens) if tokens else None), decided
 
 
 def _times(runtimes: Sequence[Runtime], crop: NDArray[np.uint8], rounds: int = 40) -> list[float]:
@@ -109,109 +160,106 @@ def _times(runtimes: Sequence[Runtime], crop: NDArray[np.uint8], rounds: int = 4
     return [float(np.median(mine[3:])) for mine in took]
 
 
-def _row(bundle: Bundle, runtime: Runtime, data: Labelled, answer: Answer, first: Answer | None, ms: float) -> Row:
-    f1 = metrics.f1(metrics.counts(data.labels, answer.states))
-    auc = metrics.auc(data.labels, answer.log_odds)
-    ece = [
-        metrics.calibration_error(data.labels[:, [a]], answer.probabilities[:, [a]])
-        for a in range(data.labels.shape[1])
-    ]
+def _row(
+    runtime: Runtime, data: Labelled, first: Answer, answer: Answer, reference: Said | None, said: Said, ms: float
+) -> Row:
+    labels = data.labels
+    ece = [metrics.calibration_error(labels[:, [a]], said.probabilities[:, [a]]) for a in range(labels.shape[1])]
+    f1, auc = metrics.f1(metrics.counts(labels, said.states)), metrics.auc(labels, said.log_odds)
     captions = texts = None
-    if answer.tokens is not None:
-        reference = answer.tokens if first is None or first.tokens is None else first.tokens
-        captions = float((answer.tokens == reference).mean())
-        texts = float((answer.tokens == reference).all(1).mean())
+    if answer.tokens is not None and first.tokens is not None:
+        same = answer.tokens == first.tokens
+        captions, texts = float(same.mean()), float(same.all(1).mean())
+    p, q, size = metrics.reliability(labels, said.probabilities)
     return Row(
         f"{runtime.executor.name} {runtime.executor.precision}",
         _number(metrics.mean(f1)),
         _number(metrics.mean(auc)),
-        _number(metrics.calibration_error(data.labels, answer.probabilities)),
-        tuple(map(_number, f1)),
-        tuple(map(_number, auc)),
-        tuple(map(_number, ece)),
-        None if first is None else f1_difference(data.labels, first.states, answer.states, data.subjects),
+        _number(metrics.calibration_error(labels, said.probabilities)),
+        {name: tuple(map(_number, values)) for name, values in (("f1", f1), ("auc", auc), ("ece", ece))},
+        None if reference is None else differences(labels, data.subjects, reference, said),
         ms,
-        bundle.path(encoder_file(runtime.executor.precision)).stat().st_size / 1e6,
+        runtime.bundle.path(encoder_file(runtime.executor.precision)).stat().st_size / 1e6,
         captions,
         texts,
+        tuple((float(a), float(b)) for a, b, k in zip(p, q, size) if k),
     )
 
 
-def f1_difference(
-    labels: NDArray[np.int8], first: NDArray[np.bool_], second: NDArray[np.bool_], subjects: NDArray[Any], seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean F1 of the second minus the first, with the 95 % interval of a paired bootstrap over subjects."""
-
-    def mean_f1(tables: NDArray[Any]) -> NDArray[np.float64]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a draw without any positive label has no mean
-            return np.asarray(np.nanmean(metrics.f1(tables), axis=-1))
-
-    names = np.unique(subjects)
-    whole = mean_f1(metrics.counts(labels, second)) - mean_f1(metrics.counts(labels, first))
-    if len(names) < 2:
-        return float(whole), float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=DRAWS)
-    means = []
-    for states in (first, second):
-        tables = np.stack([metrics.counts(labels[subjects == name], states[subjects == name]) for name in names])
-        means.append(mean_f1(np.einsum("ds,sak->dak", drawn, tables)))
-    low, high = np.nanpercentile(means[1] - means[0], [2.5, 97.5])
-    return float(whole), float(low), float(high)
-
-
-def markdown(bundle: Bundle, data: Labelled, rows: Sequence[Row]) -> str:
+def markdown(bundle: Bundle, data: Labelled, rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
     people = len(np.unique(data.subjects))
     lines = [f"# Precisions of {bundle.manifest.name}", ""]
-    lines += [f"{len(data.labels)} pictures of {people} subjects from {data.source}. F1, AUC and ECE in percent.", ""]
-    lines += ["| | F1 | to the first (95 %) | AUC | ECE | equal words | equal sentences | ms a face | MB |"]
-    lines += ["|---|---|---|---|---|---|---|---|---|"]
+    lines += [f"{len(data.labels)} pictures of {people} subjects from {data.source}. F1, AUC and ECE in percent;"]
+    lines += [f"differences are to {rows[0].name}, with 95 % intervals of a paired bootstrap over subjects.", ""]
+    if fitted_here(bundle, data):
+        lines += ["The bundle's thresholds were fitted on these subjects: here each is judged by values fitted without"]
+        lines += ["it, the same for all precisions.", ""]
+    lines += [*notes, ""] if notes else []
+    lines += ["| | F1 | | AUC | | ECE | | equal words | equal sentences | ms a face | MB |"]
+    lines += ["|---" * 11 + "|"]
     for row in rows:
-        to_first = (
-            ""
-            if row.f1_difference is None
-            else "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * value for value in row.f1_difference))
-        )
-        shares = (_percent(row.auc), _percent(row.ece), _percent(row.captions), _percent(row.texts))
-        lines.append(
-            f"| {row.name} | {_percent(row.f1)} | {to_first} | {' | '.join(shares)} | {row.ms:.2f} | "
-            f"{row.megabytes:.1f} |"
-        )
-    for title, field in (("F1", "unit_f1"), ("AUC", "unit_auc"), ("ECE", "unit_ece")):
-        lines += ["", f"## {title}", "", f"| AU | {' | '.join(row.name for row in rows)} |"]
-        lines += ["|---" * (len(rows) + 1) + "|"]
+        cells = [row.name]
+        for name in MEASURES:
+            cells += [_percent(getattr(row, name)), _change(row, name, -1)]
+        cells += [_percent(row.captions), _percent(row.texts), f"{row.ms:.2f}", f"{row.megabytes:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    for name in MEASURES:
+        lines += [
+            "",
+            f"## {TITLES[name]}",
+            "",
+            f"| AU | {rows[0].name} |" + "".join(f" {r.name} | |" for r in rows[1:]),
+        ]
+        lines += ["|---" * (2 * len(rows)) + "|"]
         for a, unit in enumerate(bundle.manifest.units):
-            lines.append(f"| {unit} | {' | '.join(_percent(getattr(row, field)[a]) for row in rows)} |")
+            cells = [unit, _percent(rows[0].units[name][a])]
+            for row in rows[1:]:
+                cells += [_percent(row.units[name][a]), _change(row, name, a)]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def write(folder: Path, bundle: Bundle, data: Labelled, rows: Sequence[Row]) -> Path:
+def write(folder: Path, bundle: Bundle, data: Labelled, rows: Sequence[Row], notes: Sequence[str] = ()) -> Path:
     """report.md, report.json and, where matplotlib is installed, report.png."""
     if not rows:
         raise UserError("Nothing to report: no precision was measured.")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.md").write_text(markdown(bundle, data, rows), encoding="utf-8")
-    table = {"bundle": bundle.manifest.name, "checksum": bundle.checksum, "units": bundle.manifest.units}
+    (folder / "report.md").write_text(markdown(bundle, data, rows, notes), encoding="utf-8")
+    table: dict[str, Any] = {"bundle": bundle.manifest.name, "checksum": bundle.checksum}
+    table |= {"units": bundle.manifest.units, "data": data.source, "pictures": len(data.labels), "notes": list(notes)}
     (folder / "report.json").write_text(json.dumps(table | {"rows": [asdict(row) for row in rows]}, indent=1))
     _plot(folder / "report.png", bundle, rows)
     return folder / "report.md"
 
 
 def _plot(path: Path, bundle: Bundle, rows: Sequence[Row]) -> None:
+    """F1 per unit, and how often units were active at what was said to be their probability."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    bars, curve = figure.subplots(1, 2, width_ratios=(2.4, 1))
     places = np.arange(len(bundle.manifest.units))
     for i, row in enumerate(rows):
-        heights = [100 * (value or 0.0) for value in row.unit_f1]
-        axes.bar(places + (i - (len(rows) - 1) / 2) * 0.8 / len(rows), heights, 0.8 / len(rows), label=row.name)
-    axes.set_xticks(places, bundle.manifest.units, rotation=45)
-    axes.set_ylabel("F1, %")
-    axes.legend()
+        heights = [100 * (value or 0.0) for value in row.units["f1"]]
+        bars.bar(places + (i - (len(rows) - 1) / 2) * 0.8 / len(rows), heights, 0.8 / len(rows), label=row.name)
+        curve.plot(*zip(*row.reliability), marker="o", markersize=3, label=row.name)
+    bars.set_xticks(places, bundle.manifest.units, rotation=45)
+    bars.set_ylabel("F1, %")
+    bars.legend()
+    curve.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    curve.set_xlabel("probability said")
+    curve.set_ylabel("share of active")
     figure.savefig(path, dpi=120)
+
+
+def _change(row: Row, name: str, at: int) -> str:
+    found = row.differences[name][at] if row.differences is not None else None
+    if found is None:
+        return ""
+    value, low, high = (100 * one for one in found)
+    return f"{value:+.2f}" if np.isnan(low) else f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def _percent(value: float | None) -> str:

@@ -115,11 +115,9 @@ def test_the_interval_holds_a_true_difference_and_zero_where_there_is_none() -> 
     subjects = rng.integers(0, 25, 2000)
     good, alike, bad = (said(labels, wrong, rng) for wrong in (0.05, 0.05, 0.25))
     found = differences(labels, subjects, good, bad)
-    for name, worse in (("f1", -1), ("auc", -1), ("ece", 1)):
+    for name in MEASURES:  # all fall, even ECE: who says 73 % and is right in 75 is better calibrated than who is in 95
         for value, low, high in (one for one in found[name] if one is not None):
-            assert low < value < high
-            assert worse * low > 0 or name == "ece"
-            assert worse * high > 0
+            assert low < value < high < 0
     none = differences(labels, subjects, good, alike)
     for name in MEASURES:
         _, low, high = none[name][-1] or (0.0, 0.0, 0.0)
