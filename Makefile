@@ -9,9 +9,10 @@ lint:
 
 types:
 	mypy -p vlfau.engine -p vlfau.models -p vlfau.calibration
+	MYPYPATH=bench:tests mypy bench tests
 
 test:
-	pytest -n 2 --dist loadfile -m "not slow and not gpu" || (echo "once more, only what failed: a busy machine misses deadlines" && pytest --last-failed -m "not slow and not gpu")
+	pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
 slow:
 	pytest -m "slow and not gpu"

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from media import number_of, numbered, write_clip
+from neighbours import slowness
 
 from vlfau.engine.counters import Counters
 from vlfau.engine.live_source import LONGEST_DELAY_S, Backoff, RisingTime
@@ -129,7 +130,7 @@ def test_a_stop_during_a_stall_waits_no_longer_than_the_read_timeout() -> None:
             next(iter(items))
             time.sleep(0.2)
             began = time.monotonic()
-        assert time.monotonic() - began < 1.8
+        assert time.monotonic() - began < 1.6 + 0.2 * slowness()
         release.set()
 
 
@@ -140,7 +141,7 @@ def test_giving_up_after_the_allowed_attempts() -> None:
     assert isinstance(ended, Ended)
     assert ended.reason == "lost"
     assert "refused" in ended.error.lower()
-    assert 1.4 < time.monotonic() - began < 6, "0.5 s and 1 s of waiting"
+    assert 1.4 < time.monotonic() - began < 6 * slowness(), "0.5 s and 1 s of waiting"
     assert given.counters.reconnects == 2
 
 
@@ -184,7 +185,7 @@ def test_a_film_over_http_is_a_file_and_a_stall_is_its_damage(tmp_path: Path) ->
     with http_server(stalls) as address:
         began = time.monotonic()
         items = list(open_source(context(f"{address}/film.mkv")).frames())
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 4 * slowness()
         release.set()
     assert len(items) > 15
     assert isinstance(items[-1], Ended)

@@ -13,7 +13,7 @@ from reports import make_picture, make_report
 from vlfau.engine import preview
 from vlfau.models.errors import UserError
 
-WAIT_S = 10
+WAIT_S = 30
 
 
 class Window:
