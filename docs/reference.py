@@ -136,7 +136,7 @@ def type_name(kind: Any) -> str:
         return f"list of {type_name(options[0])}"
     if options:
         return type_name(options[0])
-    return names.get(kind.__name__, kind.__name__)
+    return names.get(kind.__name__, str(kind.__name__))
 
 
 def cell(text: str) -> str:

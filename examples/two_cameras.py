@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlfau.engine import open_engine
+from vlfau.engine.wire import Report
 
 SHOWN = 40  # frames of the course of AU12
 HEIGHTS = " ▁▂▃▄▅▆▇█"
@@ -20,9 +21,12 @@ HEIGHTS = " ▁▂▃▄▅▆▇█"
 
 class Dashboard:
     def __init__(self) -> None:
-        self.newest, self.courses, self.smiling, self.moments = {}, {}, {"left": False, "right": False}, []
+        self.newest: dict[str, Report] = {}
+        self.courses: dict[str, deque[float]] = {}  # p of AU12
+        self.smiling = {"left": False, "right": False}
+        self.moments: list[float] = []
 
-    def hear(self, report) -> None:
+    def hear(self, report: Report) -> None:
         units = [face.aus["AU12"] for face in report.faces if face.valid]
         self.newest[report.stream] = report
         course = self.courses.setdefault(report.stream, deque(maxlen=SHOWN))
