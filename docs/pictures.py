@@ -1,7 +1,8 @@
 """Makes every picture of the README and of the documentation again:  python docs/pictures.py
 
-Both come out of the engine as users run it: `vlfau-stream --demo --render` gives the frames, and what `vlfau-watch`
-hears of a second run, played at its own pace, gives the terminal. The clip is the package's own (rendered, MIT).
+All come out of the engine as users run it: `vlfau-stream --demo` with `--render` gives the frames and with `--csv` the
+plot; what `vlfau-watch` hears of a second run, played at its own pace, gives the terminal. The clip is the package's
+own (rendered, MIT).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from vlfau.engine.watch import Board, save_picture
 from vlfau.engine.wire import Report
 
 FOLDER = Path(__file__).with_name("pictures")
+PLOT = Path(__file__).parents[1] / "examples" / "plot_aus.py"
 SHOWN = ("talking", "smile", "displeasure")  # parts of the clip, each at its middle
 GAP = 6  # pixels between frames
 ENGINE = [sys.executable, "-m", "vlfau.engine.stream_command", "--demo", "--quiet"]
@@ -35,8 +37,9 @@ def main() -> None:
     parts = {part["name"]: part for part in json.loads(demo_clip().with_name(TRUTH).read_text())["parts"]}
     moments = [(parts[name]["start"] + parts[name]["end"]) / 2 for name in SHOWN]  # seconds
     with TemporaryDirectory() as folder:
-        film = Path(folder) / "film.mp4"
-        subprocess.run([*ENGINE, "--bind", "none", "--render", str(film)], check=True)
+        film, table = Path(folder) / "film.mp4", Path(folder) / "table.csv"
+        subprocess.run([*ENGINE, "--bind", "none", "--render", str(film), "--csv", str(table)], check=True)
+        subprocess.run([sys.executable, str(PLOT), str(table), str(FOLDER / "plot.png")], check=True)
         strip(film, moments).save(FOLDER / "annotated.png", optimize=True)
         drawing = Path(folder) / "watch.svg"
         watch(moments[1], drawing)
