@@ -140,6 +140,19 @@ def test_rtx_builds_encoder_and_captions_without_a_gpu(tmp_path: Path, capsys: p
     assert {path.name: path.stat().st_mtime_ns for path in output.iterdir()} == files
 
 
+def test_rtx_builds_one_engine_for_any_batch(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    bundle, used = small_bundle(tmp_path / "bundle"), nvidia.flavour("tensorrt_rtx")
+    made = [
+        nvidia.compile_part(bundle, "encoder", used, "sm89", "fp16", 8, folder=tmp_path, elsewhere=True, shapes=shapes)
+        for shapes in nvidia.SHAPES
+    ]
+    assert ["-b8-" in made[0].name, "-b1to8-" in made[1].name] == [True, True]
+    assert all(path.stat().st_size > 10_000 for path in made)
+    with pytest.raises(UserError, match=r"cannot read this graph|could not build|unknown axes"):
+        nvidia.build_engine(used, encoder().SerializeToString(), {}, capability="sm89")  # an open batch without bounds
+
+
 def test_rtx_says_what_it_cannot_build(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     used = nvidia.flavour("tensorrt_rtx")

@@ -577,14 +577,13 @@ def test_buckets_pad_cut_and_keep() -> None:
     assert seen == [4, 1, 8, 8]
 
 
-@pytest.mark.slow
-def test_chunked_steps_say_what_the_whole_loop_says() -> None:
+def test_chunked_steps_say_what_the_whole_loop_says(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    from tiny_bundle import tiny_bundle
+    from tiny_bundle import tiny_weights
 
     from vlfau.models.runtimes.torch_eager import CHUNK, Speaker, load_network
 
-    bundle = tiny_bundle()
+    bundle = tiny_weights(tmp_path / "bundle")
     decoder: Any = load_network(bundle, torch.device("cpu"), torch.float32).describe_unit
     torch.manual_seed(0)
     places = torch.randn(9, 16, 32)
@@ -608,6 +607,22 @@ def test_chunked_steps_say_what_the_whole_loop_says() -> None:
     assert len(steps) == CHUNK
     assert (short[:, 0] == END).all()
     assert not short[:, 1:].any()
+
+
+@pytest.mark.slow
+def test_torch_compile_is_optional_and_changes_no_answer(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler on a CPU")
+    from tiny_bundle import tiny_weights
+
+    from vlfau.models.runtimes.torch_eager import Torch
+
+    bundle = tiny_weights(tmp_path / "bundle")
+    with Runtime(bundle, Torch(bundle, device="cpu", compiled=True)) as opened:
+        assert opened.prove() < 1e-3
+        stored = bundle.selftest()
+        assert np.abs(opened.predict(stored["crops"][:3]).log_odds - stored["log_odds"][:3]).max() < 1e-3
 
 
 def test_the_stand_in_has_the_size_the_tests_assume(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ class Slot:
     given: Tensors  # device
     staged: Tensors  # pinned host memory, written by the caller's thread
     results: Tensors
+    landed: Tensors  # pinned host memory, where fetched results arrive
     graph: Any = None
 
 
@@ -86,7 +87,9 @@ class Buckets:
             # A result may have several rows per face: its share is cut off.
             whole = {name: slot.results[name] for name in (*fetch, *keep)}
             cut = {name: value[: len(value) * count // size] for name, value in whole.items()}
-            host = {name: cut[name].to("cpu", non_blocking=True) for name in fetch}
+            host = {name: self._landed(slot, name).narrow(0, 0, len(cut[name])) for name in fetch}
+            for name, place in host.items():
+                place.copy_(cut[name], non_blocking=True)
             fetched = torch.cuda.Event() if self._on_gpu else None
             if fetched is not None:
                 fetched.record(self._stream)
@@ -95,7 +98,7 @@ class Buckets:
         if fetched is not None:
             torch.cuda.current_stream(self.device).wait_stream(self._stream)
             fetched.synchronize()
-        return {name: value.numpy() for name, value in host.items()}, kept
+        return {name: value.numpy().copy() for name, value in host.items()}, kept  # the next call lands there too
 
     def close(self) -> None:
         self._slots.clear()
@@ -111,7 +114,7 @@ class Buckets:
             for name, (shape, kind) in self._shapes(size).items():
                 given[name] = torch.zeros(shape, dtype=kind, device=self.device)
                 staged[name] = torch.zeros(shape, dtype=kind, pin_memory=self._on_gpu)
-        slot = Slot(given, staged, {})
+        slot = Slot(given, staged, {}, {})
         if self._graphs:
             with self._streamed(), torch.inference_mode():
                 for _ in range(3):  # libraries choose their algorithms and allocate before the capture
@@ -122,6 +125,13 @@ class Buckets:
                     slot.results = self._run(given)
         self._slots[size] = slot
         return slot
+
+    def _landed(self, slot: Slot, name: str) -> Any:
+        """As large as the whole result, so that it is allocated once."""
+        if name not in slot.landed:
+            whole = slot.results[name]
+            slot.landed[name] = self._torch.empty(whole.shape, dtype=whole.dtype, pin_memory=self._on_gpu)
+        return slot.landed[name]
 
     def _streamed(self) -> Any:
         from contextlib import nullcontext

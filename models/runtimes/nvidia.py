@@ -13,20 +13,26 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle, embedded
-from ..errors import UserError
+from ..errors import UserError, unknown
 from ..runtime import MEMORY
 from .cache import cache_folder
 from .cuda_buckets import Buckets
 from .graphs import QUANTISED, encoder_file, require_quantised
 
+if TYPE_CHECKING:
+    from .torch_eager import Words
+
 FLAVOURS = ("tensorrt", "tensorrt_rtx")  # the first that is installed
-BUCKETS = (1, 2, 4, 8, 16)  # static shapes: they beat dynamic ones for Swin (NVIDIA/TensorRT 4294)
+# Static shapes beat dynamic ones for Swin (NVIDIA/TensorRT 4294) and the sentences are an engine too, as long as
+# bench/gpu_report.py, which times both alternatives of each, has not said otherwise on a GPU.
+BUCKETS = (1, 2, 4, 8, 16)
+SHAPES, SPEAKERS = ("static", "profile"), ("engine", "torch")
 PRECISIONS = ("fp16", "fp32", "int8", "fp8")
 Progress = Callable[[str], None]
 
@@ -85,7 +91,13 @@ def gpu_count() -> int:
 
 
 def engine_path(
-    bundle: Bundle, part: str, used: Flavour, capability: str, precision: str, size: int, folder: Path | None = None
+    bundle: Bundle,
+    part: str,
+    used: Flavour,
+    capability: str,
+    precision: str,
+    size: int | str,
+    folder: Path | None = None,
 ) -> Path:
     """Rebuilt when runtime, version, compute capability, precision or the bundle differ, since each is in the name."""
     name = f"{part}-{used.name}-{used.version}-{capability}-{precision}-b{size}-{bundle.checksum}.engine"
@@ -117,20 +129,24 @@ def build_engine(
     graph: bytes,
     sizes: dict[str, int],
     *,
+    most: int | None = None,
     capability: str | None = None,
     progress: Progress | None = None,
 ) -> bytes:
-    """`sizes` fixes symbolic axes by name ("N", "n", "R"). `capability` "sm89" builds for a GPU that is not here."""
+    """`sizes` fixes symbolic axes by name ("N", "n", "R"); with `most` the batch stays open, from 1 to `most`.
+    `capability` "sm89" builds for a GPU that is not here."""
     trt = used.module
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # later versions know nothing else
     network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse(_fixed(graph, sizes)):
+    if not parser.parse(_fixed(graph, sizes) if most is None else graph):
         errors = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
         raise UserError(f"{used.name} {used.version} cannot read this graph: {errors}. Try --runtime torch.")
     config = builder.create_builder_config()
+    if most is not None:
+        config.add_optimization_profile(_profile(builder, network, most))
     if capability is not None:
         if not hasattr(config, "set_compute_capability"):
             raise UserError(f"{used.name} {used.version} builds only for the GPU it runs on. Leave the capability out.")
@@ -148,6 +164,16 @@ def build_engine(
     if plan is None:
         raise UserError(f"{used.name} {used.version} could not build the engine. Try another --precision.")
     return bytes(plan)
+
+
+def _profile(builder: Any, network: Any, most: int) -> Any:
+    """Any batch up to `most`, tuned for one face."""
+    profile = builder.create_optimization_profile()
+    for i in range(network.num_inputs):
+        given = network.get_input(i)
+        least, largest = ([size if axis < 0 else axis for axis in given.shape] for size in (1, most))
+        profile.set_shape(given.name, least, least, largest)
+    return profile
 
 
 def _fixed(graph: bytes, sizes: dict[str, int]) -> bytes:
@@ -196,16 +222,20 @@ def compile_part(
     *,
     folder: Path | None = None,
     elsewhere: bool = False,
+    shapes: str = "static",
     progress: Progress | None = None,
 ) -> Path:
-    """The engine file, built if it is not there. `elsewhere`: for a GPU that this machine does not have."""
-    path = engine_path(bundle, part, used, capability, precision, size, folder)
+    """The engine file, built if it is not there: for `size` faces, with a "profile" for 1 to `size` (encoders only).
+    `elsewhere`: for a GPU that this machine does not have."""
+    wide = shapes == "profile"
+    path = engine_path(bundle, part, used, capability, precision, f"1to{size}" if wide else size, folder)
     if path.is_file():
         return path
     graph = graph_bytes(bundle, part, precision)
     units = len(bundle.manifest.units)
     sizes = {"N": size, "n": size, "R": size * units}
-    plan = build_engine(used, graph, sizes, capability=capability if elsewhere else None, progress=progress)
+    target = capability if elsewhere else None
+    plan = build_engine(used, graph, sizes, most=size if wide else None, capability=target, progress=progress)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_bytes(plan)
@@ -227,7 +257,14 @@ class TensorRT:
         sizes: Sequence[int] = BUCKETS,
         folder: Path | None = None,
         asked: str | None = None,
+        shapes: str = "static",
+        speaker: str = "engine",
     ) -> None:
+        """`asked` names a flavour; `shapes` of the encoder and `speaker` of the sentences are what the GPU report
+        compares."""
+        for name, value, known in (("shapes", shapes, SHAPES), ("speaker", speaker, SPEAKERS)):
+            if value not in known:
+                raise unknown(name, value, known)
         if gpu_count() == 0:
             raise UserError("TensorRT needs an NVIDIA GPU, and the driver shows none. Use --runtime openvino.")
         if device is not None and not device.lower().startswith("cuda"):
@@ -255,8 +292,24 @@ class TensorRT:
                 found[size] = self._load(path)
             return found
 
+        if shapes == "profile":
+            path = compile_part(
+                bundle,
+                "encoder",
+                used,
+                capability,
+                self.precision,
+                max(sizes),
+                folder=folder,
+                shapes=shapes,
+                progress=show_progress,
+            )
+            encoders = dict.fromkeys(sizes, self._load(path))
+            # a context of its own for each size: a captured graph must not see another one's shapes
+            encoders = {size: (engine, engine.create_execution_context()) for size, (engine, _) in encoders.items()}
+        else:
+            encoders = engines("encoder", self.precision)
         side = bundle.manifest.side
-        encoders = engines("encoder", self.precision)
         self._encoder = Buckets(
             lambda given: self._enqueue(encoders[len(given["crops"])], given),
             lambda size: {"crops": ((size, side, side, 3), torch.uint8)},
@@ -264,7 +317,13 @@ class TensorRT:
             sizes=sizes,
         )
         self._caption: Buckets | None = None
-        if bundle.has_captions:
+        self._words: Words | None = None
+        if bundle.has_captions and speaker == "torch":
+            from .torch_eager import Words, load_network
+
+            self._kind_of_words = torch.float16 if self.precision == "fp16" else torch.float32
+            self._words = Words(load_network(bundle, self._at, self._kind_of_words), graphs=True)
+        elif bundle.has_captions:
             speakers = engines("caption", "fp16" if self.precision == "fp16" else bundle.manifest.precision)
             self._caption = Buckets(
                 lambda given: self._enqueue(speakers[len(given["visual"])], given),
@@ -274,11 +333,20 @@ class TensorRT:
             )
 
     def encode(self, crops: NDArray[np.uint8]) -> dict[str, Any]:
-        keep = MEMORY if self._caption is not None else ()
+        keep = () if self._caption is None and self._words is None else MEMORY
         host, kept = self._encoder({"crops": crops}, len(crops), ["log_odds"], keep)
         return {**host, **kept}
 
     def caption(self, memory: dict[str, Any], active: NDArray[np.float32], rows: NDArray[np.int64]) -> dict[str, Any]:
+        if self._words is not None:
+            kind, torch = self._kind_of_words, self._torch
+            with torch.inference_mode():
+                local, whole = self._words(
+                    {name: memory[name].to(kind) for name in MEMORY},
+                    torch.from_numpy(np.ascontiguousarray(active)).to(self._at, kind),
+                    torch.from_numpy(np.ascontiguousarray(rows)).to(self._at),
+                )
+            return {"local_tokens": local, "global_tokens": whole}
         if self._caption is None:
             raise UserError("This bundle has no captions. Export a network with sentences, or ask for none.")
         faces = len(active)
@@ -301,6 +369,7 @@ class TensorRT:
         self._encoder.close()
         if self._caption is not None:
             self._caption.close()
+        self._words = None
 
     def _load(self, path: Path) -> tuple[Any, Any]:
         engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
@@ -312,16 +381,15 @@ class TensorRT:
         """Queues the engine on the current stream; capturable, since shapes are fixed."""
         trt, (engine, context) = self._used.module, loaded
         results = {}
-        for i in range(engine.num_io_tensors):
-            name = engine.get_tensor_name(i)
-            if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
-                tensor = given[name]
-            else:
-                tensor = self._torch.empty(
-                    tuple(engine.get_tensor_shape(name)), dtype=self._kind(engine, name), device=self._at
-                )
-                results[name] = tensor
-            context.set_tensor_address(name, tensor.data_ptr())
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        for name in inputs:
+            context.set_input_shape(name, tuple(given[name].shape))
+            context.set_tensor_address(name, given[name].data_ptr())
+        for name in set(names) - set(inputs):
+            shape = tuple(context.get_tensor_shape(name))
+            results[name] = self._torch.empty(shape, dtype=self._kind(engine, name), device=self._at)
+            context.set_tensor_address(name, results[name].data_ptr())
         context.execute_async_v3(self._torch.cuda.current_stream(self._at).cuda_stream)
         return results
 

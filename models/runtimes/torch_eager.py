@@ -1,7 +1,8 @@
 """The reference: the bundle's own weights in the modules that were trained. On a GPU in half precision and CUDA graphs.
 
-States and sentences are separate calls, so that states are published first. Tokens come to the host once per chunk of
-words, where it is seen whether all rows have ended. The captured path has not run on a GPU yet; its plain twin has.
+States and sentences are separate calls, so that states are published first. Tokens stay on the device until all are
+spoken; once per chunk of words the host reads one flag, whether all rows have ended. The captured path has not run on a
+GPU yet; its plain twin has.
 """
 
 from __future__ import annotations
@@ -143,16 +144,17 @@ class Speaker:
         for name, value in first.items():
             state[name][:rows].copy_(value)
         state["alive"][rows:] = 0
-        spoken = np.zeros((rows, -(-words // CHUNK) * CHUNK), np.int64)
+        spoken = state["spoken"].new_zeros((rows, -(-words // CHUNK) * CHUNK))  # PAD is 0
         for at in range(0, words, CHUNK):
             if graph is None:
                 self._advance(state)
             else:
                 graph.replay()
-            spoken[:, at : at + CHUNK] = state["spoken"][:rows].cpu().numpy()
-            if not spoken[:, at + CHUNK - 1].any():  # the last word of the chunk is PAD everywhere: all have ended
+            spoken[:, at : at + CHUNK].copy_(state["spoken"][:rows])
+            if at + CHUNK < words and not state["alive"].any():
                 break
-        return spoken[:, :words]
+        found: NDArray[np.int64] = spoken[:, :words].cpu().numpy()
+        return found
 
     def _start(self, places: torch.Tensor, told: torch.Tensor | None) -> dict[str, Any]:
         import torch

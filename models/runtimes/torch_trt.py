@@ -6,6 +6,7 @@ The encoder is compiled, sentences are spoken by the torch runtime's captured st
 from __future__ import annotations
 
 from importlib.util import find_spec
+from inspect import signature
 from typing import Any
 
 from ..bundle import Bundle
@@ -55,6 +56,10 @@ class TorchTensorRT(Torch):
                     return (encoded.log_odds.float(), *(encoded.memory if self.network.has_captions else ()))
 
             program = torch.export.export(Encoder().eval(), (crops,))
-            self._built[len(crops)] = self._library.dynamo.compile(program, inputs=[crops], min_block_size=1)
+            compiler = self._library.dynamo.compile
+            options: dict[str, Any] = {"inputs": [crops], "min_block_size": 1}
+            if "use_explicit_typing" in signature(compiler).parameters:  # 2.11 has it; later versions know nothing else
+                options["use_explicit_typing"] = True
+            self._built[len(crops)] = compiler(program, **options)
         names = ("log_odds", *(MEMORY if self._network.has_captions else ()))
         return dict(zip(names, self._built[len(crops)](crops)))
