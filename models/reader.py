@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from . import texts
 from .bundle import MANIFEST, Bundle, open_bundle
 from .checkpoint import load_tensors
+from .corpus import SHIPPED, Corpus
 from .errors import UserError
 from .exporting import load_run
 from .network import AUNetwork
 from .networks import build
 from .training_texts import Texts
+from .vocabulary import build as build_vocabulary
 from .vocabulary import decode
 
 Crops = NDArray[np.uint8]  # (n, S, S, 3)
@@ -36,6 +38,7 @@ class Reader(Protocol):
     has_captions: bool
     network: AUNetwork | None
     config: dict[str, Any]
+    corpus: Corpus  # whose sentences it was taught
 
     def probabilities(self, crops: Crops) -> NDArray[np.float32]:
         """(n, A)"""
@@ -47,13 +50,15 @@ class Reader(Protocol):
 class RunReader:
     """A run folder."""
 
-    def __init__(self, folder: Path, which: str = "last", device: str = "cpu") -> None:
+    def __init__(self, folder: Path, which: str = "last", device: str = "cpu", corpus: Path | None = None) -> None:
         loaded, run = load_run(folder, which)
         self.network: AUNetwork | None = loaded.to(device)
         self._network = loaded
         self.name, self.config, self.device = f"{folder} ({which})", run["network"], device
         self.units, self.side, self.has_captions = tuple(run["units"]), loaded.side, loaded.has_captions
         self.thresholds = np.full(len(self.units), 0.5, np.float32)
+        kept = folder / "corpus.toml"
+        self.corpus = texts.load(path=corpus or (kept if kept.is_file() else SHIPPED))
 
     @torch.inference_mode()
     def probabilities(self, crops: Crops) -> NDArray[np.float32]:
@@ -67,14 +72,15 @@ class RunReader:
 class BundleReader:
     """A bundle, through a runtime."""
 
-    def __init__(self, bundle: Bundle, runtime: str = "auto") -> None:
+    def __init__(self, bundle: Bundle, runtime: str = "auto", precision: str | None = None) -> None:
         from .runtimes import open_runtime
 
-        self.runtime = open_runtime(bundle, runtime)
+        self.runtime = open_runtime(bundle, runtime, precision=precision)
         manifest = bundle.manifest
         self.name = f"{bundle.folder} on {self.runtime.description}"
         self.units, self.side, self.config = manifest.units, manifest.side, manifest.network
         self.thresholds, self.has_captions = self.runtime.thresholds, bundle.has_captions
+        self.corpus = texts.load(path=corpus or SHIPPED)
         self.network: AUNetwork | None = None
         if "weights.safetensors" in manifest.files:
             self.network = build(manifest.network)
@@ -109,14 +115,25 @@ def spoken(
     return [said[i : i + count] for i in range(0, len(said), count)], [decode(tokens, vocabulary) for tokens in whole]
 
 
-def open_reader(where: str | Path, *, which: str = "last", runtime: str = "auto", device: str = "cpu") -> Reader:
-    """A run folder, a bundle, or 'embedded'."""
+def open_reader(
+    where: str | Path,
+    *,
+    which: str = "last",
+    runtime: str = "auto",
+    device: str = "cpu",
+    corpus: Path | None = None,
+) -> Reader:
+    """A run folder, a bundle, or 'embedded'. By default a run's own corpus is read, and the package's for a bundle."""
     if str(where) == "embedded" or (Path(where) / MANIFEST).is_file():
-        return BundleReader(open_bundle(where), runtime)
-    return RunReader(Path(where), which, device)
+        return BundleReader(open_bundle(where), runtime, corpus)
+    return RunReader(Path(where), which, device, corpus)
 
 
-def texts_of(network: AUNetwork, config: dict[str, Any]) -> Texts:
+def texts_of(network: AUNetwork, config: dict[str, Any], corpus: Corpus) -> Texts:
     """The targets that the network was trained towards."""
-    corpus = texts.load().only(network.units)
-    return Texts(corpus, tuple(config["vocabulary"]), network.words, bool(config.get("state_conditioned")))
+    vocabulary = tuple(config["vocabulary"])
+    mine = corpus.only(network.units)
+    told = bool(config.get("state_conditioned"))
+    # A network that was told nobody's name has no words for people.
+    people = set(build_vocabulary(mine, subjects=True)) <= set(vocabulary)
+    return Texts(mine, vocabulary, network.words, told, subjects=people)

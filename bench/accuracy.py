@@ -1,0 +1,239 @@
+"""How right the embedded bundle is, or any other, on any labelled layout: per action unit and per precision.
+
+    python bench/accuracy.py --data SHARDS                    the embedded bundle, in every precision of this machine
+    python bench/accuracy.py mine mine-int8 --data DISFA --layout graphau
+    python bench/accuracy.py mine --variants openvino:fp32 openvino:int8 --data list.csv
+
+Data is opened as for `vlfau-evaluate` (the part that training held out; folds for BP4D and DISFA), and scored by the
+same code: F1 and AUC as means over units, ECE over all of them, differences to the first row with a paired bootstrap
+over subjects. Units that only one side knows are left out and told. Said truly: the share of sentences that say the
+state that was decided (of units), and that name exactly the decided units (of the face). Words: those of the true
+sentences, each predicted from the true ones before it, by the torch weights in the bundle. False alarms: units said to
+be active in pictures in which none is labelled (--neutral adds a folder of such pictures without labels). One JSON line
+last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from facts import about, heading, table
+from numpy.typing import NDArray
+
+from vlfau.calibration.intervals import Said, differences
+from vlfau.calibration.pictures import crops
+from vlfau.calibration.report import usual_variants
+from vlfau.models import metrics
+from vlfau.models.bundle import Bundle, open_bundle
+from vlfau.models.dataset import Samples
+from vlfau.models.errors import UserError
+from vlfau.models.evaluate_run import run_through
+from vlfau.models.evaluation import Outcome, score
+from vlfau.models.reader import BundleReader
+from vlfau.models.rewriting import in_half
+from vlfau.models.settings import add_flags, read
+from vlfau.models.training_data import DataChoice, open_data
+
+ENOUGH = 0.5  # of the units must be labelled for a picture without an active one to count as neutral
+
+SAID = {
+    "local_token_accuracy": "words of units",
+    "global_token_accuracy": "words of the face",
+    "local_faithful": "said truly of units",
+    "global_faithful": "of the face",
+}
+
+
+class Widened:
+    """Samples under another list of units: what they do not code is unknown."""
+
+    def __init__(self, samples: Samples, units: tuple[str, ...]) -> None:
+        self._samples, self.units = samples, units
+        self.labels = np.full((len(samples), len(units)), -1, np.int8)
+        self.intensity = np.full((len(samples), len(units)), np.nan, np.float32)
+        for place, unit in enumerate(units):
+            if unit in samples.units:
+                column = samples.units.index(unit)
+                self.labels[:, place], self.intensity[:, place] = (
+                    samples.labels[:, column],
+                    samples.intensity[:, column],
+                )
+        self.subjects, self.subject_names, self.blocks = samples.subjects, samples.subject_names, samples.blocks
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def crop(self, index: int, epoch: int = 0) -> NDArray[np.uint8]:
+        return self._samples.crop(index, epoch)
+
+    def face(self, index: int) -> int:
+        return self._samples.face(index)
+
+
+def held_out(choice: DataChoice, side: int, units: tuple[str, ...]) -> tuple[Samples, list[str]]:
+    """What training left out, under the network's units; and what is to be said about it."""
+    part = next(iter(open_data(choice, side, report=lambda _: None)))
+    if part.test is None or not len(part.test):
+        raise UserError(f"{choice.data} has no test part: nothing is held out. Set --hold-out above 0.")
+    both = [unit for unit in units if unit in part.test.units]
+    if not both:
+        raise UserError(f"{choice.data} codes {' '.join(part.test.units)}, the bundle knows none of them. Give others.")
+    notes = [f"tested on {part}"]
+    if missing := [unit for unit in units if unit not in both]:
+        notes.append(f"not coded in the data: {' '.join(missing)}")
+    if unknown := [unit for unit in part.test.units if unit not in units]:
+        notes.append(f"not known to the bundle: {' '.join(unknown)}")
+    return Widened(part.test, units), notes
+
+
+def false_alarms(outcome: Outcome) -> dict[str, Any]:
+    """In pictures in which no unit is labelled active."""
+    known = (outcome.labels >= 0).mean(1) >= min(ENOUGH, (outcome.labels >= 0).mean(1).max(initial=0))
+    return alarms(outcome.states[known & (outcome.labels >= 0).any(1) & (outcome.labels <= 0).all(1)], outcome.units)
+
+
+def alarms(states: NDArray[np.bool_], units: Sequence[str]) -> dict[str, Any]:
+    """states (n, A) of n pictures without an active unit."""
+    if not len(states):
+        return {"pictures": 0, "any": None, "units_each": None, "units": {}}
+    return {
+        "pictures": len(states),
+        "any": float(states.any(1).mean()),  # share of pictures with at least one
+        "units_each": float(states.sum(1).mean()),
+        "units": dict(zip(units, states.mean(0).round(4).tolist())),
+    }
+
+
+def row_of(outcome: Outcome, first: Outcome | None) -> dict[str, Any]:
+    """What one bundle in one precision said, in figures; None where nothing can be said."""
+    found = score(outcome)
+    for place, unit in enumerate(outcome.units):
+        error = metrics.calibration_error(outcome.labels[:, [place]], outcome.probabilities[:, [place]])
+        found["units"][unit]["ece"] = float(error) if np.isfinite(error) else None
+    said = found["captions"] or {}
+    row = {key: found[key] for key in ("f1", "f1_interval_95", "auc", "pictures", "subjects", "units")}
+    row |= {"ece": found["calibration_error"], "neutral": false_alarms(outcome), "captions": said}
+    if first is not None:
+        compared = differences(outcome.labels, outcome.subjects, _said(first), _said(outcome))
+        row["to_first"] = {name: values[-1] for name, values in compared.items()}
+    return row
+
+
+def _said(outcome: Outcome) -> Said:
+    return Said(outcome.probabilities, outcome.probabilities, outcome.states)  # AUC asks for the order only
+
+
+def variants(bundle: Bundle, asked: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """(runtime, precision), and notes about those that cannot be had."""
+    if not asked:
+        return usual_variants(bundle)
+    found = [(runtime, precision) for runtime, _, precision in (one.partition(":") for one in asked)]
+    if not all(precision for _, precision in found):
+        raise UserError(f"--variants takes RUNTIME:PRECISION, such as openvino:int8, got {' '.join(asked)}.")
+    return found, []
+
+
+def measure(options: argparse.Namespace, choice: DataChoice) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    rows: dict[str, dict[str, Any]] = {}
+    notes: list[str] = []
+    first: Outcome | None = None
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vlfau-accuracy-")))
+        for number, where in enumerate(options.bundle):
+            bundle = open_bundle(where)
+            chosen, told = variants(bundle, options.variants)
+            samples, about_data = held_out(choice, bundle.manifest.side, bundle.manifest.units)
+            notes += [note for note in (*about_data, *told) if note not in notes]
+            plain = crops(options.neutral, bundle.manifest.side, options.images) if options.neutral else None
+            for runtime, precision in chosen:
+                taken = bundle
+                if (runtime, precision) == ("onnxruntime", "fp16"):
+                    taken = in_half(bundle, folder / f"half{number}")
+                try:
+                    reader = BundleReader(taken, runtime, precision)
+                except UserError as error:
+                    notes.append(f"without {runtime} {precision}: {error}")
+                    continue
+                stack.callback(reader.runtime.close)
+                captions = options.caption_images
+                outcome = run_through(reader, samples, images=options.images, caption_images=captions)
+                first_units = first is not None and first.units == outcome.units
+                name = f"{where} {runtime} {precision}" if len(options.bundle) > 1 else f"{runtime} {precision}"
+                rows[name] = row_of(outcome, first if first_units else None)
+                if plain is not None:
+                    rows[name]["neutral_folder"] = alarms(reader.runtime.predict(plain).states, reader.units)
+                first = first or outcome
+    if not rows:
+        raise UserError(f"No precision could be opened. {' '.join(notes)}")
+    return rows, notes
+
+
+def show(rows: dict[str, dict[str, Any]], notes: Sequence[str], facts: dict[str, Any]) -> None:
+    print(heading(facts))
+    print("\n".join(notes) + "\n")
+    lines = [["%", "F1", "95 %", "to the first", "AUC", "ECE", *SAID.values(), "false alarms", "units each"]]
+    for name, row in rows.items():
+        low, high = row["f1_interval_95"]
+        difference = row.get("to_first", {}).get("f1")
+        to_first = "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * x for x in difference)) if difference else ""
+        interval = f"{percent(low)} to {percent(high)}"
+        said = (percent(row["captions"].get(key)) for key in SAID)
+        neutral = row["neutral"]
+        each = "" if neutral["units_each"] is None else f"{neutral['units_each']:.2f}"
+        cells = [percent(row["f1"]), interval, to_first, percent(row["auc"]), percent(row["ece"])]
+        lines.append([name, *cells, *said, percent(neutral["any"]), each])
+    print(table(lines))
+    some = next(iter(rows.values()))
+    print(f"\n{some['pictures']} pictures of {some['subjects']} people, {some['neutral']['pictures']} of them neutral.")
+    for title, key in (("F1", "f1"), ("AUC", "auc"), ("ECE", "ece")):
+        by_unit(title, rows, {name: {unit: of[key] for unit, of in row["units"].items()} for name, row in rows.items()})
+    by_unit("False alarms in neutral pictures", rows, {name: row["neutral"]["units"] for name, row in rows.items()})
+    for name, row in rows.items():
+        if other := row.get("neutral_folder"):
+            print(f"{name}: {percent(other['any'])} % of {other['pictures']} neutral faces of the folder have an alarm")
+
+
+def by_unit(title: str, rows: dict[str, dict[str, Any]], values: dict[str, dict[str, float | None]]) -> None:
+    units = next(iter(rows.values()))["units"]
+    lines = [[unit, *(percent(values[name].get(unit)) for name in rows)] for unit in units]
+    print(f"\n{title} by unit, %\n\n{table([['', *rows], *lines])}")
+
+
+def percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("bundle", nargs="*", default=["embedded"], help="folders written by vlfau-export")
+    made.add_argument("--variants", nargs="+", default=[], metavar="RUNTIME:PRECISION", help="default: all there are")
+    made.add_argument("--images", type=int, default=1000, help="pictures, evenly spread (default: 1000)")
+    made.add_argument("--caption-images", type=int, default=100, help="of them described; 0 is none (default: 100)")
+    made.add_argument("--neutral", type=Path, metavar="FOLDER", help="pictures of faces at rest, without labels")
+    add_flags(made, DataChoice, title="data")
+    options = made.parse_args(arguments)
+    try:
+        choice = read(DataChoice, None, options)
+        if choice.data is None:
+            raise UserError("No data given. Add --data FOLDER: any layout that vlfau-train reads, or rendered shards.")
+        rows, notes = measure(options, dataclasses.replace(choice, units=()))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    facts = about()
+    show(rows, notes, facts)
+    print(json.dumps({"bench": "accuracy", **facts, "data": choice.data.name, "notes": notes, "rows": rows}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
