@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from facts import about, heading, table
+from facts import PACKAGES, about, heading, table
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEN = "seen:"  # what --demo prints before what it recognised
@@ -63,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{command}\nended with {took.code}. Its last lines are above.", file=sys.stderr)
                 return 1
             size = packages_mb(place) - before
+            if name == "first":
+                facts["versions"] = versions(place)
             rows.append([f"`{command}`", f"{took.whole_s:.1f}", f"{size:.0f}"])
             facts |= {f"{name}_s": round(took.whole_s, 1), f"{name}_mb": round(size)}
             if took.first_seen_s is not None:
@@ -108,6 +110,21 @@ def run(command: str, folder: Path, environment: dict[str, str]) -> Took:
             if seen is None and SEEN in line:
                 seen = time.perf_counter() - began
     return Took(time.perf_counter() - began, seen, process.returncode, "".join(lines))
+
+
+def versions(place: Path) -> dict[str, str]:
+    """Of the packages that every bench names, as they were installed there."""
+    program = (
+        "import json, platform, sys\nfrom importlib.metadata import distributions\n"
+        "found = {one.metadata['Name'].lower(): one.version for one in distributions()}\n"
+        "kept = {name: found[name] for name in sys.argv[1:] if name in found}\n"
+        "print(json.dumps({'python': platform.python_version()} | kept))"
+    )
+    done = subprocess.run(
+        [place / "bin" / "python", "-c", program, *PACKAGES], capture_output=True, text=True, check=True
+    )
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
 
 
 def packages_mb(place: Path) -> float:

@@ -46,3 +46,11 @@ def test_its_scale_weighs_files_and_not_what_links_point_to(bench: ModuleType, t
     (packages / "one").write_bytes(b"x" * 2_000_000)
     (packages / "two").symlink_to("one")
     assert bench.packages_mb(tmp_path) == pytest.approx(2.0, abs=0.01)
+
+
+def test_versions_are_those_of_the_environment_that_was_measured(bench: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    found = bench.versions(tmp_path)
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert set(found) <= {"python", *bench.PACKAGES}
