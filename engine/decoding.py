@@ -92,6 +92,11 @@ class Decoder:
         return known / MICROSECONDS if known and known > 0 else None
 
     @property
+    def complete(self) -> bool:
+        """Whether the end, once reached, is the end: of something of known length, or of a list that said so."""
+        return self.duration_s is not None or self._container.format.name == "hls"
+
+    @property
     def fps(self) -> float:
         rate = self._stream.average_rate or self._stream.guessed_rate
         return float(rate) if rate and 0 < float(rate) <= 1000 else 25.0

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import glob
 import sys
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 
 from vlfau.models.errors import UserError
 
 from .decoding import Damaged, Decoder, reason
 from .packets import Ended, Frame
 from .sinks import Origin
-from .sources import Context, Selection, stamp
+from .sources import Context, Selection, is_list, stamp
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 # A connection that held this long counts as good: the next failure is tried again at once.
@@ -25,6 +27,18 @@ OPTIONS = {
     "rtsp": {"rtsp_transport": "tcp"},
     "udp": {"fifo_size": "100000", "overrun_nonfatal": "1"},
 }
+
+
+def is_film(context: Context) -> bool:
+    """Whether an address holds something of known length. One that does not answer may be a camera that is off."""
+    settings = context.settings
+    try:
+        with Decoder(
+            context.address, open_timeout_s=settings.open_timeout, read_timeout_s=settings.read_timeout
+        ) as decoder:
+            return decoder.duration_s is not None
+    except (Damaged, OSError, ValueError):
+        return False
 
 
 @dataclass
@@ -73,6 +87,8 @@ class LiveSource:
         self._time = RisingTime()
         self._selection = Selection(context.settings)
         self._over = False  # the asked duration has been seen
+        if camera and sys.platform.startswith("linux") and not Path(self._camera()[0]).exists():
+            raise self._no_camera("there is no such device")  # told before anything is loaded
 
     @property
     def origin(self) -> Origin:
@@ -89,16 +105,14 @@ class LiveSource:
                     yield from self._connection(decoder)
                     if stopping.is_set():
                         return
-                    if self._over or (decoder.duration_s is not None and not self.camera):
+                    if self._over or (decoder.complete and not self.camera):
                         yield Ended(self.context.stream, "finished")
                         return
                 why = "the sender ended the stream"
             except (Damaged, OSError, ValueError) as error:
                 why = reason(error)
                 if self.camera and not self._index:
-                    raise UserError(
-                        f"Camera '{self.context.address}' cannot be opened: {why}. Is it plugged in and free?"
-                    ) from error
+                    raise self._no_camera(why) from error
             delay = backoff.next_delay(held_s=max(self._time.last_ns - began_ns, 0) / 1e9)
             if delay is None:
                 yield Ended(self.context.stream, "lost", f"Source '{self.context.stream}' was lost: {why}.")
@@ -134,6 +148,8 @@ class LiveSource:
             address, format, options = self._camera()
         else:
             options = COMMON | OPTIONS.get(address.partition("://")[0].lower(), {})
+            if is_list(address):  # its first piece, read to see what it is, belongs to the stream
+                del options["fflags"]
         return Decoder(
             address,
             live=True,
@@ -143,6 +159,14 @@ class LiveSource:
             read_timeout_s=settings.read_timeout,
             hwaccel=settings.hwaccel,
             threads=settings.decode_threads,
+        )
+
+    def _no_camera(self, why: str) -> UserError:
+        has = ", ".join(sorted(glob.glob("/dev/video*")))
+        has = f" This machine has: {has}." if has else " This machine has none." * sys.platform.startswith("linux")
+        return UserError(
+            f"Camera '{self.context.address}' cannot be opened: {why}.{has} "
+            "Is it plugged in, and does no other program use it?"
         )
 
     def _camera(self) -> tuple[str, str, dict[str, str]]:

@@ -105,15 +105,17 @@ def open_source(context: Context) -> Source:
         from .stdin_source import StdinSource
 
         return StdinSource(context)
-    if address.isdecimal() or address.startswith("/dev/video"):
+    if is_camera(address):
         from .live_source import LiveSource
 
         return LiveSource(context, camera=True)
     if ADDRESS.match(address) and not address.lower().startswith("file://"):
         from .file_source import FileSource
-        from .live_source import LiveSource
+        from .live_source import LiveSource, is_film
 
-        live = is_live(address) if context.settings.live is None else context.settings.live
+        live = context.settings.live
+        if live is None:
+            live = is_live(address) and not (is_list(address) and is_film(context))
         return LiveSource(context) if live else FileSource(context)
     return _open_path(context)
 
@@ -146,17 +148,28 @@ def _open_path(context: Context) -> Source:
     )
 
 
+def is_camera(address: str) -> bool:
+    """A number, a device, or one of the names under which Linux keeps a device wherever it is plugged in."""
+    return address.isdecimal() or address.startswith(("/dev/video", "/dev/v4l/"))
+
+
 def is_live(address: str) -> bool:
     parts = urlsplit(address)
     return not (parts.scheme.lower() in ("http", "https") and Path(parts.path).suffix.lower() in RECORDED)
+
+
+def is_list(address: str) -> bool:
+    """Of HTTP Live Streaming, which names the pieces of a film as well as those of a camera."""
+    return Path(urlsplit(address).path).suffix.lower() in (".m3u8", ".m3u")
 
 
 def derived_name(address: str) -> str:
     """Short, and without user names and passwords."""
     if address == "-":
         return "stdin"
-    if address.isdecimal() or address.startswith("/dev/video"):
-        return "camera" + address.removeprefix("/dev/video")
+    if is_camera(address):
+        device = Path(address).name.removeprefix("video")
+        return f"camera{device}" if device.isdecimal() else stream_name(f"camera-{device}")
     if ADDRESS.match(address) and not address.lower().startswith("file://"):
         parts = urlsplit(address)
         return stream_name("-".join(part for part in (parts.hostname or "", Path(parts.path).stem) if part))

@@ -5,28 +5,33 @@ from __future__ import annotations
 import io
 import shutil
 import socket
+import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from fractions import Fraction
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import av
 import pytest
 from media import number_of, numbered, write_clip
 from neighbours import slowness
 
 from vlfau.engine.counters import Counters
-from vlfau.engine.live_source import LONGEST_DELAY_S, Backoff, RisingTime
+from vlfau.engine.live_source import LONGEST_DELAY_S, Backoff, LiveSource, RisingTime
 from vlfau.engine.packets import Ended, Frame
 from vlfau.engine.pipeline import Pipeline, read
 from vlfau.engine.settings import SourceSettings
-from vlfau.engine.sources import Context, open_source
+from vlfau.engine.sources import Context, derived_name, open_source
 from vlfau.models.errors import UserError
 
 
@@ -49,7 +54,9 @@ def transport_stream(first: int, count: int) -> bytes:
 
 
 @contextmanager
-def http_server(answer: Callable[[BaseHTTPRequestHandler, int], None]) -> Iterator[str]:
+def http_server(
+    answer: Callable[[BaseHTTPRequestHandler, int], None], tls: ssl.SSLContext | None = None
+) -> Iterator[str]:
     """`answer` gets the handler and the number of the connection; it writes the body."""
     connections = 0
 
@@ -64,10 +71,12 @@ def http_server(answer: Callable[[BaseHTTPRequestHandler, int], None]) -> Iterat
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"http{'s' * (tls is not None)}://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()
@@ -248,9 +257,143 @@ def test_a_slow_reader_gets_the_newest_frame_and_the_count_of_the_others() -> No
 
 
 def test_a_missing_camera_is_told() -> None:
-    given = context("/dev/video97")
-    with pytest.raises(UserError, match=r"Camera '/dev/video97' cannot be opened: .*plugged in"):
-        list(open_source(given).frames())
+    with pytest.raises(UserError, match=r"Camera '/dev/video97' cannot be opened: .* This machine has.*plugged in"):
+        open_source(context("/dev/video97"))
+    with pytest.raises(UserError, match=r"Camera '97' cannot be opened: there is no such device\."):
+        open_source(context("97"))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="devices are named so on Linux")
+def test_something_that_is_no_camera_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "video0").write_bytes(b"no device")
+    monkeypatch.setattr(LiveSource, "_camera", lambda _: (str(tmp_path / "video0"), "v4l2", {}))
+    with pytest.raises(UserError, match=r"Camera '0' cannot be opened: .*\. This machine has"):
+        list(open_source(context("0")).frames())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="devices are named so on Linux")
+def test_numbers_and_names_of_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlfau.engine.live_source.Path.exists", lambda _: True)
+    for address, device, name in (
+        ("0", "/dev/video0", "camera0"),
+        ("/dev/video2", "/dev/video2", "camera2"),
+        (
+            "/dev/v4l/by-id/usb-046d_Webcam-index0",
+            "/dev/v4l/by-id/usb-046d_Webcam-index0",
+            "camera-usb-046d_Webcam-index0",
+        ),
+    ):
+        source = open_source(context(address, camera_size="640x480", camera_fps=15.0))
+        assert isinstance(source, LiveSource)
+        assert source.live
+        assert source._camera() == (device, "v4l2", {"framerate": "15", "video_size": "640x480"})
+        assert derived_name(address) == name
+
+
+def test_a_camera_that_is_unplugged_is_taken_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No machine that tests run on has a camera, so one of FFmpeg's own input devices stands in for Video4Linux: it is
+    opened the same way, by device and format, gives pictures without a container, and goes away after 20 of them."""
+    device = "testsrc=size=320x240:rate=25:duration=0.8"
+    monkeypatch.setattr("vlfau.engine.live_source.Path.exists", lambda _: True)
+    monkeypatch.setattr(LiveSource, "_camera", lambda _: (device, "lavfi", {}))
+    given = context("0")
+    stamps = []
+    for item in open_source(given).frames():
+        assert isinstance(item, Frame)
+        assert item.pixels.shape == (240, 320, 3)
+        stamps.append(item.stamp)
+        if len(stamps) == 45:
+            given.stopping.set()
+    assert [stamp.index for stamp in stamps] == list(range(45))
+    times = [stamp.pts for stamp in stamps]
+    assert times == sorted(times)
+    assert given.counters.reconnects == 2
+
+
+@cache
+def segments(count: int) -> list[bytes]:
+    """A film in pieces of one second, as a server of HTTP Live Streaming has them."""
+    with TemporaryDirectory() as folder:
+        options = {"hls_time": "1", "hls_list_size": "0", "hls_segment_filename": f"{folder}/%d.ts"}
+        with av.open(f"{folder}/list.m3u8", "w", format="hls", options=options) as output:
+            stream: Any = output.add_stream("libx264", rate=25, options={"preset": "ultrafast", "g": "25"})
+            stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+            for i in range(25 * count):
+                frame = av.VideoFrame.from_ndarray(numbered(i), "rgb24")
+                frame.pts, frame.time_base = i, Fraction(1, 25)
+                output.mux(stream.encode(frame))
+            output.mux(stream.encode())
+        return [(Path(folder) / f"{k}.ts").read_bytes() for k in range(count)]
+
+
+def hls(handler: BaseHTTPRequestHandler, first: int, there: int, over: bool) -> None:
+    """Answers for the list, which names the segments from `first` on that are there, or for a segment."""
+    name = handler.path.rpartition("/")[2]
+    if name.endswith(".ts"):
+        body = segments(8)[int(name[:-3])]
+    else:
+        lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1", f"#EXT-X-MEDIA-SEQUENCE:{first}"]
+        lines += [line for k in range(first, there) for line in ("#EXTINF:1.0,", f"{k}.ts")]
+        body = "\n".join([*lines, *(["#EXT-X-ENDLIST"] if over else []), ""]).encode()
+    handler.send_response(200)
+    handler.send_header("Content-Type", "video/mp2t" if name.endswith(".ts") else "application/vnd.apple.mpegurl")
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def test_a_film_in_hls_is_played_to_its_end() -> None:
+    """It is a recording: nothing is dropped."""
+    with http_server(lambda handler, _: hls(handler, 0, 8, over=True)) as address:
+        source = open_source(context(f"{address}/film.m3u8"))
+        assert not source.live
+        items = list(source.frames())
+    assert [number_of(item.pixels) for item in items if isinstance(item, Frame)] == list(range(200))
+    assert items[-1] == Ended("live", "finished")
+
+
+def test_live_hls_goes_on_with_what_is_added_to_the_list() -> None:
+    """One second of video appears each half second, and old ones go."""
+    began = time.monotonic()
+
+    def answer(handler: BaseHTTPRequestHandler, _: int) -> None:
+        there = min(8, 3 + int((time.monotonic() - began) / 0.5))
+        hls(handler, max(0, there - 5), there, over=there == 8)
+
+    with http_server(answer) as address:
+        given = context(f"{address}/camera.m3u8", read_timeout=3.0)
+        source = open_source(given)
+        assert source.live
+        items = list(source.frames())
+    assert items[-1] == Ended("live", "finished")
+    frames = [item for item in items if isinstance(item, Frame)]
+    numbers = [number_of(frame.pixels) for frame in frames]
+    assert numbers == list(range(200 - len(numbers), 200)), "nothing missing, nothing twice"
+    assert len(numbers) >= 150
+    assert [frame.stamp.index for frame in frames] == list(range(len(frames)))
+    assert given.counters.reconnects == 0
+
+
+def test_https(tmp_path: Path) -> None:
+    """With a certificate of our own making: cameras have such, and FFmpeg takes them."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl to make a certificate with")
+    key = ["-newkey", "rsa:2048", "-nodes", "-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "certificate")]
+    subprocess.run(
+        [openssl, "req", "-x509", *key, "-days", "1", "-subj", "/CN=127.0.0.1"], check=True, capture_output=True
+    )
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "certificate", tmp_path / "key")
+
+    def answer(handler: BaseHTTPRequestHandler, _: int) -> None:
+        start(handler)
+        handler.wfile.write(transport_stream(0, 100))
+
+    with http_server(answer, tls) as address:
+        assert address.startswith("https://")
+        items = list(open_source(context(f"{address}/live.ts", live=False)).frames())
+    assert [number_of(item.pixels) for item in items if isinstance(item, Frame)] == list(range(100))
 
 
 def python_with_gstreamer() -> str | None:
