@@ -35,7 +35,7 @@ class Refinement(nn.Module):
         mean = channel @ visual / visual.shape[1]  # (B, A, L)
         most = (channel.unsqueeze(3) * visual.unsqueeze(1)).amax(2)
         grid = round(int(visual.shape[2]) ** 0.5)
-        pairs = torch.stack([mean, most], 2).flatten(1, 2).view(len(visual), -1, grid, grid)  # (B, 2A, g, g)
+        pairs = torch.unflatten(torch.stack([mean, most], 2).flatten(1, 2), 2, (grid, grid))  # (B, 2A, g, g)
         spatial = self.spatial(pairs).flatten(2)  # eq. 3
         return channel, torch.sigmoid(spatial) if self.sigmoid else spatial
 
