@@ -45,8 +45,13 @@ class SourceSettings:
     reconnect: int | None = setting(
         None, "How often in a row to try again when a live source fails; for ever if left out.", metavar="N"
     )
-    open_timeout: float = setting(10.0, "Seconds until opening a source counts as failed.", metavar="SECONDS")
-    read_timeout: float = setting(5.0, "Seconds without data until a source counts as stalled.", metavar="SECONDS")
+    open_timeout: float = setting(
+        5.0, "Seconds until opening a source counts as failed; a stop meanwhile waits no longer.", metavar="SECONDS"
+    )
+    read_timeout: float = setting(
+        5.0, "Seconds without data until a source counts as stalled; a stop meanwhile waits no longer.",
+        metavar="SECONDS",
+    )  # fmt: skip
     hwaccel: str = setting("auto", "Hardware decoding.", choices=("auto", "none", "cuda"))
     decode_threads: int | None = setting(None, "Threads of each decoder; by the machine if left out.", metavar="N")
     camera_size: str | None = setting(None, "Picture size asked of a webcam.", metavar="WIDTHxHEIGHT")

@@ -143,6 +143,19 @@ def test_a_stop_during_a_stall_waits_no_longer_than_the_read_timeout() -> None:
         release.set()
 
 
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_a_stop_while_nobody_answers_waits_no_longer_than_the_open_timeout(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        given = context(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/live", open_timeout=1.5)
+        pipeline = Pipeline(given.stopping)
+        pipeline.add("read", read, open_source(given).frames(), lossy=True, capacity=1)
+        with pipeline:
+            time.sleep(0.3)
+            began = time.monotonic()
+        assert time.monotonic() - began < 1.4 + 0.2 * slowness()
+    assert not given.counters.frames_in
+
+
 def test_giving_up_after_the_allowed_attempts() -> None:
     given = context(f"http://127.0.0.1:{free_port()}/live.ts", reconnect=2)
     began = time.monotonic()
