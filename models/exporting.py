@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from .network import AUNetwork
 from .networks import build
 from .run_folder import RunFolder, revision
 from .runtime import MEMORY
+from .scripted import scripted
 from .training_state import check_fits
 
 OPSET = 18
@@ -151,7 +153,7 @@ def export(
 def encoder_graph(network: AUNetwork) -> onnx.ModelProto:
     crops = torch.from_numpy(structured_crops(2, network.side))
     outputs = ["log_odds", *(MEMORY if network.has_captions else ())]
-    return _trace(EncoderGraph(network), {"crops": crops}, outputs, {"crops": {0: "N"}})
+    return trace(EncoderGraph(network), {"crops": crops}, outputs, {"crops": {0: "N"}})
 
 
 def caption_graph(network: AUNetwork) -> onnx.ModelProto:
@@ -164,7 +166,7 @@ def caption_graph(network: AUNetwork) -> onnx.ModelProto:
         "rows": torch.tensor([[0, 0], [1, units - 1], [0, 1]]),
     }
     axes = {name: {0: "n"} for name in (*MEMORY, "active")} | {"rows": {0: "R"}}
-    return _trace(CaptionGraph(network), inputs, ["local_tokens", "global_tokens", "global_log_odds"], axes)
+    return trace(CaptionGraph(network), inputs, ["local_tokens", "global_tokens", "global_log_odds"], axes)
 
 
 def structured_crops(count: int, side: int) -> NDArray[np.uint8]:
@@ -210,9 +212,13 @@ def selftest(network: AUNetwork) -> dict[str, NDArray[Any]]:
     return stored
 
 
-def _trace(
+def trace(
     module: nn.Module, inputs: Mapping[str, Tensor], outputs: list[str], axes: Mapping[str, Mapping[int, str]]
 ) -> onnx.ModelProto:
+    if find_spec("onnxscript") is None:
+        model = scripted(module, inputs, outputs, axes)
+        _strip(model)
+        return model
     shapes = tuple(dict(axes.get(name, {})) for name in inputs)
     with _quiet(), torch.inference_mode(False), torch.no_grad():
         program = torch.onnx.export(
@@ -227,7 +233,7 @@ def _trace(
             verbose=False,
         )
     assert program is not None
-    model: onnx.ModelProto = program.model_proto
+    model = program.model_proto
     _strip(model)
     onnx.checker.check_model(model, full_check=True)
     return model

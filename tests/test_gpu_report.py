@@ -111,6 +111,30 @@ def test_wheels_are_tried_oldest_first_in_a_process_of_their_own(
     assert "1.4.0.76" in capsys.readouterr().out
 
 
+def test_graphs_are_traced_without_onnxscript_too(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine with a GPU may have torch and onnx alone. The older tracer's graphs are the network's as well."""
+    from vlfau.models import exporting
+
+    monkeypatch.setattr(exporting, "find_spec", lambda _: None)
+    report = bench.Report(time.monotonic() + 60)
+    bundle = bench.make_bundle(report, "tiny", tmp_path / "tiny", 6)
+    assert {"encoder.onnx", "caption.onnx"} < set(bundle.manifest.files)
+    for name in ("openvino", "onnxruntime"):
+        with open_runtime(bundle, name) as runtime:
+            assert bench.agreement(runtime)["holds"]
+            assert bench.agreement(runtime)["words"] == 1.0
+            crops = bundle.selftest()["crops"]
+            assert len(runtime.predict(crops[:3])) == 3  # the batch stayed open
+    nvidia = pytest.importorskip("vlfau.models.runtimes.nvidia")
+    pytest.importorskip("tensorrt_rtx")
+    for part in ("encoder", "caption"):
+        graph = nvidia.graph_bytes(bundle, part, "fp16")
+        sizes = {"N": 2, "n": 2, "R": 2 * len(bundle.manifest.units)}
+        assert nvidia.build_engine(nvidia.flavour("tensorrt_rtx"), graph, sizes, capability="sm89")
+
+
 def test_multiply_adds_are_counted(bench: ModuleType) -> None:
     import arithmetic
 

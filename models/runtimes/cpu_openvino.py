@@ -23,6 +23,7 @@ from .graphs import cpu_threads, encoder_file, has_precision, require_quantised
 # One face with a few units is what is described most. Shapes that are fixed, and that do not change from call to call,
 # take about half the time: 9 to 11 ms in place of 13 to 25 for a face of `compact`, one thread of a busy machine.
 QUICK_ROWS = 8
+NAMES = ("log_odds", *MEMORY, "local_tokens", "global_tokens", "global_log_odds")
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}  # int8: what is not quantised stays in float
 
 
@@ -55,7 +56,7 @@ class OpenVino:
         hint = HINTS[self.precision] if self.precision.upper() in abilities else "f32"
         encoder = bundle.path(encoder_file(self.precision))
         self._encoder = self._compile(encoder, device, options | {"INFERENCE_PRECISION_HINT": hint})
-        self._outputs = {output.any_name: _row(output) for output in self._encoder.model_outputs}
+        self._outputs = {_name(output): _row(output) for output in self._encoder.model_outputs}
         self._compiling = ThreadPoolExecutor(1, "compile-captions")
         self._quick: Future[_Request] | None = None
         self._captions: Future[_Request] | None = None
@@ -139,7 +140,7 @@ class _Request:
         self._request.infer()
         if results is not None:
             return results
-        names = [output.any_name for output in self.model_outputs]
+        names = [_name(output) for output in self.model_outputs]
         return {name: self._request.get_tensor(name).data.copy() for name in names}
 
     def release(self) -> None:
@@ -151,6 +152,12 @@ def best_precision(bundle: Bundle, abilities: Sequence[str]) -> str:
     if has_precision(bundle, "int8") and "INT8" in abilities:
         return "int8"
     return "bf16" if "BF16" in abilities else bundle.manifest.precision
+
+
+def _name(output: Any) -> str:
+    """The one that the graph's contract gives it: a value may have several."""
+    names = output.get_names()
+    return next((name for name in NAMES if name in names), str(output.any_name))
 
 
 def _row(output: Any) -> tuple[tuple[int, ...], Any]:
