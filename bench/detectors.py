@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from facts import about, heading, table
 from numpy.typing import NDArray
 
 from vlfau.engine.find import KEEP
@@ -258,15 +257,13 @@ def main() -> int:
     cv2.setNumThreads(1)
     scores, reasons = measure(options.shared, options.every, options.only)
     rows = {name: summary(score) for name, score in scores.items()}
-    heads = ("recall", "extra", "false/1000", "five %", "inner %", "ms", "looks")
-    print(f"{'detector':18}" + "".join(f"{head:>11}" for head in heads))
-    for name, row in rows.items():
-        cells = (row[key] for key in list(row)[:9] if key not in ("frames", "empty_pictures"))
-        print(f"{name:18}" + "".join(f"{'-' if cell is None else cell:>11}" for cell in cells))
-    here = Path(__file__).resolve().parent
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=here).stdout
-    device = f"{platform.processor() or platform.machine()}, OpenCV on one thread"
-    print(json.dumps({"detectors": rows, "reasons": reasons, "device": device, "commit": commit.strip()}))
+    facts = about("insightface")
+    columns = list(next(iter(rows.values())))[:-1]  # by clip stays in the last line
+    print(heading(facts))
+    print("OpenCV on one thread; errors in percent of the distance between the eyes.\n")
+    lines = [[name, *("" if row[key] is None else str(row[key]) for key in columns)] for name, row in rows.items()]
+    print(table([["detector", *(key.replace("_", " ") for key in columns)], *lines]))
+    print(json.dumps({"bench": "detectors", **facts, "rows": rows, "reasons": reasons}))
     return 0
 
 
