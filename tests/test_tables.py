@@ -7,9 +7,13 @@ import math
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
+from neighbours import slowness
 from reports import UNITS, make_face, make_report
 
 from vlfau.engine import wire
@@ -165,26 +169,60 @@ def write_one(sink: Sink) -> None:
         sink.write(make_report())
 
 
-def test_a_disk_that_fills_up_keeps_whole_rows(tmp_path: Path) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """256 KiB that can really be full."""
     disk = tmp_path / "disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
         pytest.skip("needs the right to mount a small disk")
-    try:
-        files = FileSettings(csv=disk / "o.csv", jsonl=disk / "o.jsonl")
-        settings = OutputSettings(PublishSettings(bind="none"), files, ScreenSettings(quiet=True))
-        with pytest.raises(UserError, match=r"The disk is full: .*o\.(csv|jsonl)"):
-            fill(open_sinks(settings, UNITS, [Origin("cam")]))
-        assert (disk / "o.csv").read_bytes().endswith(b"\n")
-        assert (disk / "o.jsonl").read_bytes().endswith(b"\n")
-        rows = [int(row["frame"]) for row in read(disk / "o.csv")]
-        assert rows == list(range(len(rows)))
-        assert len(rows) > 20
-        for payload in (disk / "o.jsonl").read_bytes().splitlines():
-            wire.decode_payload("au", payload)
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_fills_up_keeps_whole_rows(small_disk: Path) -> None:
+    files = FileSettings(csv=small_disk / "o.csv", jsonl=small_disk / "o.jsonl")
+    settings = OutputSettings(PublishSettings(bind="none"), files, ScreenSettings(quiet=True))
+    with pytest.raises(UserError, match=r"The disk is full: .*o\.(csv|jsonl)"):
+        fill(open_sinks(settings, UNITS, [Origin("cam")]))
+    assert (small_disk / "o.csv").read_bytes().endswith(b"\n")
+    assert (small_disk / "o.jsonl").read_bytes().endswith(b"\n")
+    rows = [int(row["frame"]) for row in read(small_disk / "o.csv")]
+    assert rows == list(range(len(rows)))
+    assert len(rows) > 20
+    for payload in (small_disk / "o.jsonl").read_bytes().splitlines():
+        wire.decode_payload("au", payload)
+
+
+@pytest.mark.parametrize("group", [50, 10**6])
+def test_a_disk_that_fills_up_keeps_the_parts(small_disk: Path, monkeypatch: pytest.MonkeyPatch, group: int) -> None:
+    """Whether it fills up under a part or under the whole file."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("vlfau.engine.parquet.GROUP_ROWS", group)
+    with pytest.raises(UserError, match=r"The disk is full: .*o\.parquet cannot grow"):
+        fill(Sinks([ParquetTable(small_disk / "o.parquet", UNITS, part_rows=20)]))
+    assert not (small_disk / "o.parquet").exists(), "no file that lacks rows"
+    found = parquet.read_table(small_disk / "o.parquet.parts")["frame"].to_pylist()
+    assert found == list(range(len(found)))
+    assert len(found) >= 40
+
+
+def test_hours_of_rows_are_finished_in_a_moment(tmp_path: Path) -> None:
+    """A stop may take two seconds; what is left to do at the end must not grow with the time that it ran."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = ParquetTable(tmp_path / "o.parquet", UNITS, part_rows=300)
+    report = make_report()
+    with table:
+        for frame in range(30_000):
+            table.write(msgspec.structs.replace(report, frame=frame))
+        began = time.monotonic()
+        before = table._group_rows + len(table._rows)
+    assert time.monotonic() - began < 0.5 * slowness()
+    assert before < 10_000, "rows that are not in the file yet"
+    stored = parquet.ParquetFile(tmp_path / "o.parquet")
+    assert stored.read()["frame"].to_pylist() == list(range(30_000))
+    assert stored.num_row_groups < 10
 
 
 def fill(sinks: Sinks) -> None:
