@@ -33,7 +33,7 @@ class Memory:
     def __init__(self, settings: PredictSettings, thresholds: NDArray[np.float32], baseline_s: float) -> None:
         self._settings = settings
         self._interval = explain_interval(settings.explain)
-        self._on, self._off = thresholds, thresholds - np.float32(settings.hysteresis)
+        self._on, self._off = thresholds, thresholds * np.float32(1 - settings.hysteresis)
         self._baseline = Baseline(len(thresholds), baseline_s) if baseline_s > 0 else None
         self._states: NDArray[np.bool_] = np.zeros(len(thresholds), bool)
         self._smooth: NDArray[np.float32] | None = None

@@ -110,7 +110,7 @@ class PredictSettings:
         "change", "When sentences are made: change, every, never, or interval:SECONDS.", metavar="WHEN"
     )
     hysteresis: float = setting(
-        0.05, "A unit that is on goes off only this far below its threshold.", metavar="PROBABILITY"
+        0.1, "A unit that is on goes off only this share of its threshold below it.", metavar="SHARE"
     )
     smooth: float = setting(
         0.0, "Time constant of smoothing; delays what is reported by about as much.", metavar="SECONDS"

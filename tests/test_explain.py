@@ -48,6 +48,12 @@ def test_off_below_the_hysteresis() -> None:
     assert [d.states[0] for d in run(memory(), [(0.6, 0.1), (0.46, 0.1), (0.44, 0.1)])] == [True, True, False]
 
 
+def test_a_unit_with_a_low_threshold_goes_off_too() -> None:
+    low = Memory(PredictSettings(), np.array([0.04, 0.3], np.float32), 0.0)
+    decided = [d.states.tolist() for d in run(low, [(0.05, 0.1), (0.02, 0.1)])]
+    assert decided == [[True, False], [False, False]], "a fixed step below 0.04 would never be reached"
+
+
 def test_smoothing_delays_a_step_by_its_time_constant_whatever_the_frame_rate() -> None:
     for fps in (10.0, 25.0, 100.0):
         n = int(2 * fps)
