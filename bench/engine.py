@@ -1,6 +1,6 @@
 """The engine end to end: frames a second, latency, share of each stage, processor and memory; and without any network.
 
-    python bench/engine.py --shards FOLDER [--model BUNDLE] [--runtime openvino] [--seconds 10]
+    python bench/engine.py --shards FOLDER [--model BUNDLE] [--runtime auto] [--seconds 10]
 
 Clips are 1280x720, 30 frames a second, H.264 at 3 Mbit/s, of people cut out of rendered pictures who move a little
 (`tracking.py`). Each row is one run of `vlfau-stream` in a process of its own; times are those that its reports carry,
@@ -201,7 +201,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=Path, required=True, help="folder written by vlfau-synthesize")
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("--runtime", default="openvino", help="default: %(default)s")
+    parser.add_argument("--runtime", default="auto", help="default: %(default)s, as without the flag")
     parser.add_argument("--seconds", type=float, default=10.0)
     given = parser.parse_args()
     facts = about()  # the load before this bench adds its own
@@ -236,7 +236,7 @@ def measured(model: str, runtime: str, one: list[Path], four: list[Path]) -> dic
         "no network, unpaced": (one, [], False),
         "no network, real time": (one, ["--realtime"], False),
     }
-    run(one, model, runtime, ["--duration", "0.5"])  # what is compiled for the first time is kept from here on
+    run(one, model, runtime, ["--duration", "0.5"])  # compiled graphs and the choice of a runtime are kept from here on
     rows = {name: run(sources, model, runtime, flags, networks) for name, (sources, flags, networks) in plan.items()}
     return rows | {"decoding alone": decoding(one[0])}
 
