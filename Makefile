@@ -1,5 +1,5 @@
 # `make check` runs exactly what .ci/run runs, in the environment that is active.
-.PHONY: check lint types test slow
+.PHONY: check lint types test slow bench
 
 check: lint types test
 
@@ -16,3 +16,7 @@ test:
 
 slow:
 	pytest -m "slow and not gpu"
+
+# Figures, a quarter of an hour on a machine that does nothing else. $VLFAU_SHARDS names a folder of renders.
+bench:
+	python bench/results.py
