@@ -1,0 +1,93 @@
+"""In how many seconds TensorRT-RTX builds the FP16 engines of paper and compact, on a machine without a GPU.
+
+python bench/engines.py                              both, encoder and sentences, one face, for an RTX 4090 (sm89)
+python bench/engines.py --sizes compact --batch 8 --capability sm120
+
+Random weights: what is built does not depend on training. Nothing is executed: an engine runs on its GPU alone. The
+last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import onnx
+import torch
+from throughput import commit
+
+from vlfau.models import texts
+from vlfau.models.errors import UserError
+from vlfau.models.exporting import caption_graph, encoder_graph
+from vlfau.models.half_precision import to_half
+from vlfau.models.networks import NetworkChoice, build, configure
+from vlfau.models.runtimes import nvidia
+
+UNITS = ("AU01", "AU02", "AU04", "AU06", "AU07", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24")  # BP4D's
+Made = TypeVar("Made")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--sizes", nargs="+", default=["paper", "compact"])
+    made.add_argument("--parts", nargs="+", default=["encoder", "caption"], choices=("encoder", "caption"))
+    made.add_argument("--batch", type=int, default=1)
+    made.add_argument("--words", type=int, default=32)
+    made.add_argument("--capability", default="sm89", help="of the GPU that the engines are for (default: sm89)")
+    options = made.parse_args(arguments)
+    try:
+        used = nvidia.flavour("tensorrt_rtx")
+        rows = [
+            measure(used, size, part, options.batch, options.words, options.capability)
+            for size in options.sizes
+            for part in options.parts
+        ]
+    except UserError as error:
+        print(f"engines: {error}", file=sys.stderr)
+        return 2
+    print(table(used, rows, options.capability))
+    return 0
+
+
+def measure(used: nvidia.Flavour, size: str, part: str, batch: int, words: int, capability: str) -> dict[str, Any]:
+    """Seconds from modules to ONNX, from FP32 to FP16, and from there to the engine."""
+    torch.manual_seed(0)
+    choice = NetworkChoice(size=size, pretrained=False)
+    network = build(configure(choice, UNITS, texts.load(), {"words": words})).eval()
+    graph, exported = timed(lambda: (encoder_graph if part == "encoder" else caption_graph)(network))
+    half, halved = timed(lambda: to_half(graph))
+    assert any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in half.graph.initializer)
+    body, axes = half.SerializeToString(), {"N": batch, "n": batch, "R": batch * len(UNITS)}
+    plan, built = timed(lambda: nvidia.build_engine(used, body, axes, capability=capability))
+    facts = {"size": size, "part": part, "batch": batch, "nodes": len(half.graph.node), "onnx_mb": len(body) / 1e6}
+    return facts | {"engine_mb": len(plan) / 1e6, "export_s": exported, "half_s": halved, "build_s": built}
+
+
+def timed(work: Callable[[], Made]) -> tuple[Made, float]:
+    start = time.perf_counter()
+    made = work()
+    return made, time.perf_counter() - start
+
+
+def table(used: nvidia.Flavour, rows: Sequence[dict[str, Any]], capability: str) -> str:
+    where = f"{used.name} {used.version} for {capability}, FP16, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
+    lines = [f"{where}, {time.strftime('%Y-%m-%d')}, commit {commit()}", ""]
+    lines += [
+        "| network | part | batch | nodes | ONNX MB | engine MB | export s | to FP16 s | build s |",
+        "|---" * 9 + "|",
+    ]
+    for row in rows:
+        named = f"| {row['size']} | {row['part']} | {row['batch']} | {row['nodes']} | {row['onnx_mb']:.1f} | "
+        seconds = " | ".join(f"{row[key]:.1f}" for key in ("export_s", "half_s", "build_s"))
+        lines.append(f"{named}{row['engine_mb']:.1f} | {seconds} |")
+    facts = {"runtime": used.name, "version": used.version, "capability": capability, "precision": "fp16"}
+    return "\n".join([*lines, json.dumps(facts | {"commit": commit(), "rows": rows})])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
