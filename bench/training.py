@@ -1,34 +1,44 @@
 """Figures of training, each printed by one command.
 
 python bench/training.py overfit            tiny learns 64 synthetic pictures by heart: F1, token accuracy, minutes
-python bench/training.py speed compact      pictures a second, training and inference
+python bench/training.py speed              compact and paper: pictures a second of training and of inference, what
+                                            torch.compile makes of them, and the share of training that waits for data
+python bench/training.py speed compact --device cuda --workers 8
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
+from facts import about, heading, table
 from numpy.typing import NDArray
 
-from vlfau.models import texts
+from vlfau.models import align, texts
+from vlfau.models.augmentation import PAPER
+from vlfau.models.crop_cache import CropCache
+from vlfau.models.dataset import Crops
 from vlfau.models.evaluate_run import network_words
+from vlfau.models.layouts import open_layout
+from vlfau.models.loading import Loader, Order
 from vlfau.models.metrics import counts, f1, mean
+from vlfau.models.network import cost
 from vlfau.models.networks import NetworkChoice, build, configure
 from vlfau.models.processes import Processes
 from vlfau.models.progress import Display
 from vlfau.models.recipe import Recipe
-from vlfau.models.run_folder import RunFolder, revision
-from vlfau.models.training import Trainer, unit_weights
+from vlfau.models.run_folder import RunFolder
+from vlfau.models.training import Losses, Trainer, unit_weights
 from vlfau.models.training_texts import Texts
 
 UNITS = tuple(f"AU{number:02d}" for number in (1, 2, 4, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26, 43))
@@ -107,7 +117,7 @@ def overfit(minutes: float) -> dict[str, Any]:
                 device="cpu",
             )
             Trainer(network, OneOf(data), sentences, recipe, run, group, Display(None, shown=False)).train()  # type: ignore[arg-type]
-            found = _by_heart(network, config, data, sentences) | {"steps": steps}
+            found = _by_heart(network, data, sentences) | {"steps": steps}
             found["minutes"] = round((time.monotonic() - began) / 60, 2)
             print(json.dumps(found), flush=True)
             if min(found["f1"], found["token_accuracy"]) >= 0.99:
@@ -116,12 +126,12 @@ def overfit(minutes: float) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def _by_heart(network: Any, config: dict[str, Any], data: Bars, sentences: Texts) -> dict[str, Any]:
+def _by_heart(network: Any, data: Bars, sentences: Texts) -> dict[str, Any]:
     network.eval()
     crops = np.stack([data.crop(index) for index in range(len(data))])
     states = (network.encode(torch.from_numpy(crops)).log_odds >= 0).numpy()
     made = {"crops": crops, "labels": data.labels}
-    sums = network_words(network, config, made, np.random.default_rng(0), sentences)
+    sums = network_words(network, sentences, made, np.random.default_rng(0))
     right = sums["local_right"] + sums["global_right"]
     network.train()
     return {
@@ -130,69 +140,198 @@ def _by_heart(network: Any, config: dict[str, Any], data: Bars, sentences: Texts
     }
 
 
-def speed(size: str, batch: int, seconds: float, device: str) -> dict[str, Any]:
-    """Pictures a second of whole training steps and of encoding, on pictures that are ready in memory."""
+def speed(size: str, batch: int, seconds: float, device: str, workers: int, compiled: bool) -> dict[str, Any]:
+    """Pictures a second of whole training steps and of encoding, eager and compiled, and what loading them costs."""
     corpus = texts.load().only(UNITS)
     config = configure(NetworkChoice(size=size), UNITS, corpus, {})
+    torch.manual_seed(0)
     network = build(config).to(device).to(memory_format=torch.channels_last)
     sentences = Texts(corpus, tuple(config["vocabulary"]), network.words, bool(config.get("state_conditioned")))
-    data = Bars(batch, network.side)
-    made = {
-        "crops": torch.from_numpy(np.stack([data.crop(index) for index in range(batch)])),
-        "labels": torch.from_numpy(data.labels),
-        "intensity": torch.from_numpy(data.intensity),
-        "unit_weights": torch.from_numpy(unit_weights(data.labels)),
-    } | sentences.targets(data.labels, np.random.default_rng(0))
-    made = {name: tensor.to(device) for name, tensor in made.items()}
-    optimiser = torch.optim.AdamW(network.parameters(), fused=True)
+    found: dict[str, Any] = {"size": size, "batch": batch, **cost(network.cpu())}
+    network.to(device)
+    with tempfile.TemporaryDirectory() as folder:
+        samples = stored_crops(Path(folder), network.side, max(4 * batch, 64))
+        order = Order(samples, batch, shuffle=False)
+        weights = {"unit_weights": torch.from_numpy(unit_weights(samples.labels))}
+        rng = np.random.default_rng(0)
 
-    def train() -> None:
-        torch.stack(list(network.losses(made).values())).sum().backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        optimiser.zero_grad()
+        def ready(made: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            whole = made | weights | sentences.targets(made["labels"].numpy(), rng)
+            return {name: tensor.to(device, non_blocking=True) for name, tensor in whole.items()}
 
-    def infer() -> None:
+        batches = [ready(made) for made in Loader(samples, order)]
+        step = Step(network, device)
+        # Sentences differ in length from batch to batch, as in training: a compiled step must bear that.
+        turns = itertools.cycle(batches)
+        found["train_images_s"] = batch / fastest(lambda: step(next(turns)), seconds)
+        found["infer_images_s"] = batch / _encoding(network.encode, batches[0], seconds)
+        found |= _waiting(samples, step, ready, batch, workers, seconds, device)
+        if compiled:
+            found |= _compiled(network, step, batches, batch, seconds)
+    return found
+
+
+class Step:
+    """One optimiser step as the trainer makes it."""
+
+    def __init__(self, network: Any, device: str) -> None:
+        self.network, self.device = network, device
+        self.module = Losses(network)
+        self.optimiser = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
+
+    def __call__(self, made: dict[str, torch.Tensor]) -> None:
+        self.network.train()
+        torch.stack(list(self.module(made).values())).sum().backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        wait(self.device)
+
+
+def _encoding(encode: Any, made: dict[str, torch.Tensor], seconds: float) -> float:
+    device = made["crops"].device.type
+
+    def work() -> None:
         with torch.inference_mode():
-            network.encode(made["crops"])
+            encode(made["crops"])
+        wait(device)
 
-    result = {"size": size, "device": device, "threads": torch.get_num_threads(), "batch": batch}
-    for name, work in (("train_images_s", train), ("infer_images_s", infer)):
-        network.train(name.startswith("train"))
-        result[name] = round(batch / min(_timed(work, seconds, device)), 1)
-    return result
+    return fastest(work, seconds)
 
 
-def _timed(work: Any, seconds: float, device: str) -> Iterator[float]:
-    """Seconds of each call after the first, for about `seconds` and at least twice."""
+def _compiled(network: Any, step: Step, batches: list[dict[str, torch.Tensor]], batch: int, seconds: float) -> Any:
+    """The same with the stem compiled, as `vlfau-train --compile` does it, and the seconds until it is."""
+    network.eval()
+    network.stem.compile()
+    try:
+        began = time.perf_counter()
+        with torch.inference_mode():
+            network.encode(batches[0]["crops"])
+        found = {"infer_compile_s": time.perf_counter() - began}
+        found["infer_compiled_images_s"] = batch / _encoding(network.encode, batches[0], seconds)
+        began = time.perf_counter()
+        step(batches[0])
+        found["train_compile_s"] = time.perf_counter() - began
+        turns = itertools.cycle(batches)
+        found["train_compiled_images_s"] = batch / fastest(lambda: step(next(turns)), seconds)
+    except Exception as error:  # a missing C++ compiler, or whatever else torch's compiler lets through
+        return {"compile": f"not measured: {type(error).__name__}: {str(error).splitlines()[0]}"}
+    return found
+
+
+def _waiting(
+    samples: Any, step: Step, ready: Any, batch: int, workers: int, seconds: float, device: str
+) -> dict[str, Any]:
+    """Training from stored crops as `vlfau-train` reads them, and the share of it that was waiting for them."""
+    order = Order(samples, batch, seed=0)
+    loader = Loader(samples, order, workers=workers, pin=device.startswith("cuda"))
+    start, images = time.perf_counter(), 0
+    while images < 2 * batch or time.perf_counter() - start < seconds:
+        for made in loader:
+            if not images:  # starting the workers is no waiting for data
+                start, loader.waited_s = time.perf_counter(), 0.0
+            step(ready(made))
+            images += batch
+            if images >= 2 * batch and time.perf_counter() - start > seconds:
+                break
+        order.epoch += 1
+    took = time.perf_counter() - start
+    return {"workers": workers, "loaded_images_s": images / took, "wait_share": loader.waited_s / took}
+
+
+def stored_crops(folder: Path, side: int, count: int) -> Crops:
+    """Pictures of 256 px, aligned and kept as the trainer keeps them, with the paper's augmentation."""
+    bars, points = Bars(count, 256), (align.TEMPLATE * 256).astype(np.float32)
+    lines = ["path,subject," + ",".join(UNITS)]
+    for index in range(count):
+        cv2.imwrite(str(folder / f"{index}.png"), bars.crop(index))
+        lines.append(f"{index}.png,s{index % 8}," + ",".join(map(str, bars.labels[index])))
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    table = open_layout(folder)
+    cache = CropCache(folder / "crops", side, lambda picture: points)
+    return Crops(cache.prepare(table), cache, augmentation=PAPER)
+
+
+def fastest(work: Any, seconds: float) -> float:
+    """Seconds of the fastest call after the first, for about `seconds` and at least twice."""
     work()
     began = time.perf_counter()
-    done = 0
-    while done < 2 or time.perf_counter() - began < seconds:
+    took: list[float] = []
+    while len(took) < 2 or time.perf_counter() - began < seconds:
         start = time.perf_counter()
         work()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        done += 1
-        yield time.perf_counter() - start
+        took.append(time.perf_counter() - start)
+    return min(took)
+
+
+def wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def products(device: str, seconds: float) -> float:
+    """GMAC/s of a square matrix product: the ceiling of everything below."""
+    a, b = (torch.randn(1024, 1024, device=device) for _ in range(2))
+
+    def work() -> None:
+        a @ b
+        wait(device)
+
+    return 1024**3 / 1e9 / fastest(work, seconds)
+
+
+def speed_table(found: list[dict[str, Any]], ceiling: float) -> str:
+    """One row per size; compiled figures stand in brackets."""
+    head = ["size", "batch", "GMAC", "training images/s (compiled)", "inference images/s (compiled)", "of the ceiling"]
+    rows = [[*head, "from the disk images/s", "waiting for data"]]
+    for one in found:
+        share = one["infer_images_s"] * one["gmac"] / ceiling
+        pairs = [
+            f"{one[f'{kind}_images_s']:.1f} ({one[f'{kind}_compiled_images_s']:.1f})"
+            if f"{kind}_compiled_images_s" in one
+            else f"{one[f'{kind}_images_s']:.1f}"
+            for kind in ("train", "infer")
+        ]
+        loaded = [f"{one['loaded_images_s']:.1f}", f"{one['wait_share']:.0%}"]
+        rows.append([one["size"], str(one["batch"]), f"{one['gmac']:.2f}", *pairs, f"{share:.0%}", *loaded])
+    return table(rows)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("overfit", "speed"))
-    parser.add_argument("size", nargs="?", default="compact")
+    parser.add_argument("sizes", nargs="*", default=["compact", "paper"], help="of speed (default: compact paper)")
     parser.add_argument("--minutes", type=float, default=10.0, help="give up the overfit check after this long")
     parser.add_argument("--seconds", type=float, default=10.0, help="per measurement of speed")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, help="default: 16, and 4 for the paper's size on a CPU")
+    parser.add_argument("--workers", type=int, default=2, help="that load pictures (default: 2)")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile too")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    facts = about("timm", "torchvision")
+    print(heading(facts), flush=True)
     if options.what == "overfit":
-        result = overfit(options.minutes)
+        result: dict[str, Any] = overfit(options.minutes)
     else:
-        result = speed(options.size, options.batch, options.seconds, options.device)
-    print(json.dumps({"bench": options.what, "commit": revision(), **result}))
+        ceiling = products(options.device, 1.0)
+        found = []
+        for size in options.sizes:
+            batch = options.batch or (4 if size.startswith("paper") and options.device == "cpu" else 16)
+            work = (size, batch, options.seconds, options.device, options.workers, options.compile)
+            found.append({name: _rounded(value) for name, value in speed(*work).items()})
+            print(json.dumps(found[-1]), flush=True)
+        print(f"\nA matrix product reaches {ceiling:.0f} GMAC/s on {options.threads} threads: the ceiling.\n")
+        print(speed_table(found, ceiling), "\n")
+        result = {"sizes": found, "ceiling_gmac_s": round(ceiling, 1), "threads": options.threads}
+        if options.device.startswith("cuda"):
+            result["gpu"] = torch.cuda.get_device_name(options.device)
+    print(json.dumps({"bench": f"training {options.what}", **facts, **result}))
     return 0
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

@@ -59,6 +59,12 @@ def batch(samples: Samples, indices: Sequence[int], epoch: int = 0) -> Batch:
     }
 
 
+def people_of(samples: Samples, rows: NDArray[np.integer]) -> list[str]:
+    """Who the subjects of some samples are, such as "a woman"; "" where nobody knows."""
+    people: tuple[str, ...] = getattr(samples, "people", ())
+    return [people[subject] for subject in samples.subjects[rows]] if people else [""] * len(rows)
+
+
 class Shards:
     """Renders: aligned crops cut out of a loose view, with the landmark error that streaming will have."""
 
@@ -145,7 +151,7 @@ class Crops:
         self.table, self.cache, self.side = table, cache, cache.side
         self.augmentation, self.seed = augmentation, seed
         self.rows = np.arange(len(table)) if rows is None else np.asarray(rows, np.int64)
-        self.units, self.subject_names = table.units, table.subject_names
+        self.units, self.subject_names, self.people = table.units, table.subject_names, table.people
         self.labels = table.labels[self.rows]
         self.intensity = table.intensity[self.rows]
         self.subjects = table.subjects[self.rows]

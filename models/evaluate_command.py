@@ -38,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("--images", type=int, help="score on at most this many pictures, evenly spread")
     made.add_argument("--caption-images", type=int, default=200, help="pictures to describe; 0 is none (default: 200)")
     made.add_argument("--beam", type=int, default=1, help="also decode sentences with a beam this wide (default: 1)")
+    made.add_argument(
+        "--corpus", type=Path, help="sentences that a bundle was taught (default: a run's, the package's)"
+    )
     made.add_argument("--plots", action=argparse.BooleanOptionalAction, default=True, help="draw the figures")
     add_flags(made, DataChoice, title="data (default: what the run was tested on)")
     options = made.parse_args(arguments)
@@ -53,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         images=options.images,
         caption_images=options.caption_images,
         beam=options.beam,
+        corpus=options.corpus,
         with_plots=options.plots,
     )
     print((output / "report.md").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from . import plots, published
-from .dataset import Samples
+from .dataset import Samples, people_of
 from .errors import UserError
 from .evaluation import Captions, Outcome, over_folds, score
 from .evaluation_report import markdown
@@ -38,6 +38,7 @@ def evaluate(
     images: int | None = None,
     caption_images: int = 200,
     beam: int = 1,
+    corpus: Path | None = None,
     draws: int = 1000,
     with_plots: bool = True,
 ) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def evaluate(
     output.mkdir(parents=True, exist_ok=True)
     scores, outcomes = [], []
     for number, one in enumerate(_runs(where)):
-        reader = open_reader(one, which=weights, runtime=runtime, device=device)
+        reader = open_reader(one, which=weights, runtime=runtime, device=device, corpus=corpus)
         part = _test_part(one, reader, data)
         assert part.test is not None
         outcome = run_through(reader, part.test, batch=batch, images=images, caption_images=caption_images, beam=beam)
@@ -104,6 +105,7 @@ def _captions(reader: Reader, samples: Samples, batch: int, beam: int) -> Captio
     network = reader.network
     if not reader.has_captions:
         return None
+    sentences = texts_of(network, reader.config, reader.corpus) if network is not None else None
     told, local, whole = [], [], []
     sums: dict[str, float] = {}
     rng = np.random.default_rng(0)
@@ -113,22 +115,23 @@ def _captions(reader: Reader, samples: Samples, batch: int, beam: int) -> Captio
         told.append(states)
         local += units
         whole += faces
-        if network is not None and beam == 1:  # words under teacher forcing know no beam
-            for name, value in network_words(network, reader.config, made, rng).items():
+        if network is not None and sentences is not None and beam == 1:  # words under teacher forcing know no beam
+            people = people_of(samples, made["index"])
+            for name, value in network_words(network, sentences, made, rng, people).items():
                 sums[name] = sums.get(name, 0.0) + value
-    return Captions(np.concatenate(told), local, whole, sums)
+    return Captions(np.concatenate(told), local, whole, sums, reader.corpus)
 
 
 @torch.inference_mode()
 def network_words(
     network: AUNetwork,
-    config: dict[str, Any],
+    sentences: Texts,
     made: dict[str, Any],
     rng: np.random.Generator,
-    sentences: Texts | None = None,
+    people: list[str] | None = None,
 ) -> dict[str, float]:
     """Sums over the words of the true sentences, each word predicted from the true words before it."""
-    targets = (sentences or texts_of(network, config)).targets(made["labels"], rng)
+    targets = sentences.targets(made["labels"], rng, people)
     device = next(network.parameters()).device
     batch = {"crops": torch.from_numpy(made["crops"])} | targets
     logits = network.word_logits({name: value.to(device) for name, value in batch.items()})

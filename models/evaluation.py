@@ -40,7 +40,8 @@ class Captions:
     told: NDArray[np.bool_]  # (n, A) the states decided for the pictures that were described
     local: list[list[str]]  # n times A sentences
     whole: list[str]  # n sentences
-    word_counts: dict[str, float] = field(default_factory=dict)  # sums by name, see `reader.TorchReader.word_counts`
+    word_counts: dict[str, float] = field(default_factory=dict)  # sums by name, see `evaluate_run.network_words`
+    corpus: Corpus | None = None  # whose sentences these are; the package's by default
 
 
 def score(outcome: Outcome, *, draws: int = 1000) -> dict[str, Any]:
@@ -83,8 +84,9 @@ def score(outcome: Outcome, *, draws: int = 1000) -> dict[str, Any]:
     }
 
 
-def score_captions(captions: Captions, units: Sequence[str], corpus: Corpus | None = None) -> dict[str, Any]:
+def score_captions(captions: Captions, units: Sequence[str]) -> dict[str, Any]:
     """Faithfulness: does a unit's sentence say the state given; does the face's name exactly the active set."""
+    corpus = captions.corpus
     said = np.array(
         [
             [state_of(unit, text, corpus) is bool(state) for unit, state, text in zip(units, row, texts)]

@@ -17,6 +17,7 @@ from .network import AUNetwork, Batch, Encoded
 from .stem import Stem
 
 KEYS = ("kind", "units", "stem", "stem_options", "side", "width", "neighbours")
+NEIGHBOURS = {"BP4D": 4, "DISFA": 3}  # K of the paper
 SAFE = 1e-4  # probabilities nearer to 0 or 1 than this have the same log-odds
 
 

@@ -94,8 +94,8 @@ def find_files(root: Path) -> list[Path]:
 
 
 def read_csv(path: Path, units: Sequence[str] | None = None) -> Table:
-    """`path,subject,AU1,AU2,...`; paths are relative to the file; an empty cell is unknown; an optional column `frame`
-    (from 0) says that the path is a video."""
+    """`path,subject,AU1,AU2,...`; paths are relative to the file; an empty cell is unknown. Optional columns: `frame`
+    (from 0) says that the path is a video, `person` who the subject is, such as "a woman"."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)
         header = [name.strip() for name in next(reader, [])]
@@ -104,7 +104,11 @@ def read_csv(path: Path, units: Sequence[str] | None = None) -> Table:
         for needed in ("path", "subject"):
             if needed not in lower:
                 raise UserError(f"{path}:1: column '{needed}' is missing. The first line is path,subject,AU1,AU2,...")
-        strange = [name for name in header if name.lower() not in ("path", "subject", "frame") and not unit_name(name)]
+        strange = [
+            name
+            for name in header
+            if name.lower() not in ("path", "subject", "frame", "person") and not unit_name(name)
+        ]
         if strange or not columns:
             raise UserError(f"{path}:1: columns {strange or header} name no action unit. Write them as AU1, AU12.")
         rows = Rows("", "csv", list(columns))
@@ -126,6 +130,10 @@ def read_csv(path: Path, units: Sequence[str] | None = None) -> Table:
                 frame = int(cells[where_frame])
             picture = str(path.parent / cells[where_path].strip())
             labels = [label_of(cells[i], f"{where}, column {header[i]}") for i in columns.values()]
+            if "person" in lower and (person := cells[lower.index("person")].strip().lower()):
+                known = rows.people.setdefault(cells[where_subject].strip(), person)
+                if known != person:
+                    raise UserError(f"{where}: this subject is '{person}', before it was '{known}'. Correct the line.")
             rows.add(picture, cells[where_subject].strip(), labels, number, reader.line_num, frame=frame)
     table = rows.table()
     return table if units is None else choose_units(table, units)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import unknown
+from .corpus import SHIPPED
+from .errors import UserError, unknown
 from .settings import setting
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class NetworkChoice:
     weights: Path | None = setting(None, "local .safetensors file with ImageNet weights of the stem")  # noqa: RUF009
     start_from: Path | None = setting(None, "run folder whose weights this run begins with, where they fit")  # noqa: RUF009
     pretrained: bool = setting(True, "ask timm for ImageNet weights where no --weights are given")
+    corpus: Path | None = setting(None, "TOML file of sentences to teach; the package's own by default")  # noqa: RUF009
+    subjects: bool = setting(False, "say in the face's sentence who shows it ('a woman') where the data tells")
 
 
 def build(config: Mapping[str, Any]) -> AUNetwork:
@@ -43,22 +46,50 @@ def build(config: Mapping[str, Any]) -> AUNetwork:
     raise unknown("network", config.get("kind"), KINDS)
 
 
+def corpus_of(choice: NetworkChoice, units: tuple[str, ...]) -> Corpus | None:
+    """The sentences that the network is taught; None for a network that has none."""
+    if choice.network == "graphau":
+        return None
+    from . import texts
+
+    path = choice.corpus or SHIPPED
+    whole = texts.load(path=path)
+    for unit in units:
+        if unit not in whole.units:
+            remedy = f"Leave it out with --units, or describe it in a copy of {path.name} and give that with --corpus"
+            raise UserError(f"{path} has no sentences for {unit}, which the data codes. {remedy}.")
+    return whole.only(units)
+
+
 def configure(
-    choice: NetworkChoice, units: tuple[str, ...], corpus: Corpus | None, changes: Mapping[str, Any]
+    choice: NetworkChoice,
+    units: tuple[str, ...],
+    corpus: Corpus | None,
+    changes: Mapping[str, Any],
+    dataset: str = "",
 ) -> dict[str, Any]:
     """Everything that `build` needs: the named size, the changes to it, the units and the words."""
     size = {**size_of(choice.size), **changes}
     if choice.network == "graphau":
-        from .graphau import KEYS
+        from .graphau import KEYS, NEIGHBOURS
 
         named = size_of(choice.size)
         size = {key: value for key, value in size.items() if key in KEYS or key not in named}
+        size = {"neighbours": NEIGHBOURS[dataset], **size} if dataset in NEIGHBOURS else size
     config = {"kind": choice.network, **size, "units": list(units)}
     if corpus is not None:
         from .vocabulary import build as vocabulary
 
-        config["vocabulary"] = list(vocabulary(corpus))
+        config["vocabulary"] = list(vocabulary(corpus, subjects=choice.subjects))
     return config
+
+
+def settings_of_sizes() -> set[str]:
+    """What a configuration file may change in a named size, of any network."""
+    from .graphau import KEYS
+    from .network import Shape
+
+    return {one.name for one in fields(Shape)} | set(KEYS) - {"kind", "units"}
 
 
 def size_of(name: str) -> dict[str, Any]:
@@ -75,8 +106,8 @@ def describe(choice: NetworkChoice, changes: Mapping[str, Any]) -> str:
     from . import texts
     from .network import cost
 
-    corpus = texts.load()
-    config = configure(choice, tuple(corpus.units), corpus if choice.network == "vlfau" else None, changes)
+    units = tuple(texts.load(path=choice.corpus or SHIPPED).units)
+    config = configure(choice, units, corpus_of(choice, units), changes)
     network = build(config)
     found = cost(network)
     lines = [f"{choice.network}, size {choice.size}, {len(network.units)} action units"]

@@ -51,6 +51,7 @@ class Some:
     def __init__(self, samples: Samples, rows: NDArray[np.int64]) -> None:
         self._samples, self._rows = samples, rows
         self.units, self.subject_names = samples.units, samples.subject_names
+        self.people: tuple[str, ...] = getattr(samples, "people", ())
         self.labels, self.intensity = samples.labels[rows], samples.intensity[rows]
         self.subjects: NDArray[np.int64] = samples.subjects[rows]
         self.blocks: NDArray[np.int64] | None = None

@@ -72,7 +72,9 @@ class RunReader:
 class BundleReader:
     """A bundle, through a runtime."""
 
-    def __init__(self, bundle: Bundle, runtime: str = "auto", precision: str | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, runtime: str = "auto", precision: str | None = None, corpus: Path | None = None
+    ) -> None:
         from .runtimes import open_runtime
 
         self.runtime = open_runtime(bundle, runtime, precision=precision)
@@ -125,7 +127,7 @@ def open_reader(
 ) -> Reader:
     """A run folder, a bundle, or 'embedded'. By default a run's own corpus is read, and the package's for a bundle."""
     if str(where) == "embedded" or (Path(where) / MANIFEST).is_file():
-        return BundleReader(open_bundle(where), runtime, corpus)
+        return BundleReader(open_bundle(where), runtime, corpus=corpus)
     return RunReader(Path(where), which, device, corpus)
 
 

@@ -2,6 +2,7 @@
 
 config.json        every setting, the network's configuration, the data
 environment.json   code revision, versions, machine, command line
+corpus.toml        the sentences that were taught
 metrics.jsonl      one JSON object per line; `kind` is "train" or "epoch"
 checkpoints/       for resuming (checkpoint.py)
 last.safetensors   weights after the last finished epoch
@@ -45,6 +46,13 @@ class RunFolder:
             check_same(self.config(), config, path)
         _write_json(path, {"schema": SCHEMA, **config})
         _write_json(self.folder / "environment.json", environment())
+
+    def keep_corpus(self, path: Path) -> None:
+        """A copy of the sentences that are taught: an evaluation years later reads these and no newer ones."""
+        body = path.read_bytes()
+        kept = self.folder / "corpus.toml"
+        if not kept.is_file() or kept.read_bytes() != body:
+            write_or_stop(kept, body)
 
     def config(self) -> dict[str, Any]:
         path = self.folder / "config.json"

@@ -54,6 +54,7 @@ class Table:
     files: tuple[Path, ...]  # label files
     origin: NDArray[np.int64]  # (n, 2) index into files, line
     listed: tuple[Listed, ...] = ()
+    people: tuple[str, ...] = ()  # who each subject is, such as "a woman"; "" where unknown; () when nobody is known
     notes: tuple[str, ...] = ()  # what a person should know: files that are short, rows left out
 
     def __len__(self) -> int:
@@ -80,6 +81,7 @@ class Table:
             frames=self.frames[rows],
             subjects=subjects.astype(np.int64),
             subject_names=tuple(self.subject_names[name] for name in used),
+            people=tuple(self.people[name] for name in used) if self.people else (),
             labels=self.labels[rows],
             intensity=self.intensity[rows],
             origin=self.origin[rows],
@@ -106,6 +108,7 @@ class Rows:
         self.labels: list[Sequence[int]] = []
         self.intensity: list[Sequence[float] | None] = []
         self.origin: list[tuple[int, int]] = []
+        self.people: dict[str, str] = {}  # subject -> who it is, where the data tells
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -156,8 +159,16 @@ class Rows:
             tuple(self.files),
             np.array(self.origin, np.int64),
             tuple(listed),
+            self._people(names.tolist()),
             tuple(self.notes),
         )
+
+    def _people(self, names: Sequence[str]) -> tuple[str, ...]:
+        """BP4D's names begin with F or M."""
+        known = dict(self.people)
+        if self.dataset == "BP4D":
+            known |= {name: "a woman" if name.startswith("F") else "a man" for name in names}
+        return tuple(known.get(name, "") for name in names) if known else ()
 
 
 def unit_name(text: str) -> str | None:

@@ -70,6 +70,8 @@ def compose(
     fits = sum(map(_size, phrases)) <= room
     sentence = template.replace(SLOT, _join(phrases, ", " if fits else " "))
     if len(tokens_of(sentence)) >= length:
+        if subject is not None:  # what the face does goes before whose it is
+            return compose(asked, rng, corpus=corpus, length=length)
         raise UserError(f"{len(units)} active units do not fit in {length} tokens. Set a length of at least {LENGTH}.")
     return sentence
 
@@ -184,6 +186,7 @@ def sample_tokens(
     rng: np.random.Generator,
     *,
     states: NDArray[np.integer] | None = None,
+    people: Sequence[str] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Targets of a batch: labels (B, A) of -1, 0, 1 in the order of corpus.units -> local (B, A, T), global (B, T).
 
@@ -203,7 +206,9 @@ def sample_tokens(
     told = labels if states is None else np.asarray(states)
     spoken = (labels >= 0).all(1) if states is None else (labels >= 0).any(1)
     for row in np.flatnonzero(spoken):
-        words = tokens_of(compose([codes[i] for i in np.flatnonzero(told[row] > 0)], rng, corpus=corpus, length=length))
+        who = people[int(row)] or None if people is not None else None
+        active = [codes[i] for i in np.flatnonzero(told[row] > 0)]
+        words = tokens_of(compose(active, rng, corpus=corpus, length=length, subject=who))
         whole[row, : len(words) + 1] = [*(index[word] for word in words), END]
     return local, whole
 

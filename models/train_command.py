@@ -13,7 +13,7 @@ from typing import Any
 from .augmentation import PAPER, RENDERS, Augmentation
 from .commands import command
 from .errors import UserError, unknown
-from .networks import NetworkChoice, describe
+from .networks import NetworkChoice, describe, settings_of_sizes
 from .recipe import Recipe
 from .settings import add_flags, load_toml, read
 from .train_run import train
@@ -25,6 +25,8 @@ EPILOG = """examples:
   vlfau-train --data renders --size compact --minutes 60 --output runs/mine
   vlfau-train --config runs/mine.toml --learning-rate 3e-4       flags go before the file
   torchrun --nproc-per-node 4 -m vlfau.models.train_command --data BP4D --output runs/bp4d
+  vlfau-train --data mine.csv --corpus mine.toml --output runs/mine     sentences of one's own; check them first with
+                                                                 python -m vlfau.models.texts mine.toml
   vlfau-train --describe compact                                 what a size is made of
 
 A stopped or killed run goes on where it was when the same command is given again.
@@ -82,9 +84,13 @@ def configured(options: argparse.Namespace) -> dict[str, Any]:
     asked = {one.name for one in fields(Augmentation) if getattr(options, one.name) is not None}
     base = json.loads(json.dumps(vars(RENDERS if is_shards(data) else PAPER)))
     changed = bool(asked or file.get("augmentation"))
+    changes = {key: value for key, value in table.items() if key not in known}
+    for key in changes:
+        if key not in (allowed := settings_of_sizes()):
+            raise unknown("setting in [network]", key, sorted(known | allowed))
     return {
         "network": read(NetworkChoice, {key: value for key, value in table.items() if key in known}, options),
-        "changes": {key: value for key, value in table.items() if key not in known},
+        "changes": changes,
         "data": data,
         "recipe": read(Recipe, file.get("training"), options),
         "augmentation": read(Augmentation, base | file.get("augmentation", {}), options) if changed else None,

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from . import texts
 from .augmentation import Augmentation
+from .corpus import SHIPPED
 from .errors import UserError
 from .network import AUNetwork
-from .networks import NetworkChoice, build, configure, size_of
+from .networks import NetworkChoice, build, configure, corpus_of, size_of
 from .processes import Processes
 from .progress import Display
 from .recipe import Recipe
@@ -26,7 +26,7 @@ from .run_folder import RunFolder
 from .settings import as_table
 from .training import Trainer
 from .training_data import DataChoice, TrainingData, is_shards, open_data
-from .training_texts import Texts
+from .training_texts import Texts, check_people
 
 
 def train(
@@ -77,18 +77,21 @@ def _train_one(
 ) -> None:
     """One fold."""
     torch.manual_seed(recipe.seed)  # the same first weights in every process
-    corpus = texts.load().only(data.units) if choice.network == "vlfau" else None
-    config = configure(choice, data.units, corpus, changes)
+    corpus = corpus_of(choice, data.units)
+    config = configure(choice, data.units, corpus, changes, data.dataset)
     network = build(config)
     run = RunFolder(folder)
     if group.first:
         if fresh and folder.exists():
             _remove_run(folder)
+        first = "continues" if run.checkpoints.exists() else _first_weights(network, choice)
+        if not quiet:
+            print(f"Weights at the beginning: {first}")
         run.start(
             {
                 "units": list(data.units),
                 "network": config,
-                "stem": "continues" if run.checkpoints.exists() else _first_weights(network, choice),
+                "stem": first,
                 "data": as_table(data.choice) | {"fold": data.fold.number if data.fold else None, "tests": str(data)},
                 "training": as_table(recipe),
                 "augmentation": as_table(augmentation)
@@ -96,11 +99,16 @@ def _train_one(
                 else ("renders" if is_shards(data.choice) else "paper"),
             }
         )
+        if corpus is not None:
+            run.keep_corpus(choice.corpus or SHIPPED)
     group.wait()
     sentences = None
     if network.has_captions and corpus is not None:
         told = bool(config.get("state_conditioned"))
-        sentences = Texts(corpus, tuple(config["vocabulary"]), network.words, told, recipe.state_noise)
+        if choice.subjects:
+            check_people(data, corpus)
+        vocabulary = tuple(config["vocabulary"])
+        sentences = Texts(corpus, vocabulary, network.words, told, recipe.state_noise, choice.subjects)
     display = Display(folder if group.first else None, shown=group.first and not quiet)
     try:
         Trainer(network, data, sentences, recipe, run, group, display).train()
@@ -145,5 +153,12 @@ def _remove_run(folder: Path) -> None:
         return
     for name in ("checkpoints", "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("config.json", "environment.json", "metrics.jsonl", "last.safetensors", "best.safetensors"):
+    for name in (
+        "config.json",
+        "environment.json",
+        "corpus.toml",
+        "metrics.jsonl",
+        "last.safetensors",
+        "best.safetensors",
+    ):
         (folder / name).unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import metrics
+from .dataset import Samples, people_of
 from .errors import UserError
 from .loading import Loader, Order
 from .prediction import predict_log_odds
@@ -79,7 +80,9 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         module: Any = Losses(network)
         if recipe.compile:
-            module = torch.compile(module)
+            # The stem alone: sentences differ in length from batch to batch, and a compiled decoder is compiled again
+            # for each of them (bench/training.py speed: minutes more, and slower steps in the end).
+            network.stem.compile()
         if group.world > 1:
             places = None if self.device.type == "cpu" else [self.device]
             module = nn.parallel.DistributedDataParallel(module, device_ids=places)
@@ -127,7 +130,7 @@ class Trainer:
         self.module.train()
         for made in loader:
             whole = sequence[at.batch * recipe.batch : (at.batch + 1) * recipe.batch]
-            self._step(self._complete(made, samples.labels[whole], weights), at.epoch + at.batch / batches)
+            self._step(self._complete(made, samples, whole, weights), at.epoch + at.batch / batches)
             seconds = max(time.monotonic() - began_s, 1e-9)
             speed = {"images_s": (at.images - began_images) / seconds, "wait_share": loader.waited_s / seconds}
             at.elapsed_s = group.agree(time.monotonic() - self._clock_s)
@@ -174,12 +177,13 @@ class Trainer:
         if self.mean is not None:
             self.mean.update(self.network, at.step)
 
-    def _complete(self, made: Batch, labels: NDArray[np.int8], weights: Tensor) -> Batch:
-        """Sentences, class weights and the way to the device. `labels` are those of the batch over all processes."""
+    def _complete(self, made: Batch, samples: Samples, whole: NDArray[np.int64], weights: Tensor) -> Batch:
+        """Sentences, class weights and the way to the device. `whole` is the batch over all processes."""
         batch = dict(made)
         if self.texts is not None:
             rng = np.random.default_rng((self.recipe.seed, self.at.epoch, self.at.batch))
-            targets = self.texts.targets(labels, rng)  # of the whole batch, so that n processes see what one would
+            # of the whole batch, so that n processes see what one would
+            targets = self.texts.targets(samples.labels[whole], rng, people_of(samples, whole))
             batch |= {key: value[self.group.rank :: self.group.world] for key, value in targets.items()}
         placed = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
         return placed | {"unit_weights": weights}

@@ -53,8 +53,11 @@ class TrainingData:
         units: tuple[str, ...],
         opener: Callable[[list[str] | None], Samples],
         test: Samples | None,
+        dataset: str = "",
+        people: tuple[str, ...] = (),
     ) -> None:
         self.choice, self.fold, self.units, self.test = choice, fold, units, test
+        self.dataset, self.people = dataset, people  # BP4D, DISFA or ""; who the subjects are, where the data tells
         self._opener = opener
         self.files: list[str] | None = None  # the files the last open() read, where they can grow in number
 
@@ -175,4 +178,4 @@ def _fold(
 ) -> TrainingData:
     train = Crops(table, cache, rows=fold.train, augmentation=augmentation, seed=seed)
     test = Crops(table, cache, rows=fold.test, augmentation=None, seed=seed)
-    return TrainingData(choice, fold, table.units, lambda _: train, test)
+    return TrainingData(choice, fold, table.units, lambda _: train, test, table.dataset, table.people)

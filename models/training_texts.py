@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,7 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .corpus import Corpus
+from .errors import UserError, unknown
 from .texts import sample_tokens
+
+if TYPE_CHECKING:
+    from .training_data import TrainingData
 
 
 @dataclass(frozen=True)
@@ -23,9 +28,12 @@ class Texts:
     words: int  # T
     conditioned: bool = False  # the captioner is told the decided states
     noise: float = 0.0  # share of told states that are wrong on purpose, so that the sentence follows what it is told
+    subjects: bool = False  # the face's sentence says who it is, where that is known
 
-    def targets(self, labels: NDArray[np.int8], rng: np.random.Generator) -> dict[str, Tensor]:
-        """labels (B, A) -> local_tokens (B, A, T), global_tokens (B, T), active (B, A) float 0/1."""
+    def targets(
+        self, labels: NDArray[np.int8], rng: np.random.Generator, people: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """labels (B, A), people (B) -> local_tokens (B, A, T), global_tokens (B, T), active (B, A) float 0/1."""
         told: NDArray[np.int8] | None = None
         said = labels
         if self.conditioned:
@@ -33,10 +41,23 @@ class Texts:
             known = np.where(drawn < self.noise, 1 - labels, labels)
             told = np.where(labels >= 0, known, drawn < 0.5).astype(np.int8)
             said = np.where(labels >= 0, told, -1).astype(np.int8)
-        local, whole = sample_tokens(said, self.corpus, self.vocabulary, self.words, rng, states=told)
+        who = people if self.subjects else None
+        local, whole = sample_tokens(said, self.corpus, self.vocabulary, self.words, rng, states=told, people=who)
         active = labels.clip(0, 1) if told is None else told
         return {
             "local_tokens": torch.from_numpy(local),
             "global_tokens": torch.from_numpy(whole),
             "active": torch.from_numpy(active.astype(np.float32)),
         }
+
+
+def check_people(data: TrainingData, corpus: Corpus) -> None:
+    """Refuses data whose people the corpus has no words for, before an hour of training."""
+    if not any(data.people):
+        raise UserError(
+            "Nobody knows who the subjects of this data are, so --subjects has nothing to say. Leave it out, or add a "
+            "column 'person' to the CSV."
+        )
+    for person in data.people:
+        if person and person not in corpus.subjects:
+            raise unknown("person in the data (the corpus has no such subject)", person, corpus.subjects)
