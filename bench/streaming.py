@@ -21,6 +21,7 @@ from vlfau.engine.wire import End, Report, Status, decode
 from vlfau.models.errors import UserError
 
 STAGES = ("detect", "align", "predict", "explain")
+WARM_S = 2.0  # from the first report on: sentences are still being compiled beside it, and caches are cold
 START_S = 120.0  # loading networks, and timing them where `auto` chooses for the first time
 Values = NDArray[np.float64]
 
@@ -42,7 +43,8 @@ class Case:
 class Run:
     """What a subscriber saw of one process."""
 
-    latencies: Values  # (n,) ms, capture to receipt
+    latencies: Values  # (n,) ms, capture to receipt, without the first WARM_S (at most half of the run)
+    warm_ms: float  # the longest latency of those left out
     stages: dict[str, float]  # mean ms
     decode_ms: float  # mean, before capture
     fps: float  # reports a second, of all streams together
@@ -143,7 +145,8 @@ def measured(heard: Heard, case: Case) -> Run:
     failed = [end.error for end in ends if end.error]
     if failed or len(reports) < 2:
         raise UserError(f"'{case.name}' gave {len(reports)} reports. {' '.join(failed) or 'Give a longer --source.'}")
-    kept = reports[len(reports) // 10 :]
+    warm = min(sum(at - reports[0][0] < WARM_S * 1e9 for at, _ in reports), len(reports) // 2)
+    kept = reports[warm:]
     latencies = np.array([(at - report.captured_ns) / 1e6 for at, report in kept])
     by_stage = np.array([[getattr(report.latency_ms, stage) for stage in STAGES] for _, report in kept])
     total = np.array([report.latency_ms.total for _, report in kept])
@@ -156,7 +159,8 @@ def measured(heard: Heard, case: Case) -> Run:
         latencies=latencies,
         stages=stages,
         decode_ms=float(np.mean([report.latency_ms.decode for _, report in kept])),
-        fps=(len(reports) - 1) / (reports[-1][0] - reports[0][0]) * 1e9,
+        warm_ms=max(((at - report.captured_ns) / 1e6 for at, report in reports[:warm]), default=0.0),
+        fps=(len(kept) - 1) / max(kept[-1][0] - kept[0][0], 1) * 1e9,
         jitter_ms=float(np.mean([jitter(one) for one in each])),
         faces=float(np.mean([len(report.faces) for _, report in kept])),
         dropped=sum(end.dropped for end in ends),
