@@ -17,6 +17,7 @@ from .sinks import Origin
 from .sources import Context, Selection, is_list, stamp
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
+PIECE_S = 20.0  # between two pieces of an HLS list nothing comes, usually for six to ten seconds
 # A connection that held this long counts as good: the next failure is tried again at once.
 GOOD_S = 10.0
 
@@ -156,7 +157,7 @@ class LiveSource:
             format=format,
             options=options,
             open_timeout_s=settings.open_timeout,
-            read_timeout_s=settings.read_timeout,
+            read_timeout_s=max(settings.read_timeout, PIECE_S) if is_list(address) else settings.read_timeout,
             hwaccel=settings.hwaccel,
             threads=settings.decode_threads,
         )

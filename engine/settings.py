@@ -49,7 +49,7 @@ class SourceSettings:
         5.0, "Seconds until opening a source counts as failed; a stop meanwhile waits no longer.", metavar="SECONDS"
     )
     read_timeout: float = setting(
-        5.0, "Seconds without data until a source counts as stalled; a stop meanwhile waits no longer.",
+        5.0, "Seconds without data until a source counts as stalled (HLS: at least 20); a stop waits no longer.",
         metavar="SECONDS",
     )  # fmt: skip
     hwaccel: str = setting("auto", "Hardware decoding.", choices=("auto", "none", "cuda"))
