@@ -312,9 +312,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     rows = [["runtime", "sentences", "rows", "steps", "unrolled ms", "loop ms", "loop / unrolled", "build s, both"]]
     for one in found:
-        times = [one.get("unrolled_ms"), one.get("loop_ms")]
-        ratio = f"{times[1] / times[0]:.2f}" if None not in times else "-"
-        cells = [f"{value:.2f}" if value is not None else "failed" for value in times]
+        unrolled, loop = one.get("unrolled_ms"), one.get("loop_ms")
+        ratio = f"{loop / unrolled:.2f}" if unrolled is not None and loop is not None else "-"
+        cells = [f"{value:.2f}" if value is not None else "failed" for value in (unrolled, loop)]
         builds = f"{one['unrolled_build_s']:.1f}, {one['loop_build_s']:.1f}"
         rows.append([one["runtime"], one["sentences"], str(one["rows"]), str(one["steps"]), *cells, ratio, builds])
     print(table(rows), "\n")

@@ -215,7 +215,11 @@ def main() -> int:
     head = ["run", *(key.replace("_ms", " ms").replace("_", " ") for key in columns)]
     body = [[name, *(f"{row[key]:.1f}" if key in row else "" for key in columns)] for name, row in rows.items()]
     print(table([head, *body]))
-    print("\npeer, one face, unpaced: 71 fps")
+    paced = rows["one face, real time"]
+    spent = {stage: paced[f"{stage}_ms"] for stage in STAGES}
+    shares = ", ".join(f"{stage} {value / sum(spent.values()):.0%}" for stage, value in spent.items())
+    print(f"\nfrom capture to publish, one face, real time: {shares}; before it {paced['decode_ms']:.1f} ms decoding")
+    print("peer, one face, unpaced: 71 fps")
     found = verdicts(rows)
     for what, value, target, met in found:
         print(f"{'met' if met else 'MISSED'}: {what}: {value:.2f} (target {target:g})")

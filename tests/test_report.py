@@ -50,7 +50,8 @@ def test_rows_say_what_each_precision_costs(bundle: Bundle, tmp_path: Path) -> N
     assert first.differences is None
     assert same.differences is not None
     for name in ("f1", "auc"):
-        assert np.allclose([value for value, _, _ in same.differences[name] if value is not None], 0.0, atol=1e-9)
+        found = [one[0] for one in same.differences[name] if one is not None]
+        assert np.allclose(found, 0.0, atol=1e-9)
     assert (same.captions, same.texts) == (1.0, 1.0)
     for row in (half, smaller):
         assert row.differences is not None
@@ -137,7 +138,7 @@ def test_weighted_measures_are_the_plain_ones_where_weights_are_counts() -> None
     found = measures(labels, whole, np.stack([np.ones(300), counts.astype(float)]))
     for row, times in enumerate((np.ones(300, int), counts)):
         shown = np.repeat(np.arange(300), times)
-        y, x, p, states = (part[shown] for part in (labels, log_odds, whole.probabilities, whole.states))
+        y, x, p, states = labels[shown], log_odds[shown], whole.probabilities[shown], whole.states[shown]
         f1, auc = metrics.f1(metrics.counts(y, states)), metrics.auc(y, x)
         ece = [metrics.calibration_error(y[:, [a]], p[:, [a]]) for a in range(3)]
         assert np.allclose(found["f1"][row], [*f1, f1.mean()])
