@@ -50,8 +50,8 @@ def test_rows_say_what_each_precision_costs(bundle: Bundle, tmp_path: Path) -> N
     assert first.differences is None
     assert same.differences is not None
     for name in ("f1", "auc"):
-        found = [one[0] for one in same.differences[name] if one is not None]
-        assert np.allclose(found, 0.0, atol=1e-9)
+        zero = [one[0] for one in same.differences[name] if one is not None]
+        assert np.allclose(zero, 0.0, atol=1e-9)
     assert (same.captions, same.texts) == (1.0, 1.0)
     for row in (half, smaller):
         assert row.differences is not None
