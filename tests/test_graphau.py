@@ -16,6 +16,7 @@ from vlfau.models import evaluate_command, export_command, train_command
 from vlfau.models.bundle import open_bundle
 from vlfau.models.exporting import load_run, structured_crops
 from vlfau.models.graph_head import GraphHead, NearestUnits, UnitBlocks, asymmetric_loss
+from vlfau.models.networks import NetworkChoice, configure, corpus_of
 
 
 def test_blocks_are_one_linear_layer_per_unit() -> None:
@@ -66,6 +67,15 @@ def test_the_loss_forgives_easy_negatives_and_ignores_the_unknown() -> None:
     assert p.grad is not None
     assert p.grad[0, 1] == 0
     assert p.grad[0, 0] != 0
+
+
+def test_k_is_the_papers_unless_it_is_set() -> None:
+    choice, units = NetworkChoice(network="graphau", size="tiny"), ("AU01", "AU02")
+    assert configure(choice, units, None, {}, "DISFA")["neighbours"] == 3
+    assert configure(choice, units, None, {}, "BP4D")["neighbours"] == 4
+    assert configure(choice, units, None, {"neighbours": 2}, "DISFA")["neighbours"] == 2
+    assert configure(choice, units, None, {}).get("neighbours") is None
+    assert corpus_of(choice, units) is None
 
 
 def test_the_same_commands_train_evaluate_and_export_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

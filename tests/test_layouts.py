@@ -200,6 +200,24 @@ def test_csv_may_name_frames_of_a_video(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_picture(table, row), expected)
 
 
+def test_who_the_subjects_are_is_known_where_the_data_tells(tmp_path: Path) -> None:
+    synthetic.make_raw_bp4d(tmp_path / "b")
+    table = open_layout(tmp_path / "b")
+    assert dict(zip(table.subject_names, table.people))["F001"] == "a woman"
+    assert dict(zip(table.subject_names, table.people))["M007"] == "a man"
+    men = table.only(np.flatnonzero([table.subject_names[i].startswith("M") for i in table.subjects]))
+    assert set(men.people) == {"a man"}
+    synthetic.make_raw_disfa(tmp_path / "d", videos=False)
+    assert open_layout(tmp_path / "d").people == ()
+    lines = ["path,subject,person,AU1", "a.png,x,A Girl,1", "b.png,y,,0", "c.png,x,a girl,0"]
+    synthetic.write_lines(tmp_path / "labels.csv", lines)
+    table = open_layout(tmp_path / "labels.csv")
+    assert (table.subject_names, table.people, table.units) == (("x", "y"), ("a girl", ""), ("AU01",))
+    synthetic.write_lines(tmp_path / "labels.csv", [*lines, "d.png,x,a boy,0"])
+    with pytest.raises(UserError, match=r"labels\.csv:5: this subject is 'a boy', before it was 'a girl'"):
+        open_layout(tmp_path / "labels.csv")
+
+
 def test_shards_are_a_table_too(tmp_path: Path) -> None:
     synthetic.make_shards(tmp_path, count=20, files=2)
     table = open_layout(tmp_path, units=("AU25", "AU01"))

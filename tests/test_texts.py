@@ -10,6 +10,7 @@ import pytest
 from vlfau.models import corpus as corpus_file
 from vlfau.models import texts
 from vlfau.models.errors import UserError
+from vlfau.models.training_texts import Texts
 
 REQUIRED = tuple(f"AU{n:02d}" for n in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26, 43))
 SHIPPED = tuple(unit for unit in REQUIRED if unit != "AU05")  # the units of the shipped network
@@ -149,6 +150,27 @@ def test_sampled_targets_say_the_labels() -> None:
     told = texts.sample_tokens(labels, corpus, vocabulary, 24, np.random.default_rng(7), states=states)[1]
     assert named(texts.decode(told[3], vocabulary)) == {u for u, s in zip(SHIPPED, states[3]) if s}
     assert not told[4].any()  # a picture without a face
+
+
+def test_targets_say_who_where_that_is_known_and_fits() -> None:
+    corpus = texts.load(SHIPPED)
+    vocabulary = texts.build(corpus, subjects=True)
+    rng = np.random.default_rng(0)
+    labels = (rng.random((60, len(SHIPPED))) < 0.25).astype(np.int8)
+    labels[0] = 1  # so much that nothing else fits
+    people = ["a woman"] * 20 + ["a man"] * 20 + [""] * 20
+    whole = texts.sample_tokens(labels, corpus, vocabulary, 24, np.random.default_rng(7), people=people)[1]
+    said = [texts.decode(tokens, vocabulary) for tokens in whole]
+    for row, (sentence, who) in enumerate(zip(said, people)):
+        assert named(sentence) == {u for u, label in zip(SHIPPED, labels[row]) if label}
+        assert sentence.lower().count("man") == 0 or who
+    assert "woman" not in said[0]
+    assert sum("woman" in sentence for sentence in said[1:20]) >= 15
+    assert sum(" man " in f" {sentence.lower()} " for sentence in said[20:40]) >= 15
+    off = Texts(corpus, texts.build(corpus), 24).targets(labels, np.random.default_rng(7), people)["global_tokens"]
+    assert not any("man" in texts.decode(tokens, texts.build(corpus)) for tokens in off.numpy())
+    on = Texts(corpus, vocabulary, 24, subjects=True).targets(labels, np.random.default_rng(7), people)
+    np.testing.assert_array_equal(on["global_tokens"].numpy(), whole)
 
 
 SENTENCE = '"no lift shows at the inner brows"'

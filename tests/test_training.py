@@ -279,6 +279,12 @@ def test_settings_come_from_file_and_flags_and_unknown_ones_get_a_suggestion(tmp
     file.write_text("[training]\nlearning_rat = 3e-4\n")
     with pytest.raises(UserError, match="Did you mean 'learning_rate'"):
         configured(parser().parse_args(["--config", str(file)]))
+    file.write_text('[network]\nsize = "tiny"\npretraned = false\n')
+    with pytest.raises(UserError, match=r"'pretraned'\. Did you mean 'pretrained'"):
+        configured(parser().parse_args(["--config", str(file)]))
+    file.write_text('[network]\nsize = "tiny"\nspatial_sigmod = true\n')
+    with pytest.raises(UserError, match="Did you mean 'spatial_sigmoid'"):
+        configured(parser().parse_args(["--config", str(file)]))
     file.write_text("[trainin]\nepochs = 1\n")
     with pytest.raises(UserError, match="Did you mean 'training'"):
         configured(parser().parse_args(["--config", str(file)]))
