@@ -1,0 +1,113 @@
+"""How well does a bundle follow real faces? The engine reads the clips, the reference's own `score.py` judges.
+
+    python bench/real_faces.py [--model embedded] [--shared ../shared] [--output DIR]
+
+Plays every clip of `../shared/real` through `vlfau-stream`, without the neutral baseline and with it, and hands the
+reports to `score.py` there. The stills that the reference sees at rest are read too: what is switched on in them is a
+false alarm. Real faces measure only; nothing is fitted on them. One table per setting, one JSON line last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import runpy
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from facts import about, heading, table
+from numpy.typing import NDArray
+
+# A still is at rest when every blendshape is below REST except these, which resting faces show too.
+REST, SHOWN_AT_REST = 0.3, ("_neutral", "eyeLook", "eyeBlink", "eyeSquint")
+ABSENT = 0.1  # of a unit's signal, as score.py takes it from the mesh
+BASELINE_S = 5.0
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    real = options.shared / "real"
+    if not (real / "score.py").exists():
+        print(f"{real} holds no score.py: the clips are not part of the project. Give --shared.", file=sys.stderr)
+        return 2
+    facts = about()
+    print(heading(facts))
+    found: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        output = options.output or Path(scratch)
+        for name, seconds in (("off", 0.0), ("on", BASELINE_S)):
+            reports = output / f"baseline-{name}"
+            reports.mkdir(parents=True, exist_ok=True)
+            for clip in sorted((real / "clips").iterdir()):
+                stream(clip, reports / f"{clip.stem}.jsonl", options.model, seconds)
+            print(f"\nNeutral baseline {name}" + (f" ({seconds:g} s)" if seconds else ""))
+            found[f"baseline_{name}"] = score(real / "score.py", reports)
+        alarms = false_alarms(real, output / "stills", options.model)
+        print("\nSwitched on in stills, baseline off")
+        print(table([("unit", "in faces at rest", "where the unit is absent"), *alarms]))
+    print(json.dumps({**facts, **found, "false_alarms": {unit: shares for unit, *shares in alarms}}))
+    return 0
+
+
+def stream(source: Path, reports: Path, model: str, baseline_s: float) -> None:
+    command = [sys.executable, "-m", "vlfau.engine.stream_command", str(source), "--jsonl", str(reports)]
+    command += ["--model", model, "--baseline", str(baseline_s), "--explain", "never", "--bind", "none", "--quiet"]
+    done = subprocess.run([*command, "--runtime", "openvino"], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"vlfau-stream failed on {source.name}: {done.stderr.strip()}")
+
+
+def score(script: Path, reports: Path) -> dict[str, object]:
+    done = subprocess.run([sys.executable, script, "--reports", reports], capture_output=True, text=True, check=True)
+    *lines, last = done.stdout.strip().splitlines()
+    print("\n".join(lines))
+    judged: dict[str, object] = json.loads(last)
+    return judged
+
+
+def false_alarms(real: Path, folder: Path, model: str) -> list[tuple[str, str, str]]:
+    """(unit, of the stills at rest, of the stills without this unit) in which it is switched on, as "on/stills"."""
+    reference = np.load(real / "reference.npz")
+    names = [str(name) for name in reference["blendshape_names"]]
+    shapes, mesh = reference["stills.blendshapes"], reference["stills.landmarks"]
+    moving = [i for i, name in enumerate(names) if not name.startswith(SHOWN_AT_REST)]
+    rest = shapes[:, moving].max(1) < REST
+    judge = runpy.run_path(str(real / "score.py"))
+    folder.mkdir(parents=True, exist_ok=True)
+    on: dict[str, dict[int, bool]] = {}
+    for number, name in enumerate(reference["stills.name"]):
+        reports = folder / f"{name}.jsonl"
+        stream(next((real / "stills").glob(f"{name}.*")), reports, model, 0.0)
+        faces = [face for line in reports.read_text().splitlines() for face in json.loads(line)["faces"]]
+        faces = [face for face in faces if face["valid"]]
+        if faces:
+            largest = max(faces, key=lambda face: face["box"][2] - face["box"][0])
+            for unit, state in largest["aus"].items():
+                on.setdefault(unit, {})[number] = state["on"]
+    rows = []
+    for unit, states in on.items():
+        seen = "-"
+        if unit in judge["SIGNALS"]:
+            seen = _share(states, judge["signal"](unit, shapes, names, mesh) < ABSENT)
+        rows.append((unit, _share(states, rest), seen))
+    return rows
+
+
+def _share(states: dict[int, bool], chosen: NDArray[np.bool_]) -> str:
+    among = [state for number, state in states.items() if chosen[number]]
+    return f"{sum(among)}/{len(among)}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--model", default="embedded", help="a bundle's folder (default: embedded)")
+    made.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
+    made.add_argument("--output", type=Path, help="keep the reports here")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())
