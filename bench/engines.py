@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import onnx
 import torch
-from throughput import commit
+from facts import commit
 
 from vlfau.models import texts
 from vlfau.models.errors import UserError

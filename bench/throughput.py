@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import onnx
 from arithmetic import cpu_rates, macs
+from facts import about, heading
 
 from vlfau.models.bundle import Bundle, open_bundle
 from vlfau.models.errors import UserError
@@ -67,9 +65,10 @@ def measure(
     rates = {
         kind: max((cpu_rates(kind, own_threads) for _ in range(3)), key=lambda rate: rate.gmac_s) for kind in kinds
     }
+    where = about()
     lines = [
-        f"{bundle.manifest.name}, {gmac:.3f} GMAC a face, {own_threads} thread(s) of {os.cpu_count()}, load "
-        f"{os.getloadavg()[0]:.1f}, {runtimes[0].executor.device}, {time.strftime('%Y-%m-%d')}, commit {commit()}",
+        heading(where),
+        f"{bundle.manifest.name}, {gmac:.3f} GMAC a face, {own_threads} thread(s), {runtimes[0].executor.device}",
         "",
         *[f"floor {kind}: {rate.gmac_s:.0f} GMAC/s, {rate.gbyte_s:.1f} GB/s" for kind, rate in sorted(rates.items())],
         "",
@@ -92,8 +91,8 @@ def measure(
     finally:
         for runtime in runtimes:
             runtime.close()
-    facts_line = {"bundle": bundle.manifest.name, "checksum": bundle.checksum, "gmac": gmac, "commit": commit()}
-    return "\n".join([*lines, json.dumps(facts_line | {"threads": own_threads, "rows": facts})])
+    what = {"bundle": bundle.manifest.name, "checksum": bundle.checksum, "gmac": gmac, "threads": own_threads}
+    return "\n".join([*lines, json.dumps({"bench": "throughput", **where, **what, "rows": facts})])
 
 
 def _interleaved(runtimes: Sequence[Runtime], batch: int, seconds: float) -> list[tuple[float, float]]:
@@ -113,14 +112,6 @@ def _interleaved(runtimes: Sequence[Runtime], batch: int, seconds: float) -> lis
                 runtime.predict(crops)
                 mine.append(1e3 * (time.perf_counter() - start))
     return [(float(np.median(mine)), min(mine)) for mine in took]
-
-
-def commit() -> str:
-    try:
-        asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "no commit"
 
 
 if __name__ == "__main__":
