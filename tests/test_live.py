@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
@@ -22,17 +22,25 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 from media import number_of, numbered, write_clip
 from neighbours import slowness
+from numpy.typing import NDArray
+from walks import FACE, POINTS
 
+from vlfau.engine.app import Engine
 from vlfau.engine.counters import Counters
+from vlfau.engine.find import FaceFinder
 from vlfau.engine.live_source import LONGEST_DELAY_S, Backoff, LiveSource, RisingTime
 from vlfau.engine.packets import Ended, Frame
 from vlfau.engine.pipeline import Pipeline, read
-from vlfau.engine.settings import SourceSettings
+from vlfau.engine.settings import SourceSettings, for_python
 from vlfau.engine.sources import Context, derived_name, open_source
+from vlfau.models.align import five_points
+from vlfau.models.detectors import Detections
 from vlfau.models.errors import UserError
+from vlfau.models.landmarks import Located, box_of
 
 
 def free_port() -> int:
@@ -120,6 +128,52 @@ def test_a_stalled_http_stream_is_taken_up_again_and_its_index_and_time_go_on() 
     gap = max(b - a for a, b in pairwise(times))
     assert 0.45 < gap < 5, "the time that was missed is in the timestamps"
     assert given.counters.reconnects == 1
+
+
+class OneFace:
+    """A detector and a landmark network that see one face, always in the same place."""
+
+    threshold, name, reason = 0.5, "one", "one"
+    points = (POINTS * FACE * 0.7 + (80, 50)).astype(np.float32)[None]
+
+    def find(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        return [Detections(box_of(self.points), np.ones(1, np.float32), five_points(self.points)) for _ in pictures]
+
+    def locate(self, picture: NDArray[np.uint8], boxes: NDArray[np.floating]) -> Located:
+        return Located(self.points.repeat(len(boxes), 0), np.full(len(boxes), 0.9, np.float32))
+
+
+def test_name_index_and_track_outlive_a_connection(tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="the stand-in bundle is made with onnx")
+    from small_bundle import SIDE, small_bundle
+
+    bundle = small_bundle(tmp_path / "bundle").folder
+
+    def answer(handler: BaseHTTPRequestHandler, connection: int) -> None:
+        start(handler)
+        data = transport_stream(0, 100)
+        for i in range(0, len(data), len(data) // 20):
+            handler.wfile.write(data[i : i + len(data) // 20])
+            time.sleep(0.04)
+
+    found = []
+    with http_server(answer) as address:
+        settings = for_python((f"{address}/live.ts",), {"model": str(bundle), "runtime": "openvino", "name": ["door"]})
+        engine = Engine(settings, open_finder=lambda *_: FaceFinder(settings.faces, OneFace(), OneFace(), SIDE))
+        counters = engine.counters["door"]
+        with engine as reports:
+            for report in reports:
+                found.append(report)
+                if counters.reconnects and counters.frames_in > 130:
+                    break
+    assert [report.seq for report in found] == list(range(len(found)))
+    frames = [report.frame for report in found]
+    assert frames == sorted(set(frames))
+    assert frames[-1] > 100, "both connections gave"
+    times = [report.pts for report in found]
+    assert times == sorted(times)
+    assert max(b - a for a, b in pairwise(times)) > 0.4, "the outage is in the timestamps"
+    assert [[face.track for face in report.faces] for report in found] == [[0]] * len(found)
 
 
 def test_a_stop_during_a_stall_waits_no_longer_than_the_read_timeout() -> None:
