@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,11 @@ from .losses import multi_label, per_word, strength
 from .settings import read, setting
 from .stem import LastStage, MultiScale, Stem
 from .vocabulary import PAD
+
+SENTENCES = ("describe_unit", "describe_face", "judge_face", "unit_state", "face_state")  # what follows the encoder
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Batch = Mapping[str, Tensor]
 Memory = tuple[Tensor, Tensor, Tensor]  # visual (B, d, L), channel (B, A, d), spatial (B, A, L)
@@ -47,6 +52,21 @@ class AUNetwork(nn.Module):
     side: int
     words: int = 0  # T; 0 without captions
     stem: Stem
+    encoder_held = False
+
+    def hold_encoder(self) -> None:
+        """From now on only sentences learn: the encoder keeps its weights and the statistics of its norms."""
+        self.encoder_held = True
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.startswith(SENTENCES))
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.encoder_held:
+            for name, part in self.named_children():
+                part.train(mode and name.startswith(SENTENCES))
+        return self
 
     @property
     def has_captions(self) -> bool:
@@ -255,11 +275,7 @@ def cost(network: AUNetwork) -> dict[str, float]:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.encode(crops)
     network.train(was_training)
-    captions = sum(
-        p.numel()
-        for name, p in network.named_parameters()
-        if name.startswith(("describe", "judge", "unit_s", "face_s"))
-    )
+    captions = sum(p.numel() for name, p in network.named_parameters() if name.startswith(SENTENCES))
     whole = sum(p.numel() for p in network.parameters())
     return {
         "parameters": whole - captions,

@@ -183,6 +183,19 @@ def test_faces_in_a_batch_do_not_touch_each_other() -> None:
     assert torch.allclose(together, alone, atol=1e-5)
 
 
+def test_a_held_encoder_stays_as_it_is_while_sentences_learn() -> None:
+    network, config = tiny(stem="resnet18", stem_options={"channels": [8, 8, 16, 16]})  # with running statistics
+    network.hold_encoder()
+    before = {name: value.clone() for name, value in network.train().state_dict().items()}
+    optimiser = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
+    torch.stack(list(network.losses(batch(config, network)).values())).sum().backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    changed = {
+        name.split(".")[0] for name, value in network.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert changed == {"describe_unit", "describe_face", "judge_face"}
+
+
 def test_compact_keeps_its_budget() -> None:
     network, _ = tiny("compact")
     found = cost(network)
