@@ -1,10 +1,13 @@
 """How well does a bundle follow real faces? The engine reads the clips, the reference's own `score.py` judges.
 
-    python bench/real_faces.py [--model embedded] [--shared ../shared] [--output DIR]
+    python bench/real_faces.py [--model embedded] [--shared ../shared] [--output DIR] [--write]
 
 Plays every clip of `../shared/real` through `vlfau-stream`, without the neutral baseline and with it, and hands the
 reports to `score.py` there. The stills that the reference sees at rest are read too: what is switched on in them is a
 false alarm. Real faces measure only; nothing is fitted on them. One table per setting, one JSON line last.
+
+`--write` puts what was measured into the bundle's manifest: the figures, the tiers that follow from them (SOLID and
+FAIR below; a unit that the reference has no signal for stays experimental), and the baseline where it measured better.
 """
 
 from __future__ import annotations
@@ -15,16 +18,23 @@ import runpy
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from facts import about, heading, table
 from numpy.typing import NDArray
 
+from vlfau.models.bundle import Bundle, open_bundle, write_manifest
+
+Judged = dict[str, Any]  # what score.py prints last
+
 # A still is at rest when every blendshape is below REST except these, which resting faces show too.
 REST, SHOWN_AT_REST = 0.3, ("_neutral", "eyeLook", "eyeBlink", "eyeSquint")
 ABSENT = 0.1  # of a unit's signal, as score.py takes it from the mesh
 BASELINE_S = 5.0
+SOLID, FAIR = (0.95, 0.6), (0.85, 0.3)  # AUC and within-clip correlation that a unit of this tier reaches at least
 
 
 def main() -> int:
@@ -35,7 +45,7 @@ def main() -> int:
         return 2
     facts = about()
     print(heading(facts))
-    found: dict[str, object] = {}
+    judged: list[Judged] = []
     with tempfile.TemporaryDirectory() as scratch:
         output = options.output or Path(scratch)
         for name, seconds in (("off", 0.0), ("on", BASELINE_S)):
@@ -44,11 +54,18 @@ def main() -> int:
             for clip in sorted((real / "clips").iterdir()):
                 stream(clip, reports / f"{clip.stem}.jsonl", options.model, seconds)
             print(f"\nNeutral baseline {name}" + (f" ({seconds:g} s)" if seconds else ""))
-            found[f"baseline_{name}"] = score(real / "score.py", reports)
+            judged.append(score(real / "score.py", reports))
+        off, on = judged
+        better = max((off, on), key=lambda judged: judged["core_auc"] + judged["core_within"] + judged["core_pooled"])
+        tiers = {unit: tier(row) for unit, row in better["aus"].items()}
+        print("\nTiers: " + ", ".join(f"{unit} {name}" for unit, name in tiers.items()))
         alarms = false_alarms(real, output / "stills", options.model)
         print("\nSwitched on in stills, baseline off")
         print(table([("unit", "in faces at rest", "where the unit is absent"), *alarms]))
-    print(json.dumps({**facts, **found, "false_alarms": {unit: shares for unit, *shares in alarms}}))
+    found = {"baseline_off": off, "baseline_on": on, "false_alarms": {unit: shares for unit, *shares in alarms}}
+    if options.write:
+        write(open_bundle(options.model), tiers, BASELINE_S if better is on else 0.0, facts | found)
+    print(json.dumps({**facts, **found, "tiers": tiers}))
     return 0
 
 
@@ -60,12 +77,30 @@ def stream(source: Path, reports: Path, model: str, baseline_s: float) -> None:
         sys.exit(f"vlfau-stream failed on {source.name}: {done.stderr.strip()}")
 
 
-def score(script: Path, reports: Path) -> dict[str, object]:
+def score(script: Path, reports: Path) -> Judged:
     done = subprocess.run([sys.executable, script, "--reports", reports], capture_output=True, text=True, check=True)
     *lines, last = done.stdout.strip().splitlines()
     print("\n".join(lines))
-    judged: dict[str, object] = json.loads(last)
+    judged: Judged = json.loads(last)
     return judged
+
+
+def tier(row: dict[str, float]) -> str:
+    for name, (area, within) in (("solid", SOLID), ("fair", FAIR)):
+        if row["auc"] >= area and row["within"] >= within:  # false where one of them is not a number
+            return name
+    return "experimental"
+
+
+def write(bundle: Bundle, tiers: dict[str, str], baseline_s: float, figures: dict[str, Any]) -> None:
+    kept = {"commit", "date", "baseline_off", "baseline_on", "false_alarms"}
+    changed = replace(
+        bundle.manifest,
+        tiers=tuple(tiers.get(unit, "experimental") for unit in bundle.manifest.units),
+        baseline_seconds=baseline_s,
+        provenance=bundle.manifest.provenance | {"real_faces": {key: figures[key] for key in sorted(kept)}},
+    )
+    write_manifest(bundle.folder, changed)
 
 
 def false_alarms(real: Path, folder: Path, model: str) -> list[tuple[str, str, str]]:
@@ -105,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--model", default="embedded", help="a bundle's folder (default: embedded)")
     made.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
+    made.add_argument("--write", action="store_true", help="put figures, tiers and baseline into the manifest")
     made.add_argument("--output", type=Path, help="keep the reports here")
     return made
 
