@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import synthetic_layouts as synthetic
 import torch
 from safetensors.torch import load_file
 from small_training import Opened, SmallData, SmallNetwork, recipe, run_training
 
-from vlfau.models import checkpoint
+from vlfau.models import checkpoint, train_command
 from vlfau.models.checkpoint import Checkpoints
 from vlfau.models.errors import UserError
 from vlfau.models.recipe import Recipe
@@ -113,34 +114,55 @@ def test_parts_of_a_batch_add_up_to_the_batch(tmp_path: Path) -> None:
     assert _losses(tmp_path / "1") == pytest.approx(_losses(tmp_path / "4"), rel=1e-4)
 
 
+def torchrun(*arguments: str) -> None:
+    """Two gloo processes on this machine, started as a person starts them."""
+    plain = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*start, *arguments], env=plain | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_two_processes_follow_the_curve_of_one(tmp_path: Path) -> None:
     """With full labels the mean of two halves is the mean of the whole; the halves come back in another order."""
-    code = (
-        "import sys, torch; sys.path.insert(0, sys.argv[1]); torch.set_num_threads(1)\n"
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys, torch; sys.path.insert(0, {str(Path(__file__).parent)!r}); torch.set_num_threads(1)\n"
         "from pathlib import Path\n"
         "from small_training import *\n"
         "torch.manual_seed(0); network = SmallNetwork(dropout=0.0, norm=False)\n"
-        "run_training(Path(sys.argv[2]), recipe(), network=network, data=Opened(SmallData(120, unknown=False)))\n"
+        "run_training(Path(sys.argv[1]), recipe(), network=network, data=Opened(SmallData(120, unknown=False)))\n"
     )
-    here = str(Path(__file__).parent)
-    plain = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(29500 + os.getpid() % 2000), "WORLD_SIZE": "2"}
-    subprocess.run([sys.executable, "-c", code, here, str(tmp_path / "one")], env=plain, check=True, timeout=120)
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, here, str(tmp_path / "two")],
-            env=plain | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    try:
-        assert [process.wait(timeout=120) for process in both] == [0, 0]
-    finally:
-        for process in both:
-            process.kill()
+    torchrun(str(script), str(tmp_path / "two"))
+    torch.manual_seed(0)
+    network = SmallNetwork(dropout=0.0, norm=False)
+    data = Opened(SmallData(120, unknown=False))
+    run_training(tmp_path / "one", recipe(), network=network, data=data)
     one, two = _losses(tmp_path / "one"), _losses(tmp_path / "two")
+    assert len(one) == len(two) == 6
     assert two == pytest.approx(one, rel=TWO_PROCESS_TOLERANCE)
     assert one[0] != pytest.approx(one[-1], rel=100 * TWO_PROCESS_TOLERANCE)  # the curve does move
+
+
+@pytest.mark.slow
+def test_the_command_itself_runs_under_torchrun(tmp_path: Path) -> None:
+    """Both processes cut crops, train and agree; the AU parts of the loss are exactly those of one process."""
+    synthetic.make_raw_disfa(tmp_path / "data")
+    toml = tmp_path / "small.toml"
+    toml.write_text("[network]\nstem_options = { depths = [1, 1, 1, 1], dims = [8, 8, 16, 16] }\n")
+    settings = {"size": "tiny-refined", "epochs": 3, "batch": 8, "learning-rate": 1e-3, "log-every": 1, "workers": 0}
+    common = ["--config", str(toml), "--data", str(tmp_path / "data"), "--no-pretrained", "--no-align"]
+    common += ["--device", "cpu", *(text for name, value in settings.items() for text in (f"--{name}", str(value)))]
+    places = [["--output", str(tmp_path / name), "--cache", str(tmp_path / f"crops-{name}")] for name in ("one", "two")]
+    assert train_command.main([*common, *places[0]]) == 0
+    torchrun("-m", "vlfau.models.train_command", *common, *places[1])
+    one, two = _losses(tmp_path / "one"), _losses(tmp_path / "two")
+    assert len(one) == 6
+    assert two == pytest.approx(one, rel=TWO_PROCESS_TOLERANCE)
+    kept = [sorted(path.name for path in (tmp_path / f"crops-{name}").rglob("*.png")) for name in ("one", "two")]
+    assert len(kept[0]) == 24
+    assert kept[0] == kept[1]
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_spoils_no_checkpoint(
