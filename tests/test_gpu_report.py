@@ -6,6 +6,7 @@ import json
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -119,7 +120,7 @@ def test_graphs_are_traced_without_onnxscript_too(
 
     monkeypatch.setattr(exporting, "find_spec", lambda _: None)
     report = bench.Report(time.monotonic() + 60)
-    bundle = bench.make_bundle(report, "tiny", tmp_path / "tiny", 6)
+    bundle = bench.make_bundle(report, "tiny", tmp_path / "tiny", 3)
     assert {"encoder.onnx", "caption.onnx"} < set(bundle.manifest.files)
     for name in ("openvino", "onnxruntime"):
         with open_runtime(bundle, name) as runtime:
@@ -131,7 +132,7 @@ def test_graphs_are_traced_without_onnxscript_too(
     pytest.importorskip("tensorrt_rtx")
     for part in ("encoder", "caption"):
         graph = nvidia.graph_bytes(bundle, part, "fp16")
-        sizes = {"N": 2, "n": 2, "R": 2 * len(bundle.manifest.units)}
+        sizes = {"N": 1, "n": 1, "R": len(bundle.manifest.units)}
         assert nvidia.build_engine(nvidia.flavour("tensorrt_rtx"), graph, sizes, capability="sm89")
 
 
@@ -173,6 +174,46 @@ def test_throughput_prints_ratios_and_ends_in_json(bench: ModuleType, tmp_path: 
     assert [row["batch"] for row in facts["rows"]] == [1, 1, 4, 4]
     assert all(row["ms"] > 0 and row["floor_ms"] > 0 for row in facts["rows"])
     assert sum(line.endswith("| 1.00 |") for line in table) >= 2  # the first row of each batch is the unit
+
+
+def test_targets_are_reached_or_not(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import throughput
+
+    bundle = small_bundle(tmp_path / "bundle")
+
+    def facts(**ms: float) -> dict[str, Any]:
+        rows = [{"runtime": name.replace("_", " "), "batch": 1, "ms": value} for name, value in ms.items()]
+        return {"load": 0.1, "rows": [*rows, {"runtime": "openvino int8", "batch": 8, "ms": 0.1}]}
+
+    for best, held in ((30.0, True), (40.0, False)):
+        said, reached = throughput.targets(bundle, facts(torch_fp32=100.0, openvino_int8=best))
+        assert reached == held
+        assert f"found {100 / best:.2f} times (openvino int8)" in said[0]
+        assert ("NOT REACHED" in said[0]) != held
+    assert "give --torch" in throughput.targets(bundle, facts(openvino_fp32=1.0))[0][0]
+    compact = replace(bundle, manifest=replace(bundle.manifest, side=112))
+    assert throughput.targets(compact, facts(openvino_fp32=7.0, openvino_int8=5.9))[1]
+    assert not throughput.targets(compact, facts(openvino_fp32=7.0))[1]
+    busy = throughput.targets(compact, facts(openvino_fp32=5.0) | {"load": 3.0})[0]
+    assert "take it on an idle machine" in busy[0]
+    assert throughput.main([str(bundle.folder), "--hints", "--seconds", "0.02"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {"fp32 latency 1", "fp32 throughput 1"} <= set(json.loads(lines[-1])["ms"])
+
+
+def test_a_size_is_made_with_random_weights_in_two_precisions(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import throughput
+
+    monkeypatch.setattr("vlfau.models.exporting.find_spec", lambda _: None)  # the exporter that takes a second
+    bundle = throughput.random_bundle("tiny", tmp_path / "tiny")
+    assert not bundle.has_captions
+    for precision in ("fp32", "int8"):
+        with open_runtime(bundle, "openvino", precision=precision) as runtime:
+            assert runtime.executor.precision == precision
 
 
 @pytest.mark.slow
