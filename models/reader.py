@@ -136,6 +136,12 @@ def texts_of(network: AUNetwork, config: dict[str, Any], corpus: Corpus) -> Text
     vocabulary = tuple(config["vocabulary"])
     mine = corpus.only(network.units)
     told = bool(config.get("state_conditioned"))
+    strange = sorted(set(build_vocabulary(mine)) - set(vocabulary))
+    if strange:
+        raise UserError(
+            f"The corpus has words outside the vocabulary of this network: {', '.join(strange[:5])}. Give the file "
+            "that it was taught with --corpus, or leave sentences out with --caption-images 0."
+        )
     # A network that was told nobody's name has no words for people.
     people = set(build_vocabulary(mine, subjects=True)) <= set(vocabulary)
     return Texts(mine, vocabulary, network.words, told, subjects=people)
