@@ -36,7 +36,7 @@ class Predictor:
     """Used on one thread, the runtime's.
 
     `late_text` names the streams whose action units must not wait for sentences: there a sentence shows from the next
-    report on. Everywhere else it is in the report of its own frame.
+    report on, and not before what makes sentences is ready. Everywhere else it is in the report of its own frame.
     """
 
     def __init__(
@@ -85,6 +85,8 @@ class Predictor:
                     continue
                 memory = self._memory(faces.stamp.stream, track)
                 decision = memory.decide(prediction.log_odds[row] / self.runtime.temperatures, faces.stamp.pts)
+                if decision.explain and faces.stamp.stream in self._late and not self.runtime.ready_to_explain:
+                    decision.explain = False  # still due in the next frame; units do not wait for graphs to compile
                 if decision.explain:
                     memory.describe(decision.states, faces.stamp.pts)
                 own.append(Job(memory, decision, row))

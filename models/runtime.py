@@ -89,6 +89,11 @@ class Runtime:
     def description(self) -> str:
         return f"{self.executor.name} {self.executor.precision} on {self.executor.device}"
 
+    @property
+    def ready_to_explain(self) -> bool:
+        """False while what makes sentences is still being compiled: `explain` would wait for it."""
+        return bool(getattr(self.executor, "captions_ready", True))
+
     def predict(self, crops: NDArray[np.uint8]) -> Prediction:
         """crops (N, S, S, 3) uint8 RGB, N >= 1; more than max_batch are split."""
         self._refuse_when_closed()

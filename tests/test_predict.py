@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import PropertyMock, patch
 
 import numpy as np
 import pytest
@@ -170,6 +171,19 @@ def test_a_live_stream_does_not_wait_for_its_sentence() -> None:
     told = results(list(predict_faces(packets, predictor(late=["cam"]))))
     assert [face[3] for _, _, [face] in told] == [None, 0, 0, 2]
     assert [face[1]["AU12"].on for _, _, [face] in told] == [False, False, True, True], "states never wait"
+
+
+def test_a_live_stream_does_not_wait_for_what_makes_sentences() -> None:
+    """While that is compiled units go out, and the first sentence is of the first frame after it; a file waits."""
+    used = runtime()
+    asked = iter([False, False, True, True, True])
+    with patch.object(Runtime, "ready_to_explain", PropertyMock(side_effect=lambda: next(asked))):
+        told = results(list(predict_faces([faces(i, [150]) for i in range(5)], predictor(used, late=["cam"]))))
+    assert [face[3] for _, _, [face] in told] == [None, None, None, 2, 2]
+    assert all(face[1]["AU12"].on for _, _, [face] in told)
+    with patch.object(Runtime, "ready_to_explain", PropertyMock(return_value=False)):
+        told = results(list(predict_faces([faces(i, [150]) for i in range(2)], predictor())))
+    assert [face[3] for _, _, [face] in told] == [0, 0]
 
 
 def test_sentences_can_be_turned_off() -> None:

@@ -66,6 +66,10 @@ class OpenVino:
             self._quick = self._compiling.submit(self._compile, *fixed, {"n": 1, "R": QUICK_ROWS})
             self._captions = self._compiling.submit(self._compile, *fixed)
 
+    @property
+    def captions_ready(self) -> bool:
+        return all(graph is None or graph.done() for graph in (self._quick, self._captions))
+
     def encode(self, crops: NDArray[np.uint8]) -> dict[str, Any]:
         # New arrays for every call, written in place by OpenVINO: nothing is copied, and they outlive the next call.
         results = {name: np.empty((len(crops), *shape), kind) for name, (shape, kind) in self._outputs.items()}
