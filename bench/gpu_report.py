@@ -4,7 +4,7 @@ python bench/gpu_report.py                        paper and compact, batches 1 t
 python bench/gpu_report.py --wheels DIR           also tries every TensorRT-RTX version whose wheels lie in DIR
 python bench/gpu_report.py --sizes tiny --batches 1 2 --seconds 0.05      as far as a CPU goes
 
-Needs torch, timm, numpy and onnx; all else is optional, and what is missing is said. Runs from a checkout that is not
+Needs torch, numpy and onnx; all else is optional, and what is missing is said. Runs from a checkout that is not
 installed. Random weights: speed and agreement do not depend on training. The last line is JSON.
 """
 
@@ -35,7 +35,11 @@ try:
 except ImportError:
     sys.path[:0] = [str(HERE.parent / ".typing")]  # the links that type checkers follow serve a bare checkout too
 
+import facts  # noqa: E402
+import stand_ins  # noqa: E402
 from arithmetic import Rates, cpu_rates, gpu_rates, percentiles  # noqa: E402
+
+STANDING_IN = stand_ins.install()  # before anything that imports what they stand in for
 
 from vlfau.models.bundle import Bundle, Manifest, open_bundle, write_manifest  # noqa: E402
 from vlfau.models.errors import UserError  # noqa: E402
@@ -45,6 +49,8 @@ UNITS = ("AU01", "AU02", "AU04", "AU06", "AU07", "AU10", "AU12", "AU14", "AU15",
 WORDS = 32  # 12 units and the face: 13 sentences of 32 words, as the target says
 BUDGET_S = 540.0
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.05, "fp16": 0.02}  # probability; the encoder's weights are random, not trained
+CALLS = 1000  # without growth of memory
+GROWTH_MB = 8.0  # one leaked output of `compact` a call would be 20 and more
 EQUAL_WORDS = {"fp32": 0.98, "bf16": 0.5, "fp16": 0.8}  # a near tie flips a word and all after it
 
 
@@ -89,6 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for size in options.sizes:
             bundle = make_bundle(report, size, Path(folder) / size, options.words)
             report.facts[size] = measure(report, bundle, variants(), options.batches, options.seconds, rates)
+        if report.facts["capability"] and "paper" in options.sizes:
+            report.facts["targets"] = targets(report.facts["paper"])
+            report.say("\n".join(["## Wanted of Swin-Base on an H100", "", *report.facts["targets"]]))
         if options.wheels is not None:
             report.facts["rtx"] = try_wheels(report, options.wheels, Path(folder))
     print(json.dumps(report.facts))
@@ -104,13 +113,18 @@ def _machine(report: Report) -> None:
         "device": name,
         "capability": ".".join(map(str, torch.cuda.get_device_capability(0))) if on_gpu else None,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "commit": commit(),
+        "commit": facts.commit(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "cpus": os.cpu_count(),
     }
     report.say(f"# GPU report: {name}\n")
     report.say(", ".join(f"{key} {value}" for key, value in report.facts.items() if key != "device") + "\n")
+    if STANDING_IN:
+        report.facts["stand_ins"] = STANDING_IN
+        report.say(
+            f"Plain stand-ins of the same shapes take the place of {', '.join(STANDING_IN)}, not installed here.\n"
+        )
     if not on_gpu:
         report.say("No GPU here: this run shows that the script works, not how fast a GPU is.\n")
 
@@ -199,11 +213,11 @@ def variants() -> list[Variant]:
 
         return opened
 
-    def tensorrt(flavour: str) -> Callable[[Bundle], Executor]:
+    def tensorrt(flavour: str, **how: Any) -> Callable[[Bundle], Executor]:
         def opened(bundle: Bundle) -> Executor:
             from vlfau.models.runtimes.nvidia import TensorRT
 
-            return TensorRT(bundle, asked=flavour, sizes=(1, 2, 4, 8, 16, 32))
+            return TensorRT(bundle, asked=flavour, sizes=(1, 2, 4, 8, 16, 32), **how)
 
         return opened
 
@@ -235,7 +249,14 @@ def variants() -> list[Variant]:
         Variant("torch graphs bf16", eager(precision="bf16")),
         Variant("torch.compile graphs fp16", eager(precision="fp16", compiled=True)),
         Variant("tensorrt fp16", tensorrt("tensorrt")),
+        Variant(
+            "tensorrt fp16, one profile, torch's sentences", tensorrt("tensorrt", shapes="profile", speaker="torch")
+        ),
         Variant("tensorrt_rtx fp16", tensorrt("tensorrt_rtx")),
+        Variant(
+            "tensorrt_rtx fp16, one profile, torch's sentences",
+            tensorrt("tensorrt_rtx", shapes="profile", speaker="torch"),
+        ),
         Variant("torch-tensorrt fp16", torch_tensorrt),
     ]
 
@@ -270,6 +291,8 @@ def measure(
                     f"{row['agreement']['said']}\n"
                 )
                 row["cells"] = _cells(report, runtime, batches, seconds, rates, costs)
+                row["growth"] = growth(runtime)
+                report.say(f"{row['growth']['said']}\n")
         except Exception as error:  # a report says what failed, and goes on
             row["failed"] = (
                 f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
@@ -306,6 +329,52 @@ def agreement(runtime: Runtime) -> dict[str, Any]:
     text = f"{'holds' if held else 'DOES NOT HOLD'}: differs by {worst:.1e} (other pictures {control:.2f}), "
     text += f"{100 * words:.1f} % equal words"
     return {"holds": bool(held), "worst": worst, "control": control, "words": words, "batch": batch, "said": text}
+
+
+def growth(runtime: Runtime, calls: int = CALLS, seconds: float = 8.0) -> dict[str, Any]:
+    """Memory of the process and of the device before and after many calls, or as many as fit into the time."""
+    import torch
+
+    crops = runtime.bundle.selftest()["crops"][:3]
+
+    def used_mb() -> tuple[float, float]:
+        free, whole = torch.cuda.mem_get_info() if torch.cuda.is_available() else (0, 0)
+        return facts.resident_mb(), (whole - free) / 1e6
+
+    def work(most: int) -> int:
+        until = time.monotonic() + seconds
+        for i in range(most):
+            runtime.predict(crops[: 1 + i % 3])
+            if time.monotonic() > until:
+                return i + 1
+        return most
+
+    work(calls // 5)
+    before = used_mb()
+    done = work(calls)
+    host, device = (after - was for after, was in zip(used_mb(), before))
+    steady = max(host, device) <= GROWTH_MB
+    text = f"{'holds' if steady else 'DOES NOT HOLD'}: memory after {done} calls {host:+.1f} MB, the GPU's {device:+.1f} MB"
+    return {"holds": steady, "calls": done, "host_mb": host, "device_mb": device, "said": text}
+
+
+def targets(paper: dict[str, Any]) -> list[str]:
+    """What is wanted of Swin-Base in FP16 on an H100, beside the best that was found."""
+    cells = [(name, cell) for name, row in paper["runtimes"].items() for cell in row.get("cells", ())]
+    alone = [(name, cell) for name, cell in cells if cell["batch"] == 1]
+    if not alone:
+        return ["targets: nothing ran"]
+    lines = []
+    for what, key, wanted in (("states of one face", "states", 1.5), ("with all sentences", "both", 3.0)):
+        name, cell = min(alone, key=lambda one: float(one[1][key][0]))
+        p50, _, p99 = cell[key]
+        for label, found, most in ((f"{what}, ms", p50, wanted), (f"{what}, p99 / p50", p99 / p50, 1.3)):
+            held = "reached" if found <= most else "NOT REACHED"
+            lines.append(f"{label}: wanted at most {most:g}, found {found:.2f} ({name}): {held}")
+    name, cell = max(cells, key=lambda one: one[1]["batch"] / one[1]["states"][0])
+    speed = 1e3 * cell["batch"] / cell["states"][0]
+    held = "reached" if speed >= 4000 else "NOT REACHED"
+    return [*lines, f"faces/s: wanted at least 4000, found {speed:.0f} (batch {cell['batch']}, {name}): {held}"]
 
 
 def _cells(
@@ -446,14 +515,6 @@ def _step(said: dict[str, Any], name: str) -> Iterator[None]:
         yield
     except Exception as error:
         said["failed"] = f"{name}: {type(error).__name__}: {error}"
-
-
-def commit() -> str:
-    try:
-        asked = ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"]
-        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "no commit"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import time
 import zipfile
@@ -22,6 +24,22 @@ from vlfau.models.errors import UserError
 from vlfau.models.runtime import Runtime
 from vlfau.models.runtimes import open_runtime
 
+HIDDEN = (
+    *(
+        "timm",
+        "safetensors",
+        "cv2",
+        "onnxruntime",
+        "openvino",
+        "onnxscript",
+        "onnx_ir",
+        "msgspec",
+        "av",
+        "zmq",
+        "numba",
+    ),
+    *("scipy", "PIL", "torchvision", "tensorrt", "tensorrt_rtx", "rich", "prometheus_client", "matplotlib", "pyarrow"),
+)
 BENCH = Path(__file__).parent.parent / "bench"
 
 
@@ -58,6 +76,8 @@ def test_variants_are_measured_and_failures_are_reported(
     for name in ("openvino", "onnxruntime"):
         row = found["runtimes"][name]
         assert row["agreement"]["holds"]
+        assert row["growth"]["holds"]
+        assert 100 < row["growth"]["calls"] <= 1000  # fewer where the time was up
         assert [cell["batch"] for cell in row["cells"]] == [1, 2]  # 64 is more than the executor takes at once
         for cell in row["cells"]:
             p50, p95, p99 = cell["both"]
@@ -92,6 +112,92 @@ def test_a_runtime_that_disagrees_is_said_not_to_hold(bench: ModuleType, tmp_pat
         runtime.executor.encode = blind  # type: ignore[method-assign]
         assert not bench.agreement(runtime)["holds"]
     assert isinstance(runtime, Runtime)
+
+
+def test_memory_that_grows_is_said_not_to_hold(bench: ModuleType, tmp_path: Path) -> None:
+    with open_runtime(small_bundle(tmp_path / "bundle"), "onnxruntime") as runtime:
+        whole, kept = runtime.executor.encode, []
+
+        def leaking(crops: np.ndarray) -> dict[str, Any]:
+            kept.append(np.ones(20_000))  # 160 kB, touched
+            return whole(crops)
+
+        runtime.executor.encode = leaking  # type: ignore[method-assign]
+        assert not bench.growth(runtime, calls=300)["holds"]
+
+
+def test_targets_of_a_gpu_are_reached_or_not(bench: ModuleType) -> None:
+    def found(ms: float, batch_ms: float) -> dict[str, Any]:
+        one = {"batch": 1, "states": (ms, ms, 1.2 * ms), "both": (2 * ms, 2 * ms, 3 * ms)}
+        many = {"batch": 32, "states": (batch_ms,) * 3, "both": (batch_ms,) * 3}
+        return {"runtimes": {"torch": {"cells": [one, many]}, "tensorrt": {"failed": "no such library"}}}
+
+    said = bench.targets(found(1.4, 7.9))
+    assert [line.rpartition(": ")[2] for line in said] == [
+        "reached", "reached", "reached", "NOT REACHED", "reached"
+    ]  # fmt: skip
+    assert all("NOT REACHED" in line for line in bench.targets(found(1.6, 8.1)) if "p99" not in line)
+    assert bench.targets({"runtimes": {}}) == ["targets: nothing ran"]
+
+
+def test_stand_ins_have_the_shapes_and_the_work_of_what_they_stand_for(bench: ModuleType) -> None:
+    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
+    import stand_ins
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def counted(body: Any, side: int) -> tuple[Any, ...]:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            shapes = [tuple(one.shape) for one in body.eval()(torch.zeros(1, 3, side, side))]
+        return (
+            shapes,
+            body.feature_info.channels(),
+            sum(p.numel() for p in body.parameters()),
+            counter.get_total_flops(),
+        )
+
+    narrow = [32, 64, 128, 256]
+    for name, options, mine, side in (
+        ("swin_base_patch4_window7_224", {}, stand_ins.Swin(), 224),
+        ("resnet18", {"channels": narrow}, stand_ins.ResNet(narrow), 112),
+    ):
+        theirs = timm.create_model(name, features_only=True, pretrained=False, **options)
+        assert counted(mine, side) == counted(theirs, side)
+        assert getattr(mine, "output_fmt", "NCHW") == getattr(theirs, "output_fmt", "NCHW")
+
+
+def test_the_report_needs_torch_numpy_and_onnx_and_nothing_else(tmp_path: Path) -> None:
+    """In a process where nothing else can be imported: with plain stems, and graphs by the older tracer."""
+    hidden = tmp_path / "sitecustomize.py"
+    hidden.write_text(
+        "import sys\n"
+        f"HIDDEN = {HIDDEN!r}\n"
+        "class Only:\n"
+        "    def __init__(self, finders): self.finders = finders\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in HIDDEN: return None\n"
+        "        found = (f.find_spec(name, path, target) for f in self.finders if hasattr(f, 'find_spec'))\n"
+        "        return next((spec for spec in found if spec is not None), None)\n"
+        "sys.meta_path[:] = [Only(list(sys.meta_path))]\n"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(BENCH / "gpu_report.py"),
+            *"--sizes compact --batches 1 2 --seconds 0.01 --words 3".split(),
+        ],
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "VLFAU_CACHE": ""},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout.splitlines()[-1])
+    assert facts["stand_ins"] == ["timm", "safetensors", "cv2"]
+    assert "compact: exported to ONNX" in done.stdout
+    row = facts["compact"]["runtimes"]["torch eager"]
+    assert row["agreement"]["holds"]
+    assert [cell["batch"] for cell in row["cells"]] == [1, 2]
+    assert "cannot be imported" in facts["compact"]["runtimes"]["openvino"]["failed"]
 
 
 def test_wheels_are_tried_oldest_first_in_a_process_of_their_own(
@@ -238,8 +344,6 @@ def test_the_results_page_says_that_no_gpu_has_run_or_names_one() -> None:
 
 def test_the_report_starts_in_a_bare_checkout(tmp_path: Path) -> None:
     """Without an installed package the script finds the sources through the links beside it."""
-    import subprocess
-
     if not (BENCH.parent / ".typing" / "vlfau").is_dir():
         pytest.skip("the checkout has no links for type checkers")
     hidden = tmp_path / "sitecustomize.py"
