@@ -354,7 +354,8 @@ def growth(runtime: Runtime, calls: int = CALLS, seconds: float = 8.0) -> dict[s
     done = work(calls)
     host, device = (after - was for after, was in zip(used_mb(), before))
     steady = max(host, device) <= GROWTH_MB
-    text = f"{'holds' if steady else 'DOES NOT HOLD'}: memory after {done} calls {host:+.1f} MB, the GPU's {device:+.1f} MB"
+    verdict = "holds" if steady else "DOES NOT HOLD"
+    text = f"{verdict}: memory after {done} calls {host:+.1f} MB, the GPU's {device:+.1f} MB"
     return {"holds": steady, "calls": done, "host_mb": host, "device_mb": device, "said": text}
 
 

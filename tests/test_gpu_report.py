@@ -179,12 +179,9 @@ def test_the_report_needs_torch_numpy_and_onnx_and_nothing_else(tmp_path: Path) 
         "        return next((spec for spec in found if spec is not None), None)\n"
         "sys.meta_path[:] = [Only(list(sys.meta_path))]\n"
     )
+    asked = ["--sizes", "compact", "--batches", "1", "2", "--seconds", "0.01", "--words", "3"]
     done = subprocess.run(
-        [
-            sys.executable,
-            str(BENCH / "gpu_report.py"),
-            *"--sizes compact --batches 1 2 --seconds 0.01 --words 3".split(),
-        ],
+        [sys.executable, str(BENCH / "gpu_report.py"), *asked],
         env={**os.environ, "PYTHONPATH": str(tmp_path), "VLFAU_CACHE": ""},
         capture_output=True,
         text=True,
