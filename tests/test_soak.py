@@ -19,6 +19,7 @@ from vlfau.engine.wire import End, LatencyMs, Report, line
 
 BENCH = Path(__file__).parent.parent / "bench"
 HOUR_NS = 3600 * 10**9
+KINDS = ("source", "stall", "clock", "disk")
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of a running process are Linux's")
 
@@ -31,11 +32,19 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return soak
 
 
+@pytest.fixture
+def verdict(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCH))
+    import soak_verdict
+
+    return soak_verdict
+
+
 @pytest.mark.parametrize("seconds", [20, 120, 7200])
 def test_every_fault_has_its_time(bench: ModuleType, seconds: float) -> None:
     faults = bench.schedule(seconds)
     assert [fault.at_s for fault in faults] == sorted(fault.at_s for fault in faults)
-    assert {fault.kind for fault in faults} == set(bench.KINDS)
+    assert {fault.kind for fault in faults} == set(KINDS)
     assert all(0.1 * seconds <= fault.at_s and fault.at_s + fault.lasts_s <= 0.9 * seconds for fault in faults)
     assert [fault.kind for fault in faults].count("disk") == 1
     rounds = [fault.kind for fault in faults].count("stall")
@@ -48,17 +57,17 @@ def samples(memory: list[float], p95: list[float]) -> list[dict[str, float]]:
     return [{"memory_mb": m, "p95_ms": p, "life": 0} for m, p in zip(memory, p95)]
 
 
-def test_growth_is_told_from_warming_up(bench: ModuleType) -> None:
+def test_growth_is_told_from_warming_up(verdict: ModuleType) -> None:
     warm, flat = [300.0, 350, 400], [20.0] * 9
-    assert bench.grown(samples(warm + [402.0] * 6, flat), 0.05, 0.5) == []
-    leak = bench.grown(samples(warm + [400.0] * 3 + [430.0] * 3, flat), 0.05, 0.5)
+    assert verdict.grown(samples(warm + [402.0] * 6, flat), 0.05, 0.5) == []
+    leak = verdict.grown(samples(warm + [400.0] * 3 + [430.0] * 3, flat), 0.05, 0.5)
     assert leak == ["memory_mb grew from 400.0 to 430.0"]
-    assert bench.grown(samples(warm + [400.0] * 3 + [430.0] * 3, flat), 0.1, 0.5) == []
-    late = bench.grown(samples([400.0] * 9, [20.0] * 6 + [40.0] * 3), 0.05, 0.5)
+    assert verdict.grown(samples(warm + [400.0] * 3 + [430.0] * 3, flat), 0.1, 0.5) == []
+    late = verdict.grown(samples([400.0] * 9, [20.0] * 6 + [40.0] * 3), 0.05, 0.5)
     assert late == ["p95_ms grew from 20.0 to 40.0"]
-    assert bench.grown(samples([400.0] * 2, [20.0] * 2), 0.05, 0.5) == ["too short to judge"]
+    assert verdict.grown(samples([400.0] * 2, [20.0] * 2), 0.05, 0.5) == ["too short to judge"]
     second = [row | {"life": 1, "memory_mb": 900.0} for row in samples([400.0] * 3, [20.0] * 3)]
-    assert bench.grown(samples([400.0] * 9, flat) + second, 0.05, 0.5) == [], "another process is another matter"
+    assert verdict.grown(samples([400.0] * 9, flat) + second, 0.05, 0.5) == [], "another process is another matter"
 
 
 def report(seq: int, frame: int, *, total: float = 8.0, pts: float | None = None, captured_ns: int = 0) -> Report:
@@ -76,9 +85,9 @@ def changed(message: End, **changes: Any) -> End:
     return msgspec.structs.replace(message, **changes)
 
 
-def test_a_listener_notices_what_is_wrong(bench: ModuleType) -> None:
+def test_a_listener_notices_what_is_wrong(verdict: ModuleType) -> None:
     def wrong(*reports: Report) -> list[str]:
-        heard = bench.Heard()
+        heard = verdict.Heard()
         for one in reports:
             heard.take(one, 0, 0)
         found: list[str] = heard.wrong
@@ -89,46 +98,48 @@ def test_a_listener_notices_what_is_wrong(bench: ModuleType) -> None:
     assert wrong(report(0, 3), report(1, 3, pts=9)) == ["cam: time ran backwards at frame 3"]
     assert wrong(report(0, 3), report(1, 4, pts=0)) == ["cam: time ran backwards at frame 4"]
     assert wrong(report(0, 0, total=HOUR_NS / 1e6)) == ["cam: a latency of 3600000.0 ms"], "taken from the wall clock"
-    heard = bench.Heard()
+    heard = verdict.Heard()
     for seq, off in enumerate((0, 0, HOUR_NS, HOUR_NS, -HOUR_NS)):
         heard.take(report(seq, seq, captured_ns=5 * HOUR_NS + off + 10**9), 5 * HOUR_NS, 0)
     assert heard.jumps == 2
 
 
-def life(bench: ModuleType, folder: Path, reports: int, told: End, *, status: int = 130, rows: int = 10) -> Any:
+def life(verdict: ModuleType, folder: Path, reports: int, told: End, *, status: int = 130, rows: int = 10) -> Any:
     path = folder / "rows.jsonl"
     path.write_bytes(b"".join(line(report(k, k)) for k in range(rows)))
-    made = bench.Life(SimpleNamespace(), None, path, status=status)
+    made = verdict.Life(SimpleNamespace(), None, path, status=status)
     for seq in range(reports):
         made.heard.take(report(seq, seq), 0, 0)
     made.heard.take(told, 0, 0)
     return made
 
 
-def test_the_account_must_be_exact(bench: ModuleType, tmp_path: Path) -> None:
-    assert bench.accounts(life(bench, tmp_path, 10, end())) == []
-    assert "13 decoded, 10 published + 2 dropped" in bench.accounts(life(bench, tmp_path, 10, end(frames_in=13)))[0]
-    assert "9 of 10 reports arrived" in bench.accounts(life(bench, tmp_path, 9, end()))[0]
-    assert bench.accounts(life(bench, tmp_path, 11, end())) == ["1 reports more arrived than were published"]
-    assert bench.accounts(life(bench, tmp_path, 11, end(), status=2)) == [], "its row did not fit on the disk"
-    assert "9 whole rows" in bench.accounts(life(bench, tmp_path, 10, end(), rows=9))[0]
-    cut = life(bench, tmp_path, 10, end())
+def test_the_account_must_be_exact(verdict: ModuleType, tmp_path: Path) -> None:
+    assert verdict.accounts(life(verdict, tmp_path, 10, end())) == []
+    assert "13 decoded, 10 published + 2 dropped" in verdict.accounts(life(verdict, tmp_path, 10, end(frames_in=13)))[0]
+    assert "9 of 10 reports arrived" in verdict.accounts(life(verdict, tmp_path, 9, end()))[0]
+    assert verdict.accounts(life(verdict, tmp_path, 11, end())) == ["1 reports more arrived than were published"]
+    assert verdict.accounts(life(verdict, tmp_path, 11, end(), status=2)) == [], "its row did not fit on the disk"
+    assert "9 whole rows" in verdict.accounts(life(verdict, tmp_path, 10, end(), rows=9))[0]
+    cut = life(verdict, tmp_path, 10, end())
     cut.rows_file.write_bytes(cut.rows_file.read_bytes() + b'{"v":1')
-    assert "whole rows" in bench.accounts(cut)[0]
+    assert "whole rows" in verdict.accounts(cut)[0]
 
 
-def test_a_fault_without_a_trace_is_wrong(bench: ModuleType, tmp_path: Path) -> None:
+def test_a_fault_without_a_trace_is_wrong(verdict: ModuleType, tmp_path: Path) -> None:
     told = changed(end(reconnects=1), stream="camera0")
-    first = life(bench, tmp_path, 10, told)
+    first = life(verdict, tmp_path, 10, told)
     first.heard.jumps, first.heard.after_gap = 2, {"camera0": 5}
-    faults = [(1.0, kind) for kind in bench.KINDS]
-    good = bench.Soak(faults=faults, lives=[first], stalled={"heard": 9, "lost": 3, "wrong": 0})
-    assert bench.traces(good, 1) == []
-    unhurt = dataclasses.replace(good, stalled={"heard": 9, "lost": 0, "wrong": 0})
-    assert bench.traces(unhurt, 1) == ["the stalled subscriber lost nothing"]
+    faults = [(1.0, kind) for kind in (*KINDS, "stall over")]
+    good = verdict.Soak(faults=faults, lives=[first], stalled={"heard": 9, "lost": 3, "wrong": 0, "meanwhile": 500})
+    assert verdict.traces(good, 1) == []
+    unhurt = dataclasses.replace(good, stalled=good.stalled | {"lost": 0})
+    assert verdict.traces(unhurt, 1) == ["the stalled subscriber lost nothing"]
+    slow = dataclasses.replace(good, stalled=unhurt.stalled | {"meanwhile": 30})
+    assert verdict.traces(slow, 1) == [], "a machine so slow that the queues held it all"
     first.heard.jumps, first.heard.after_gap = 0, {}
     first.heard.ends["camera0"] = changed(told, reconnects=0)
-    assert len(bench.traces(good, 1)) == 3
+    assert len(verdict.traces(good, 1)) == 3
 
 
 def test_a_clip_that_is_played_again_goes_on_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -159,7 +170,7 @@ def check(last: dict[str, Any]) -> None:
     assert [(row["life"], row["exit"]) for row in last["totals"]] == [(0, 2), (0, 2), (1, 130), (1, 130)]
     assert {what for _, what in last["faults"]} == {"source", "source over", "stall", "stall over", "clock", "disk"}
     assert last["totals"][0]["reconnects"] > 0
-    assert last["stalled"]["lost"] > 0
+    assert last["stalled"]["lost"] > 0 or last["stalled"]["meanwhile"] < 200  # what the queues may hold
     assert last["commit"]
     assert last["device"]
 
