@@ -1,6 +1,7 @@
 """The sentence decoder (eq. 4-7): soft attention over the places, an LSTM cell, one word at a time.
 
-Greedy decoding is a plain loop of small matrix products, so that a tracer can unroll it. Knows no units and no faces:
+Greedy decoding is a plain loop of small matrix products, so that a tracer can unroll it (why not an ONNX Loop is said
+in `exporting.caption_graph`). Knows no units and no faces:
 rows R, places L, words T, vocabulary Voc, channels d, hidden h.
 """
 
