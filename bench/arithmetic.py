@@ -52,10 +52,11 @@ def macs(model: onnx.ModelProto) -> float:
 
 def cpu_rates(precision: str, threads: int | None = None, side: int = 1024) -> Rates:
     """By OpenVINO, on the threads that its executor would take."""
-    import openvino
+    from vlfau.models.openvino_core import openvino_core
 
-    compiled = openvino.Core().compile_model(
-        openvino.Core().read_model(_product(side, precision).SerializeToString()),
+    core = openvino_core()
+    compiled = core.compile_model(
+        core.read_model(_product(side, precision).SerializeToString()),
         "CPU",
         {
             "PERFORMANCE_HINT": "LATENCY",

@@ -227,9 +227,9 @@ def onnxruntime_runner(model: onnx.ModelProto, threads: int) -> Callable[[Feed],
 
 
 def openvino_runner(model: onnx.ModelProto, threads: int) -> Callable[[Feed], Feed]:
-    import openvino
+    from vlfau.models.openvino_core import openvino_core
 
-    core = openvino.Core()
+    core = openvino_core()
     read = core.read_model(model.SerializeToString())
     hints = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(read, "CPU", hints)

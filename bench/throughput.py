@@ -144,9 +144,9 @@ def variants(bundle: Bundle, reference: bool) -> list[tuple[str, str]]:
     found = [("torch", "fp32")] if reference else []
     for name in ("openvino", "onnxruntime"):
         found += [(name, own), *([(name, "int8")] if has_precision(bundle, "int8") else [])]
-    import openvino
+    from vlfau.models.openvino_core import openvino_core
 
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         found.append(("openvino", "bf16"))
     return found
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +70,11 @@ def test_the_control_dies_without_a_word() -> None:
 
 def test_all_parts_share_one() -> None:
     assert openvino_core() is openvino_core()
+
+
+def test_nobody_starts_a_second() -> None:
+    """Such a second one, gone before the first or on another thread, is what takes the stack away."""
+    root = Path(__file__).parent.parent
+    files = [path for folder in ("engine", "models", "calibration", "bench") for path in (root / folder).rglob("*.py")]
+    starting = [path.name for path in files if re.search(r"\bCore\(\)", path.read_text(encoding="utf-8"))]
+    assert starting == ["openvino_core.py"]
