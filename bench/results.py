@@ -55,7 +55,7 @@ BENCHES = (
     Bench(
         "peers",
         "Peers: what people would take instead",
-        ("peers.py", "--seconds", "5", "--limit", "15"),
+        ("peers.py", "--seconds", "10", "--limit", "15"),
         ("--insightface-model", SCRFD),
     ),
     Bench("accuracy", "Accuracy of the embedded bundle on held-out renders", ("accuracy.py", "--data", SHARDS)),

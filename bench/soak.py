@@ -339,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    wrong, facts = verdict(done, given.streams, given.memory, given.latency), about("psutil")
+    wrong, facts = verdict(done, given.streams, given.memory, given.latency), about()
     print("\n" + heading(facts))
     rows = totals(done)
     columns = ("life", "exit", "stream", "decoded", "published", "dropped", "reconnects")
