@@ -19,7 +19,7 @@ from .evaluation_report import markdown
 from .loading import Loader, Order
 from .network import AUNetwork
 from .prediction import Some
-from .reader import Reader, open_reader, texts_of
+from .reader import Reader, RunReader, open_reader, texts_of
 from .run_folder import RunFolder
 from .settings import read
 from .training_data import DataChoice, TrainingData, open_data
@@ -58,7 +58,8 @@ def evaluate(
         outcome = run_through(reader, part.test, batch=batch, images=images, caption_images=caption_images, beam=beam)
         dataset = getattr(getattr(part.test, "table", None), "dataset", "")
         row = published.ablation_row(reader.config) if dataset == "BP4D" else None
-        facts = {"who": reader.name, "paper_row": {"name": row, "f1": published.ABLATION[row] / 100} if row else None}
+        facts: dict[str, Any] = {"who": reader.name, "chosen_on_test": isinstance(reader, RunReader) and weights == "best"}
+        facts |= {"paper_row": {"name": row, "f1": published.ABLATION[row] / 100} if row else None}
         outcome = dataclasses.replace(outcome, tested=str(part), dataset=dataset, extra=facts)
         outcomes.append(outcome)
         scores.append(score(outcome, draws=draws))

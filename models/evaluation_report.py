@@ -18,6 +18,8 @@ def markdown(title: str, scores: Sequence[dict[str, Any]], mean: dict[str, Any] 
 
 def _section(one: dict[str, Any]) -> list[str]:
     lines = [f"## {one['tested'] or 'test'}", "", f"{one['pictures']} pictures of {one['subjects']} subjects.", ""]
+    if one.get("chosen_on_test"):
+        lines += ["These weights are of the epoch that was best on this very test part: not comparable.", ""]
     lines += [*_table(one), "", *_figures(one)]
     left_out = [unit for unit, row in one["units"].items() if row["f1"] is None]
     if left_out:

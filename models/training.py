@@ -270,7 +270,8 @@ class Trainer:
     def _check_finite(self, means: dict[str, float]) -> None:
         broken = [name for name, value in means.items() if not math.isfinite(value)]
         if broken:
-            where = "from the last checkpoint" if self.run.checkpoints.exists() else "from the beginning"
+            kept = self.run.checkpoints
+            where = f"from {kept.pointer}, the last checkpoint," if kept.exists() else "from the beginning"
             raise UserError(
                 f"The loss is not a number at step {self.at.step} ({', '.join(broken)}); nothing of it was saved. Go "
                 f"on {where} with --learning-rate below {self.recipe.learning_rate:g}, --clip 1 or --precision fp32."

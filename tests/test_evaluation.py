@@ -88,6 +88,8 @@ def test_the_report_shows_the_paper_the_floor_and_what_was_left_out() -> None:
     assert "| AU01 |" in text
     assert "| 51.2 |" in text
     assert "best on test" not in markdown("a run", [score(outcome())])  # no column without such weights
+    assert "on this very test part" not in text
+    assert "on this very test part" in markdown("a run", [score(outcome(extra={"chosen_on_test": True}))])
 
 
 @pytest.mark.parametrize("dataset", ["BP4D", "DISFA"])

@@ -25,8 +25,8 @@ def own_corpus(path: Path) -> Path:
     """The package's sentences with one word changed into one that is not in them."""
     good = corpus_file.SHIPPED.read_text(encoding="utf-8")
     assert "glower" not in good
-    assert good.count('tag = "scowl"') == 1
-    path.write_text(good.replace('tag = "scowl"', 'tag = "glower"'), encoding="utf-8")
+    assert good.count('tag = "brow-arch"') == 1
+    path.write_text(good.replace('tag = "brow-arch"', 'tag = "glower"'), encoding="utf-8")
     return path
 
 

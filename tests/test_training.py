@@ -177,7 +177,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_spoils_no_checkpoint(
 
     broken.calls = 0  # type: ignore[attr-defined]
     monkeypatch.setattr(SmallNetwork, "losses", broken)
-    with pytest.raises(UserError, match=r"not a number at step \d+ .*--learning-rate"):
+    with pytest.raises(UserError, match=r"not a number at step \d+ .*checkpoints/last\.json.*--learning-rate"):
         run_training(tmp_path, recipe())
     tensors, state = RunFolder(tmp_path).checkpoints.load()
     assert state["step"] == 6
