@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,9 @@ class ParquetTable(Sink):
                 self._finish_whole()
         finally:
             if self._failed:  # the parts stay, and nothing beside them
+                if self._whole is not None:
+                    with suppress(OSError):
+                        self._whole.close()
                 self._unfinished.unlink(missing_ok=True)
         if not self._failed:
             shutil.rmtree(self.parts)
