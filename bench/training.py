@@ -298,13 +298,13 @@ def speed_table(found: list[dict[str, Any]], ceiling: float) -> str:
     for one in found:
         share = one["infer_images_s"] * one["gmac"] / ceiling
         pairs = [
-            f"{one[f'{kind}_images_s']:.1f} ({one[f'{kind}_compiled_images_s']:.1f})"
+            f"{one[f'{kind}_images_s']:.3g} ({one[f'{kind}_compiled_images_s']:.3g})"
             if f"{kind}_compiled_images_s" in one
-            else f"{one[f'{kind}_images_s']:.1f}"
+            else f"{one[f'{kind}_images_s']:.3g}"
             for kind in ("train", "infer")
         ]
-        loaded = [f"{one['loaded_images_s']:.1f}", f"{one['wait_share']:.0%}"]
-        rows.append([one["size"], str(one["batch"]), f"{one['gmac']:.2f}", *pairs, f"{share:.0%}", *loaded])
+        loaded = [f"{one['loaded_images_s']:.3g}", f"{one['wait_share']:.0%}"]
+        rows.append([one["size"], str(one["batch"]), f"{one['gmac']:.3g}", *pairs, f"{share:.0%}", *loaded])
     return table(rows)
 
 

@@ -58,7 +58,8 @@ def evaluate(
         outcome = run_through(reader, part.test, batch=batch, images=images, caption_images=caption_images, beam=beam)
         dataset = getattr(getattr(part.test, "table", None), "dataset", "")
         row = published.ablation_row(reader.config) if dataset == "BP4D" else None
-        facts: dict[str, Any] = {"who": reader.name, "chosen_on_test": isinstance(reader, RunReader) and weights == "best"}
+        chosen = isinstance(reader, RunReader) and weights == "best"
+        facts: dict[str, Any] = {"who": reader.name, "chosen_on_test": chosen}
         facts |= {"paper_row": {"name": row, "f1": published.ABLATION[row] / 100} if row else None}
         outcome = dataclasses.replace(outcome, tested=str(part), dataset=dataset, extra=facts)
         outcomes.append(outcome)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 
 from vlfau.models import losses, texts
 from vlfau.models.captioner import Decoder
@@ -209,6 +213,39 @@ def test_compact_keeps_its_budget() -> None:
 def test_other_stems_fit(stem: tuple[str, Any]) -> None:
     network, config = tiny(stem=stem[0], stem_options=stem[1])
     assert network.encode(batch(config, network)["crops"]).log_odds.shape == (4, 4)
+
+
+def test_imagenet_weights_come_from_a_file_or_from_nowhere_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}
+    torch.manual_seed(5)
+    whole = timm.create_model("convnext_atto", num_classes=10, **options)
+    save_file(whole.state_dict(), tmp_path / "stem.safetensors")
+    torch.manual_seed(6)
+    network, _ = tiny(stem="convnext_atto", stem_options=options)
+    before = {name: value.clone() for name, value in network.stem.body.state_dict().items()}
+    said = network.load_imagenet(tmp_path / "stem.safetensors", True)
+    after = network.stem.body.state_dict()
+    assert re.fullmatch(rf"{len(after)} of {len(after)} tensors from .*stem\.safetensors", said)
+    theirs = {name.replace(".", "_"): value for name, value in whole.state_dict().items()}
+    changed = 0
+    for name, value in after.items():
+        assert torch.equal(value, theirs[name.replace(".", "_")])
+        changed += not torch.equal(value, before[name])
+    assert changed > 10  # all convolutions; norms and biases begin alike
+    other, _ = tiny(stem="resnet10t", stem_options=None)
+    with pytest.raises(UserError, match=r"stem\.safetensors fits only \d+ of \d+ tensors of the stem 'resnet10t'"):
+        other.load_imagenet(tmp_path / "stem.safetensors", True)
+    with pytest.raises(UserError, match=r"absent\.safetensors is missing"):
+        network.load_imagenet(tmp_path / "absent.safetensors", True)
+    assert network.load_imagenet(None, False) == "from scratch, as asked"
+
+    def offline(*_: Any, **__: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    assert "from scratch: no ImageNet weights could be had" in network.load_imagenet(None, True)
 
 
 def test_wrong_settings_are_named() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +17,13 @@ import synthetic_layouts as synthetic
 import torch
 from safetensors.torch import load_file
 from small_training import Opened, SmallData, SmallNetwork, recipe, run_training
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vlfau.models import checkpoint, train_command
 from vlfau.models.checkpoint import Checkpoints
 from vlfau.models.errors import UserError
+from vlfau.models.processes import Processes
+from vlfau.models.progress import Display
 from vlfau.models.recipe import Recipe
 from vlfau.models.run_folder import RunFolder
 from vlfau.models.schedule import rate_at
@@ -122,6 +126,41 @@ def torchrun(*arguments: str) -> None:
         [*start, *arguments], env=plain | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=280
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_half_precision_trains_too_and_is_not_the_same(tmp_path: Path) -> None:
+    run_training(tmp_path / "full", recipe(epochs=1, precision="fp32"))
+    run_training(tmp_path / "half", recipe(epochs=1, precision="bf16"))
+    full, half = _losses(tmp_path / "full"), _losses(tmp_path / "half")
+    assert half == pytest.approx(full, rel=0.05)
+    assert half != full
+    weights = _weights(tmp_path / "half")
+    assert all(value.dtype == torch.float32 for value in weights.values() if value.is_floating_point())
+
+
+def test_a_run_folder_says_by_what_it_was_made_and_draws_curves(tmp_path: Path) -> None:
+    shown: list[tuple[float, str]] = []
+
+    class Seen(Display):
+        def show(self, title: str, done: float, text: str) -> None:
+            shown.append((done, text))
+
+    torch.manual_seed(0)
+    run = RunFolder(tmp_path)
+    run.start({"units": ["AU01", "AU12"], "network": {"kind": "small"}})
+    with Processes("cpu") as group:
+        display = Seen(tmp_path, shown=False)
+        Trainer(SmallNetwork(), Opened(), None, recipe(), run, group, display).train()  # type: ignore[arg-type]
+        display.close()
+    assert shown[-1][0] == 1.0
+    assert re.fullmatch(r"loss [\d.]+  test F1 [\d.]+  [\d.]+ images/s  \d+% waiting for data  .* left", shown[-1][1])
+    facts = json.loads((tmp_path / "environment.json").read_text())
+    assert {"revision", "python", "machine", "versions", "command", "started"} <= facts.keys()
+    assert "torch" in facts["versions"]
+    curves = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert {"loss", "loss_au", "rate", "images_s", "wait_share", "test_f1"} <= set(curves.Tags()["scalars"])
+    drawn = [round(event.value, 4) for event in curves.Scalars("test_f1")]
+    assert drawn == [round(row["test_f1"], 4) for row in run.rows("epoch")]
 
 
 def test_two_processes_follow_the_curve_of_one(tmp_path: Path) -> None:
