@@ -31,6 +31,7 @@ from vlfau.models.bundle import Bundle, open_bundle, write_manifest
 from vlfau.models.errors import UserError
 from vlfau.models.runtime import Runtime
 from vlfau.models.runtimes import open_runtime
+from vlfau.models.runtimes.cache import VARIABLE
 from vlfau.models.runtimes.graphs import INT8_ENCODER, cpu_threads, encoder_file, has_precision
 
 SIZES = ("paper", "compact", "tiny")
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="vlfau-throughput-") as folder:
             for where in options.bundle:
+                if where in SIZES:
+                    os.environ[VARIABLE] = ""  # nobody needs the compiled graphs of random weights again
                 bundle = random_bundle(where, Path(folder) / where) if where in SIZES else open_bundle(where)
                 if options.hints:
                     print(hints(bundle, options.seconds))
