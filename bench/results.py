@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ BENCHES = (
         ("--insightface-model", SCRFD),
     ),
     Bench("accuracy", "Accuracy of the embedded bundle on held-out renders", ("accuracy.py", "--data", SHARDS)),
+    Bench("faces", "The embedded bundle on real clips", ("real_faces.py", "--shared", SHARED)),
     Bench("detectors", "Detectors on real clips", ("detectors.py", "--every", "8", "--shared", SHARED)),
     Bench("tracking", "Following faces", ("tracking.py", "--shards", SHARDS, "--scenes", "3")),
     Bench("outputs", "What each output costs", ("outputs.py",)),
@@ -145,35 +147,48 @@ def section(bench: Bench, ran: Ran) -> str:
 
 
 def without_json(text: str) -> list[str]:
-    lines = text.rstrip().splitlines()
-    if lines:
-        try:
-            json.loads(lines[-1])
-        except ValueError:
-            return lines
-        lines = lines[:-1]
+    """What people read: results on the way are lines of JSON for programs, too."""
+    lines = [line for line in text.rstrip().splitlines() if not (line.startswith("{") and is_json(line))]
     while lines and not lines[-1].strip():
         lines.pop()
     return lines
 
 
+def is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
 def prose(lines: Sequence[str]) -> list[str]:
-    """Tables stay, pictures are shown, every other line stays a line of its own, and figures in columns stay so."""
-    if not any(line.startswith("|") for line in lines):
-        return ["```text", *lines, "```"] if lines else []
+    """Tables stay, pictures are shown, figures in columns stay in columns, every other line stays one of its own."""
     made: list[str] = []
-    for line in lines:
-        if line.startswith("wrote bench/"):
-            if line.endswith(".png"):
-                made += ["", f"![{Path(line).stem}]({line.removeprefix('wrote bench/')})"]
-            continue
-        if line.startswith("#"):
-            line = "**" + line.lstrip("# ") + "**"
-        table, before = line.startswith("|"), bool(made) and made[-1].startswith("|")
-        if table != before and made and made[-1]:
+    for kind, group in groupby(lines, key=kind_of):
+        part = list(group)
+        if made and made[-1] and kind != "empty":
             made.append("")
-        made.append(line if table or not line.strip() else line.rstrip() + "  ")
+        if kind == "picture":
+            shown = [path.removeprefix("wrote bench/") for path in part if path.endswith(".png")]
+            made += [f"![{Path(path).stem}]({path})" for path in shown]
+        elif kind == "columns":
+            made += ["```text", *part, "```"]
+        elif kind == "line":
+            made += [f"**{line.lstrip('# ')}**" if line.startswith("#") else line.rstrip() + "  " for line in part]
+        else:
+            made += part
     return made
+
+
+def kind_of(line: str) -> str:
+    if not line.strip():
+        return "empty"
+    if line.startswith("|"):
+        return "table"
+    if line.startswith("wrote bench/"):
+        return "picture"
+    return "columns" if "   " in line.strip() else "line"
 
 
 def sections_of(text: str) -> dict[str, str]:

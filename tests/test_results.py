@@ -88,9 +88,10 @@ def test_tables_pictures_and_lines(bench: ModuleType) -> None:
         *("a device  ", "python 3  ", "", "| a | b |", "|---|---|", "| 1 | 2 |", "", "flat  "),
         *("", "![x](plots/x.png)"),
     ]
-    assert bench.prose(["columns   1", "more      2"]) == ["```text", "columns   1", "more      2", "```"]
+    columns = ["head", "columns   1", "more      2", "", "# end"]
+    assert bench.prose(columns) == ["head  ", "", "```text", "columns   1", "more      2", "```", "", "**end**"]
     assert bench.without_json('a\n\n{"x": 1}\n') == ["a"]
-    assert bench.without_json("a\nb") == ["a", "b"]
+    assert bench.without_json('{"on the way": 1}\na\n{b}\n{"x": 1}') == ["a", "{b}"]
 
 
 def page(bench: ModuleType, monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> tuple[int, str]:
