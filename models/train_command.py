@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     settings = configured(options)
     for folder in train(options.output, **settings, all_folds=options.all_folds, fresh=options.fresh):
+        if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
+            continue
         print(f"Trained: {folder}. Next: vlfau-evaluate {folder}, vlfau-export {folder} --output BUNDLE")
 
 
