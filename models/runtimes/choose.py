@@ -11,9 +11,10 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -29,6 +30,7 @@ from .cache import cache_folder
 from .race import Rounds, race
 
 PACKAGES = ("openvino", "onnxruntime", "onnxruntime-gpu", "torch", "torch-tensorrt", "tensorrt", "tensorrt-rtx")
+UNSURE_S = 3600.0  # a trial that others disturbed counts this long: a machine that is always busy starts quickly too
 PREFERRED = ("tensorrt", "torch", "openvino", "onnxruntime")  # of those that can run, the first is the default
 
 
@@ -50,7 +52,8 @@ class Choice:
     precision: str | None
     device: str | None
     reasons: tuple[str, ...]  # one line per runtime, the chosen one first
-    sure: bool = True  # False: measured while others used the processor; to be measured again next time
+    sure: bool = True  # False: measured while others used the processor; to be measured again soon
+    measured_at: float = 0.0  # unix seconds
 
     def __str__(self) -> str:
         return "\n".join(self.reasons)
@@ -69,8 +72,8 @@ def choose(
     speak = say or (lambda line: print(line, file=sys.stderr))
     path, key = _remembered_at(), _key(bundle, device, precision, threads)
     known = _known(path)
-    if key in known:
-        choice = Choice(**{**known[key], "reasons": tuple(known[key]["reasons"])})
+    choice = Choice(**{**known[key], "reasons": tuple(known[key]["reasons"])}) if key in known else None
+    if choice is not None and (choice.sure or 0 <= time.time() - choice.measured_at < UNSURE_S):
         speak(f"{choice}\n(measured earlier on this machine; delete {path} to have it measured again)")
         return choice
     reasons = probe(bundle, device, precision)
@@ -79,9 +82,9 @@ def choose(
         passed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise UserError(f"No runtime can run this bundle here ({passed}). Run: pip install openvino")
     choice = _measured(candidates, reasons, device, precision, trial or _trial(bundle, device, precision, threads))
-    speak(str(choice) if choice.sure else f"{choice}\n(this machine was busy: it is measured again next time)")
-    if path is not None and choice.sure:
-        _remember(path, key, choice)
+    speak(str(choice) if choice.sure else f"{choice}\n(this machine was busy: it is measured again in an hour)")
+    if path is not None:
+        _remember(path, key, replace(choice, measured_at=time.time()))
     return choice
 
 
