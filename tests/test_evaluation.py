@@ -156,25 +156,25 @@ def test_from_pictures_to_report_and_bundle(tmp_path: Path, capsys: pytest.Captu
     changes = tmp_path / "small.toml"
     changes.write_text("[network]\nhidden = 16\nstem_options = { depths = [1, 1, 1, 1], dims = [8, 8, 16, 16] }\n")
     arguments = ["--data", str(tmp_path / "data"), "--config", str(changes), "--output", str(run), "--all-folds"]
-    learning = ["--steps", "6", "--batch", "8", "--learning-rate", "3e-3"]
+    learning = ["--steps", "4", "--batch", "8", "--learning-rate", "3e-3"]
     assert train_command.main([*arguments, *common, *learning]) == 0
     told = capsys.readouterr().out
     assert "fold 1 tests part 3" in told  # the numbering trap
-    assert evaluate_command.main([str(run), "--caption-images", "4", "--images", "40", "--beam", "2"]) == 0
+    assert evaluate_command.main([str(run), "--caption-images", "2", "--images", "40", "--beam", "2"]) == 0
     scores = json.loads((run / "evaluation" / "scores.json").read_text())
     assert [one["tested"].split(":")[0] for one in scores["parts"]] == [
         f"fold {k} tests part {4 - k}" for k in (1, 2, 3)
     ]
     assert scores["mean"]["folds"] == 3
-    assert scores["parts"][0]["captions"]["pictures"] == 4
-    assert scores["parts"][0]["captions_by_beam"]["pictures"] == 4
+    assert scores["parts"][0]["captions"]["pictures"] == 2
+    assert scores["parts"][0]["captions_by_beam"]["pictures"] == 2
     assert scores["mean"]["f1_interval_95"][0] <= scores["mean"]["f1"] <= scores["mean"]["f1_interval_95"][1]
     assert scores["mean"]["captions"]["local_faithful"] is not None
     for number, one in enumerate(scores["parts"], 1):
         rows = RunFolder(run / f"fold{number}").rows("epoch")
         best = max(rows, key=lambda row: row["test_f1"])
         beside = one["best_on_test"]
-        assert (beside["last_epoch"], beside["best_epoch"]) == (3, best["epoch"] + 1)
+        assert (beside["last_epoch"], beside["best_epoch"]) == (2, best["epoch"] + 1)
         assert beside["last_f1"] == one["f1"] == pytest.approx(rows[-1]["test_f1"])
         assert beside["best_f1"] == pytest.approx(best["test_f1"])  # scored again, from the weights that were kept
     for name in ("f1.png", "reliability.png", "features_by_units.png", "features_by_subjects.png", "attention.png"):
