@@ -139,7 +139,7 @@ def _rates(report: Report) -> dict[str, Rates]:
     else:
         try:
             found = {"fp32": cpu_rates("fp32", 1, side=512)}
-        except ImportError:
+        except (ImportError, UserError):
             found = {}
     for kind, rate in found.items():
         report.say(

@@ -172,7 +172,7 @@ def keep(path: Path, runs: Runs, last: dict[str, Any], append: bool) -> None:
         old = samples.setdefault(name, {"latencies_ms": [], "fps": []})
         for key in old:
             old[key] += kept[key]
-    path.write_text(json.dumps(last | {"samples": samples}))
+    path.write_text(json.dumps(last | {"samples": samples}), encoding="utf-8")
 
 
 def samples_of(runs: Runs) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def samples_of(runs: Runs) -> dict[str, Any]:
 
 def load(path: Path) -> dict[str, Any]:
     try:
-        stored: dict[str, Any] = json.loads(path.read_text())
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _ = stored["samples"]
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}. Give files that --json has written.") from None

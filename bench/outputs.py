@@ -58,7 +58,7 @@ def main() -> None:
         rows["--parquet"] = through(ParquetTable(here / "o.parquet", UNITS), report, options.frames)
         rows["--subtitles"] = through(Subtitles(here / "o.vtt", ["cam"]), report, options.frames)
         rows["--metrics"] = through(Metrics(":0"), report, options.frames)
-        with open(here / "log", "w") as log:
+        with open(here / "log", "w", encoding="utf-8") as log:
             rows["progress lines"] = through(PlainProgress([Origin("cam")], log), report, options.frames)
         rows["--render 720p"] = through(Render(here / "o.mp4", [Origin("cam")]), report, FILM_FRAMES, picture())
     facts = about()

@@ -35,6 +35,7 @@ REST, SHOWN_AT_REST = 0.3, ("_neutral", "eyeLook", "eyeBlink", "eyeSquint")
 ABSENT = 0.1  # of a unit's signal, as score.py takes it from the mesh
 BASELINE_S = 5.0
 SOLID, FAIR = (0.95, 0.6), (0.85, 0.3)  # AUC and within-clip correlation that a unit of this tier reaches at least
+CLIPS = 3  # in which a unit must move before it can have a tier
 
 
 def main() -> int:
@@ -87,7 +88,8 @@ def score(script: Path, reports: Path) -> Judged:
 
 def tier(row: dict[str, float]) -> str:
     for name, (area, within) in (("solid", SOLID), ("fair", FAIR)):
-        if row["auc"] >= area and row["within"] >= within:  # false where one of them is not a number
+        # False where one of them is not a number.
+        if row["clips"] >= CLIPS and row["auc"] >= area and row["within"] >= within:
             return name
     return "experimental"
 

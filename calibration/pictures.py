@@ -102,7 +102,7 @@ def _pictures(where: Path, limit: int) -> Iterator[NDArray[np.uint8]]:
     elif where.suffix.lower() in PICTURES:
         paths = [where]
     else:
-        paths = [where.parent / line.strip() for line in where.read_text().splitlines() if line.strip()]
+        paths = [where.parent / line.strip() for line in where.read_text(encoding="utf-8").splitlines() if line.strip()]
     for path in paths:
         picture = cv2.imread(str(path))
         if picture is None:

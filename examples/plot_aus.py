@@ -13,7 +13,7 @@ ACTIVE, REST = "#0f766e", "#cbd5e1"
 
 
 def main(table: str, picture: str, face: str | None = None) -> None:
-    with open(table, newline="") as file:
+    with open(table, encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["success"] == "1"]
     if not rows:
         sys.exit(f"{table} holds no face that could be judged.")

@@ -278,7 +278,7 @@ def test_wrong_settings_are_named(bundle: Path, clip: Path) -> None:
 
 
 def write_out(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def run_command(*arguments: Path | str) -> subprocess.Popen[str]:

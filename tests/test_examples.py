@@ -66,7 +66,7 @@ def test_plot_aus_draws_the_face_that_was_seen_most(tmp_path: Path) -> None:
     plot = load("plot_aus")
     plot.main(str(table), str(picture))
     assert picture.read_bytes().startswith(b"\x89PNG")
-    with open(table, newline="") as file:
+    with open(table, encoding="utf-8", newline="") as file:
         header = next(csv.reader(file))
     table.write_text(",".join(header) + "\n")
     with pytest.raises(SystemExit, match="no face that could be judged"):

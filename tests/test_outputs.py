@@ -81,7 +81,7 @@ def test_every_output_tells_the_same_story(tmp_path: Path) -> None:
     assert [message for message in heard if isinstance(message, wire.Report)] == reports
     lines = (tmp_path / "o.jsonl").read_bytes().splitlines()
     assert [wire.decode_payload("au", line) for line in lines] == reports
-    with open(tmp_path / "o.csv", newline="") as file:
+    with open(tmp_path / "o.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == sum(max(len(report.faces), 1) for report in reports)
     assert parquet.read_table(tmp_path / "o.parquet")["timestamp"].to_pylist() == [

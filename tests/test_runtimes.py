@@ -101,7 +101,7 @@ def has_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     core = openvino_core()
     if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
     if "avx512bw" not in flags:
         pytest.skip("this processor neither has BF16 nor the AVX-512 to do without it")
     monkeypatch.setattr(cpu_openvino, "openvino_core", lambda: Claims(core))

@@ -16,7 +16,7 @@ def write(path: Path, *, faces: int = 1, streams: tuple[str, ...] = ("cam",)) ->
     with Subtitles(path, streams) as sink:
         for frame in range(75):  # three seconds; a sentence a second, and nobody there in the last 15 frames
             sink.write(make_report(frame, streams[0], faces=faces if frame < 60 else 0, sentence=frame // 25))
-    return path.read_text() if path.exists() else ""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def test_a_caption_lasts_as_long_as_its_sentence(tmp_path: Path) -> None:

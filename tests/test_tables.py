@@ -25,7 +25,7 @@ from vlfau.models.errors import UserError
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 

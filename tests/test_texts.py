@@ -157,9 +157,9 @@ def test_targets_say_who_where_that_is_known_and_fits() -> None:
     vocabulary = texts.build(corpus, subjects=True)
     rng = np.random.default_rng(0)
     labels = (rng.random((60, len(SHIPPED))) < 0.25).astype(np.int8)
-    labels[0] = 1  # so much that nothing else fits
+    words, labels[0] = 20, 1  # so much that nothing else fits
     people = ["a woman"] * 20 + ["a man"] * 20 + [""] * 20
-    whole = texts.sample_tokens(labels, corpus, vocabulary, 24, np.random.default_rng(7), people=people)[1]
+    whole = texts.sample_tokens(labels, corpus, vocabulary, words, np.random.default_rng(7), people=people)[1]
     said = [texts.decode(tokens, vocabulary) for tokens in whole]
     for row, (sentence, who) in enumerate(zip(said, people)):
         assert named(sentence) == {u for u, label in zip(SHIPPED, labels[row]) if label}
@@ -167,9 +167,9 @@ def test_targets_say_who_where_that_is_known_and_fits() -> None:
     assert "woman" not in said[0]
     assert sum("woman" in sentence for sentence in said[1:20]) >= 15
     assert sum(" man " in f" {sentence.lower()} " for sentence in said[20:40]) >= 15
-    off = Texts(corpus, texts.build(corpus), 24).targets(labels, np.random.default_rng(7), people)["global_tokens"]
+    off = Texts(corpus, texts.build(corpus), words).targets(labels, np.random.default_rng(7), people)["global_tokens"]
     assert not any("man" in texts.decode(tokens, texts.build(corpus)) for tokens in off.numpy())
-    on = Texts(corpus, vocabulary, 24, subjects=True).targets(labels, np.random.default_rng(7), people)
+    on = Texts(corpus, vocabulary, words, subjects=True).targets(labels, np.random.default_rng(7), people)
     np.testing.assert_array_equal(on["global_tokens"].numpy(), whole)
 
 

@@ -20,7 +20,7 @@ from vlfau.engine.watch_command import main
 
 
 def shown(board: Board, width: int = 120) -> str:
-    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=width, record=True, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115
     with console.file:
         console.print(board)
     return console.export_text()
