@@ -61,7 +61,6 @@ BENCHES = (
     ),
     Bench("accuracy", "Accuracy of the embedded bundle on held-out renders", ("accuracy.py", "--data", SHARDS)),
     Bench("faces", "The embedded bundle on real clips", ("real_faces.py", "--shared", SHARED)),
-    Bench("real", "The embedded bundle on real faces", ("real_faces.py", "--shared", SHARED)),
     Bench("detectors", "Detectors on real clips", ("detectors.py", "--every", "8", "--shared", SHARED)),
     Bench("tracking", "Following faces", ("tracking.py", "--shards", SHARDS, "--scenes", "3")),
     Bench("outputs", "What each output costs", ("outputs.py",)),
