@@ -325,6 +325,7 @@ def main() -> int:
     print(heading(facts), flush=True)
     if options.what == "overfit":
         result: dict[str, Any] = overfit(options.minutes)
+        print(table([("F1", "token accuracy", "steps", "minutes"), tuple(str(value) for value in result.values())]))
     else:
         ceiling = products(options.device, 1.0)
         found = []
