@@ -6,6 +6,7 @@ itself and imports nothing that is not in the standard library.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -50,6 +51,15 @@ def table(rows: Sequence[Sequence[str]]) -> str:
             rule = "|".join("-" * (width + 1) + ":" for width in widths[1:])
             lines.append("|" + "-" * (widths[0] + 2) + ("|" + rule if rule else "") + "|")
     return "\n".join(lines)
+
+
+def is_json(line: str | bytes) -> bool:
+    """A line for programs, whole and not torn."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def processor() -> str:

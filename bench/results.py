@@ -23,7 +23,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from facts import about, commit, heading, load
+from facts import about, commit, heading, is_json, load
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITTEN = ROOT / "bench" / "RESULTS.md"
@@ -152,14 +152,6 @@ def without_json(text: str) -> list[str]:
     while lines and not lines[-1].strip():
         lines.pop()
     return lines
-
-
-def is_json(line: str) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
 
 
 def prose(lines: Sequence[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from facts import is_json
 from listening import Heard
 
 QUEUES_HOLD = 200  # reports at most between the engine and a subscriber that does not read: more than that must be lost
@@ -57,18 +57,10 @@ def accounts(life: Life) -> list[str]:
             wrong.append(f"{stream}: {gaps} frames are missing between the reports, {end.dropped} were dropped")
     if extra > (life.status == 2):  # one report was out when its row did not fit
         wrong.append(f"{extra} reports more arrived than were published")
-    whole = [line for line in life.rows_file.read_bytes().split(b"\n")[:-1] if _is_row(line)]
+    whole = [line for line in life.rows_file.read_bytes().split(b"\n")[:-1] if is_json(line)]
     if len(whole) != sum(end.frames_out for end in life.heard.ends.values()) or not _ends_whole(life.rows_file):
         wrong.append(f"{life.rows_file.name}: {len(whole)} whole rows")
     return wrong
-
-
-def _is_row(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
 
 
 def _ends_whole(path: Path) -> bool:

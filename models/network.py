@@ -21,10 +21,10 @@ from .settings import read, setting
 from .stem import LastStage, MultiScale, Stem
 from .vocabulary import PAD
 
-SENTENCES = ("describe_unit", "describe_face", "judge_face", "unit_state", "face_state")  # what follows the encoder
-
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+SENTENCES = ("describe_unit", "describe_face", "judge_face", "unit_state", "face_state")  # what follows the encoder
 
 Batch = Mapping[str, Tensor]
 Memory = tuple[Tensor, Tensor, Tensor]  # visual (B, d, L), channel (B, A, d), spatial (B, A, L)

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from bench_modules import bench_module
 from numpy.typing import NDArray
 
 pytest.importorskip("torch", reason="evaluation reads pictures through the trainer's loader")
@@ -21,15 +22,7 @@ from tiny_bundle import UNITS, tiny_bundle
 from vlfau.models.errors import UserError
 from vlfau.models.evaluation import Captions, Outcome
 
-BENCH = Path(__file__).parent.parent / "bench"
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCH))
-    import accuracy
-
-    return accuracy
+bench = bench_module("accuracy")
 
 
 def outcome(labels: list[list[int]], states: list[list[int]], captions: Captions | None = None) -> Outcome:

@@ -10,16 +10,9 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from bench_modules import bench_module
 
-BENCH = Path(__file__).parent.parent / "bench"
-
-
-@pytest.fixture
-def facts(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCH))
-    import facts
-
-    return facts
+facts = bench_module("facts")
 
 
 def test_a_table_is_markdown_with_figures_to_the_right(facts: ModuleType) -> None:

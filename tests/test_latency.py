@@ -15,46 +15,20 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from bench_modules import BENCH, bench_module
 from media import numbered, write_clip
 from numpy.typing import NDArray
 
 from vlfau.engine.wire import End, LatencyMs, Report, encode
 from vlfau.models.errors import UserError
 
-BENCH = Path(__file__).parent.parent / "bench"
 PACES = ("paced", "unpaced")
 
 
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCH))
-    import latency
-
-    return latency
-
-
-@pytest.fixture
-def streaming(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCH))
-    import streaming
-
-    return streaming
-
-
-@pytest.fixture
-def clips(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCH))
-    import clips
-
-    return clips
-
-
-@pytest.fixture
-def comparison(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCH))
-    import comparison
-
-    return comparison
+bench = bench_module("latency")
+streaming = bench_module("streaming")
+clips = bench_module("clips")
+comparison = bench_module("comparison")
 
 
 def median(values: NDArray[np.float64]) -> float:

@@ -8,16 +8,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from bench_modules import bench_module
 
-ROOT = Path(__file__).parent.parent
 
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    import learning_curve
-
-    return learning_curve
+bench = bench_module("learning_curve")
 
 
 def write(folder: Path, *rows: dict[str, Any]) -> Path:

@@ -12,34 +12,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from bench_modules import bench_module
 from media import numbered, write_clip
 from numpy.typing import NDArray
 
-BENCH = Path(__file__).parent.parent / "bench"
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCH))
-    import peers
-
-    return peers
-
-
-@pytest.fixture
-def loops(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCH))
-    import peer_loops
-
-    return peer_loops
-
-
-@pytest.fixture
-def sizes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCH))
-    import sizes
-
-    return sizes
+bench = bench_module("peers")
+loops = bench_module("peer_loops")
+sizes = bench_module("sizes")
 
 
 @pytest.fixture

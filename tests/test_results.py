@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from bench_modules import bench_module
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "RESULTS.md"
@@ -36,12 +37,7 @@ def invented(readme: str, results: str) -> set[str]:
     return figures(results_section(readme)) - standing(results)
 
 
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    import results
-
-    return results
+bench = bench_module("results")
 
 
 def test_every_figure_of_the_readme_stands_in_the_results() -> None:

@@ -13,31 +13,19 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from bench_modules import BENCH, bench_module
 from media import numbered, write_clip
 
 from vlfau.engine.wire import End, LatencyMs, Report, line
 
-BENCH = Path(__file__).parent.parent / "bench"
 HOUR_NS = 3600 * 10**9
 KINDS = ("source", "stall", "clock", "disk")
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of a running process are Linux's")
 
 
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCH))
-    import soak
-
-    return soak
-
-
-@pytest.fixture
-def verdict(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCH))
-    import soak_verdict
-
-    return soak_verdict
+bench = bench_module("soak")
+verdict = bench_module("soak_verdict")
 
 
 @pytest.mark.parametrize("seconds", [20, 120, 7200])
