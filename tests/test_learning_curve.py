@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from bench_modules import bench_module
 
-
 bench = bench_module("learning_curve")
 
 
