@@ -20,6 +20,7 @@ one. A row every now and then, a verdict, one JSON line last.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import mmap
 import os
@@ -93,7 +94,11 @@ class Clock:
 
 
 def inside(arguments: list[str]) -> int:
-    """What the child does: the command itself, with a wall clock that jumps when told to."""
+    """What the child does: the command itself, with a wall clock that jumps when told to. SIGUSR1 makes it tell what
+    its threads are doing."""
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    # A shell starts what runs in its background deaf to interrupts, and so would be every child.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(os.environ[CLOCK], "rb") as file:
         page = mmap.mmap(file.fileno(), 8, access=mmap.ACCESS_READ)
     real = time.time_ns
@@ -295,7 +300,11 @@ class _Run:
         while self.life.process.poll() is None and time.monotonic() < until:
             self.listen(0.05)
         if self.life.process.poll() is None:
-            self.done.wrong.append(f"it was still there {allowed:.0f} s after it had to end")
+            self.life.process.send_signal(signal.SIGUSR1)
+            time.sleep(1.0)
+            self.life.errors.seek(0)
+            doing = self.life.errors.read().decode(errors="replace").strip()
+            self.done.wrong.append(f"it was still there {allowed:.0f} s after it had to end:\n{doing}\n")
             self.life.process.kill()
             self.life.process.wait()
 
