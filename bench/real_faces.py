@@ -1,10 +1,11 @@
 """How well does a bundle follow real faces? The engine reads the clips, the reference's own `score.py` judges.
 
-    python bench/real_faces.py [--model embedded] [--shared ../shared] [--output DIR] [--write]
+    python bench/real_faces.py [--model embedded] [--shared ../shared] [--output DIR] [--write | --brief]
 
 Plays every clip of `../shared/real` through `vlfau-stream`, without the neutral baseline and with it, and hands the
 reports to `score.py` there. The stills that the reference sees at rest are read too: what is switched on in them is a
-false alarm. Real faces measure only; nothing is fitted on them. One table per setting, one JSON line last.
+false alarm. Real faces measure only; nothing is fitted on them. One table per setting, one JSON line last. `--brief`
+leaves the baseline and the stills out.
 
 `--write` puts what was measured into the bundle's manifest: the figures, the tiers that follow from them (SOLID and
 FAIR below; a unit that the reference has no signal for stays experimental), and the baseline where it measured better.
@@ -49,13 +50,16 @@ def main() -> int:
     judged: list[Judged] = []
     with tempfile.TemporaryDirectory() as scratch:
         output = options.output or Path(scratch)
-        for name, seconds in (("off", 0.0), ("on", BASELINE_S)):
+        for name, seconds in (("off", 0.0),) if options.brief else (("off", 0.0), ("on", BASELINE_S)):
             reports = output / f"baseline-{name}"
             reports.mkdir(parents=True, exist_ok=True)
             for clip in sorted((real / "clips").iterdir()):
                 stream(clip, reports / f"{clip.stem}.jsonl", options.model, seconds)
             print(f"\nNeutral baseline {name}" + (f" ({seconds:g} s)" if seconds else ""))
             judged.append(score(real / "score.py", reports))
+        if options.brief:
+            print(json.dumps({**facts, "baseline_off": judged[0]}))
+            return 0
         off, on = judged
         better = max((off, on), key=lambda judged: judged["core_auc"] + judged["core_within"] + judged["core_pooled"])
         tiers = {unit: tier(row) for unit, row in better["aus"].items()}
@@ -142,7 +146,9 @@ def _parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--model", default="embedded", help="a bundle's folder (default: embedded)")
     made.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
-    made.add_argument("--write", action="store_true", help="put figures, tiers and baseline into the manifest")
+    either = made.add_mutually_exclusive_group()
+    either.add_argument("--write", action="store_true", help="put figures, tiers and baseline into the manifest")
+    either.add_argument("--brief", action="store_true", help="only the clips, only without the baseline")
     made.add_argument("--output", type=Path, help="keep the reports here")
     return made
 

@@ -123,6 +123,7 @@ class Shape:
     state_conditioned: bool = setting(False, "decoders are told the decided states")
     caption_rows: int = setting(0, "describe only this many units of each face in a training step; 0 is all")
     intensity: float = setting(0.0, "weight of intensities as an additional target")
+    style_noise: float = setting(0.0, "share of steps in which the looks of early maps are disturbed, for renders")
 
 
 class VLFAU(AUNetwork):
@@ -131,7 +132,7 @@ class VLFAU(AUNetwork):
         count, width = len(units), shape.width
         self.units, self.side, self.shape = tuple(units), shape.side, shape
         self.words = shape.words if shape.local_captions or shape.global_caption else 0
-        self.stem = Stem(shape.stem, shape.stem_options)
+        self.stem = Stem(shape.stem, shape.stem_options, shape.style_noise)
         self.combine: nn.Module = (
             MultiScale(self.stem.channels, shape.grid, shape.stage_width, width)
             if shape.msc

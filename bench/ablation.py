@@ -1,0 +1,214 @@
+"""What buys accuracy: the stem, the number of renders, or the variety of a crop? Short trainings, judged alike.
+
+    python bench/ablation.py --data SHARDS [--minutes 10] [--shared ../shared] [--only NAME ...] [--output DIR]
+
+Every variant trains the compact size's states (no sentences) for the same time on one thread, is exported, and is
+judged by `accuracy.py` on people whom no variant saw and, where the clips are, by `real_faces.py`. Stems and numbers of
+renders begin from nothing on plain crops; the three kinds of crops go on from the first variant, because with strong
+changes from the first step nothing is learned for long. What is finished is kept in --output: run again to go on, or to
+see the table. One JSON line last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from facts import about, heading, is_json, table
+
+from vlfau.models.augmentation import RENDERS
+from vlfau.models.errors import UserError
+
+Table = dict[str, Any]  # of a configuration file
+
+HERE = Path(__file__).parent
+HELD_OUT = 0.02  # of the people
+UNITS = [f"AU{number:02d}" for number in (1, 2, 4, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26, 43)]
+NETWORK: Table = {"size": "compact", "local_captions": False, "global_caption": False, "pretrained": False}
+TRAINING: Table = {
+    "batch": 32,
+    "learning_rate": 1.5e-3,
+    "floor": 0.05,
+    "warmup_steps": 50,
+    "weight_decay": 0.02,
+    "clip": 2.0,
+    "mean_decay": 0.99,
+    "threads": 1,
+    "workers": 1,
+    "epoch_images": 10_000,
+    "test_images": 800,
+}
+PLAIN: Table = dict.fromkeys(vars(RENDERS), 0.0) | {"flip": 0.5, "shift": 0.01, "points": 0.02}
+LIGHT: Table = PLAIN | {
+    "cutout": 0.05,
+    "shift": 0.015,
+    "points": 0.03,
+    "turn_deg": 1.5,
+    "zoom": 0.02,
+    "light": 0.3,
+    "colour": 0.2,
+    "grey": 0.1,
+    "low_resolution": 0.1,
+    "blur": 0.05,
+    "noise": 0.05,
+    "jpeg": 0.05,
+}
+SWIN: Table = {
+    "stem": "swin_tiny_patch4_window7_224",
+    "stem_options": {"img_size": 112, "embed_dim": 32, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 4, 8]},
+}
+ONE = ("--variants", "openvino:fp32")
+HYBRID: Table = {"stem": "mobilevit_xxs", "stem_options": {}}
+
+
+@dataclass(frozen=True)
+class Variant:
+    name: str
+    what: str
+    stem: Table = field(default_factory=dict)  # empty is the compact size's own
+    renders: int | None = None  # at most this many; None is all
+    crops: Table = field(default_factory=lambda: PLAIN)
+    after: str = ""  # begins with this variant's weights
+
+
+FIRST = "conv"
+VARIANTS = (
+    Variant(FIRST, "narrow ResNet-18, all renders, plain crops"),
+    Variant("swin", "small Swin", stem=SWIN),
+    Variant("hybrid", "MobileViT: convolutions and attention", stem=HYBRID),
+    Variant("renders-5k", "5,000 renders", renders=5000),
+    Variant("renders-20k", "20,000 renders", renders=20_000),
+    Variant("then-plain", "as long again: plain crops", after=FIRST),
+    Variant("then-light", "as long again: light changes", crops=LIGHT, after=FIRST),
+    Variant("then-strong", "as long again: the trainer's own for renders", crops=vars(RENDERS), after=FIRST),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data", type=Path, required=True, help="shards of vlfau-synthesize")
+    made.add_argument("--minutes", type=float, default=10.0, help="of training for each variant (default: 10)")
+    made.add_argument("--shared", type=Path, help="folder that holds real/score.py and its clips")
+    made.add_argument("--only", nargs="+", metavar="NAME", choices=[v.name for v in VARIANTS])
+    made.add_argument("--output", type=Path, default=Path("runs/ablation"))
+    given = made.parse_args(arguments)
+    rows = []
+    try:
+        for variant in VARIANTS:
+            if not given.only or variant.name in given.only:
+                rows.append(judged(variant, given.data, given.minutes, given.shared, given.output))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    facts = about("torch", "timm")
+    print(heading(facts))
+    print(f"{given.minutes:g} minutes of training each; trained before are kept, so their days may differ\n")
+    shown = [(r["name"], r["what"], f"{r['images']:,}", *(told(r[key]) for key in FIGURES)) for r in rows]
+    print(table([("variant", "what", "pictures seen", *FIGURES.values()), *shown]))
+    print(json.dumps({"bench": "ablation", "minutes": given.minutes, **facts, "rows": rows}))
+    return 0
+
+
+FIGURES = {
+    "f1": "F1 renders",
+    "auc": "AUC renders",
+    "core_within": "clips within",
+    "core_pooled": "clips pooled",
+    "core_auc": "clips AUC",
+}
+
+
+def told(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def judged(variant: Variant, data: Path, minutes: float, shared: Path | None, output: Path) -> dict[str, Any]:
+    """Trained, exported and measured; or read, where that is done."""
+    folder = output / variant.name
+    done = folder / "judged.json"
+    if done.is_file():
+        row: dict[str, Any] = json.loads(done.read_text())
+        return row
+    folder.mkdir(parents=True, exist_ok=True)
+    train(variant, data, minutes, output)
+    bundle = folder / "bundle"
+    command("vlfau.models.export_command", folder / "run", "--output", bundle)
+    command("vlfau.calibration.command", "decisions", bundle, "--data", data, "--hold-out", HELD_OUT, "--count", 1600)
+    accuracy = command(
+        HERE / "accuracy.py", bundle, "--data", data, "--hold-out", HELD_OUT, "--caption-images", 0, *ONE
+    )
+    (measured,) = accuracy["rows"].values()
+    lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    epochs = [row for row in map(json.loads, lines) if row["kind"] == "epoch"]
+    row = {"name": variant.name, "what": variant.what, "images": epochs[-1]["images"], **dict.fromkeys(FIGURES)}
+    row |= {key: measured[key] for key in ("f1", "auc")}
+    if shared is not None:
+        clips = command(HERE / "real_faces.py", "--model", bundle, "--shared", shared, "--brief")["baseline_off"]
+        row |= {key: clips[key] for key in ("core_within", "core_pooled", "core_auc")}
+    done.write_text(json.dumps(row) + "\n")
+    print(f"{variant.name}: " + ", ".join(f"{name} {told(row[key])}" for key, name in FIGURES.items()), flush=True)
+    return row
+
+
+def train(variant: Variant, data: Path, minutes: float, output: Path) -> None:
+    folder = output / variant.name
+    renders = data if variant.renders is None else part_of(data, variant.renders, folder / "renders")
+    tables = {
+        "network": NETWORK | variant.stem,
+        "data": {"data": str(renders.resolve()), "hold_out": HELD_OUT, "units": UNITS},
+        "training": TRAINING | {"minutes": minutes},
+        "augmentation": variant.crops,
+    }
+    config = folder / "training.toml"
+    config.write_text("".join(f"[{name}]\n" + toml(table) + "\n" for name, table in tables.items()))
+    after = ["--start-from", output / variant.after / "run"] if variant.after else []
+    command("vlfau.models.train_command", "--config", config, "--output", folder / "run", *after)
+
+
+def toml(settings: Table) -> str:
+    return "".join(f"{key} = {inline(value)}\n" for key, value in settings.items())
+
+
+def inline(value: Any) -> str:
+    """JSON writes numbers, strings, truths and lists as TOML does; only its objects differ."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {inline(part)}" for key, part in value.items()) + " }"
+    return json.dumps(value)
+
+
+def part_of(data: Path, count: int, folder: Path) -> Path:
+    """A folder of links to the first shards that hold `count` pictures together."""
+    from vlfau.models.shards import read_renders
+
+    renders = read_renders(data)
+    folder.mkdir(exist_ok=True)
+    for path, end in zip(renders.files, renders.starts[1:]):
+        link = folder / path.name
+        if not link.exists():
+            link.symlink_to(path.resolve())
+        if end >= count:
+            break
+    return folder
+
+
+def command(what: str | Path, *arguments: object) -> dict[str, Any]:
+    """Runs a module or a script of this project; the JSON of its last line, where it ends with one."""
+    runs = ["-m", what] if isinstance(what, str) else [str(what)]
+    line = [sys.executable, *runs, *map(str, arguments)]
+    done = subprocess.run(line, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    if done.returncode:
+        raise UserError(f"{' '.join(line)} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+    last = (done.stdout.strip().splitlines() or [""])[-1]
+    found: dict[str, Any] = json.loads(last) if is_json(last) else {}
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
