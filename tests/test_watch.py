@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -112,6 +114,14 @@ def test_once_prints_and_leaves(engine: str, capsys: pytest.CaptureFixture[str])
     text = capsys.readouterr().out
     assert "door" in text
     assert "cam" not in text
+
+
+def test_a_terminal_without_unicode_gets_the_words(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    assert main([engine, "--once"]) == 0
+    sys.stdout.flush()
+    assert b"cam" in raw.getvalue()
 
 
 def test_a_snapshot_is_stored(engine: str, tmp_path: Path) -> None:
