@@ -39,9 +39,12 @@ from test_deploy import known_metrics, metrics_in
 
 from vlfau.engine import settings, wire
 from vlfau.engine.output_settings import PublishSettings
+from vlfau.models.bundle import open_bundle
 from vlfau.models.errors import UserError
 
 pytest.importorskip("torch", reason="commands of the pages train; torch is not installed")
+
+from vlfau.models import networks, train_command
 
 BLOCKS = all_blocks()
 BECAME: dict[Block, str] = {}  # ran, checked: REASON or skipped: REASON
@@ -233,6 +236,16 @@ def test_the_readme_shows_every_command_and_its_files_are_there() -> None:
     rows = re.findall(r"^\| \*\*.*\|$", text, re.M)
     assert len(rows) == 5, "the table of the other systems"
     assert [row for row in rows if "](https://" not in row] == [], "a claim without a source"
+
+
+def test_the_trainer_takes_the_recipes() -> None:
+    files = sorted((ROOT / "docs" / "recipes").glob("*.toml"))
+    assert len(files) == 3
+    for file in files:
+        chosen = train_command.configured(train_command.parser().parse_args(["--config", str(file)]))
+        units = chosen["data"].units
+        assert tuple(units) == open_bundle("embedded").manifest.units
+        networks.configure(chosen["network"], units, networks.corpus_of(chosen["network"], units), chosen["changes"])
 
 
 # The site
