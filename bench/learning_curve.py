@@ -32,6 +32,7 @@ def main() -> int:
     print(table([("run", "pictures seen", "hours", "loss", "test F1"), *shown]))
     if options.plot:
         draw(rows, options.plot)
+        print(f"wrote {options.plot}")
     print(json.dumps({**facts, "curve": rows}))
     return 0
 

@@ -82,6 +82,19 @@ BENCHES = (
         usual=False,
     ),
     Bench(
+        "curve",
+        "What more training bought",
+        ("learning_curve.py", "runs/plain", "runs/light", "runs/varied", "--plot", "bench/plots/curve.png"),
+        usual=False,
+    ),
+    Bench(
+        "ablation",
+        "What buys accuracy",
+        ("ablation.py", "--data", SHARDS, "--shared", SHARED, "--minutes", "9"),
+        usual=False,
+        limit_s=9000.0,
+    ),
+    Bench(
         "install",
         "The first minutes on a clean machine",
         ("first_minutes.py", "--check", "--train"),
