@@ -26,7 +26,9 @@ class NetworkChoice:
     network: str = setting("vlfau", "vlfau, or graphau for the head of ME-GraphAU", choices=KINDS)
     size: str = setting("paper", "a named size; --describe SIZE says what it is made of")
     weights: Path | None = setting(None, "local .safetensors file with ImageNet weights of the stem")  # noqa: RUF009
-    start_from: Path | None = setting(None, "run folder whose weights this run begins with, where they fit")  # noqa: RUF009
+    start_from: tuple[Path, ...] = setting(
+        (), "run folder whose weights this run begins with, where they fit; the mean of several", metavar="RUN"
+    )
     pretrained: bool = setting(True, "ask timm for ImageNet weights where no --weights are given")
     corpus: Path | None = setting(None, "TOML file of sentences to teach; the package's own by default")  # noqa: RUF009
     subjects: bool = setting(False, "say in the face's sentence who shows it ('a woman') where the data tells")

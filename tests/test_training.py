@@ -15,19 +15,21 @@ import numpy as np
 import pytest
 import synthetic_layouts as synthetic
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_training import Opened, SmallData, SmallNetwork, recipe, run_training
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vlfau.models import checkpoint, train_command
 from vlfau.models.checkpoint import Checkpoints
 from vlfau.models.errors import UserError
+from vlfau.models.networks import NetworkChoice
 from vlfau.models.processes import Processes
 from vlfau.models.progress import Display
 from vlfau.models.recipe import Recipe
 from vlfau.models.run_folder import RunFolder
 from vlfau.models.schedule import rate_at
 from vlfau.models.train_command import configured, parser
+from vlfau.models.train_run import first_weights
 from vlfau.models.training import Trainer, unit_weights
 
 TWO_PROCESS_TOLERANCE = 1e-4  # of the loss at each line: only the order of summation differs
@@ -297,6 +299,26 @@ def test_steps_and_minutes_end_a_run(tmp_path: Path) -> None:
     _, end = run_training(tmp_path / "minutes", recipe(minutes=0.01))
     assert 0.6 <= end.elapsed_s < 5
     assert len(RunFolder(tmp_path / "minutes").rows("epoch")) == end.epoch
+
+
+def test_a_run_begins_with_the_weights_of_another_or_the_mean_of_several(tmp_path: Path) -> None:
+    old = [SmallNetwork(), SmallNetwork()]
+    runs = tuple(tmp_path / name for name in ("first", "second"))
+    for run, network in zip(runs, old):
+        run.mkdir()
+        save_file(network.state_dict(), run / "last.safetensors")
+    first, second = (network.state_dict() for network in old)
+    new = SmallNetwork()
+    first_weights(new, NetworkChoice(start_from=runs[1:]))  # type: ignore[arg-type]
+    assert _same(new.state_dict(), second)
+    told = first_weights(new, NetworkChoice(start_from=runs))  # type: ignore[arg-type]
+    assert told == f"{len(first)} of {len(first)} tensors from first and second"
+    assert not _same(first, second)
+    for name, value in new.state_dict().items():
+        torch.testing.assert_close(value, ((first[name].double() + second[name]) / 2).to(value.dtype))
+    save_file({"other": torch.zeros(3)}, runs[0] / "last.safetensors")
+    with pytest.raises(UserError, match=r"No tensor of .*first fits"):
+        first_weights(new, NetworkChoice(start_from=runs))  # type: ignore[arg-type]
 
 
 def test_an_epoch_can_be_cut(tmp_path: Path) -> None:
