@@ -41,7 +41,7 @@ from vlfau.models.evaluation import Outcome, score
 from vlfau.models.reader import BundleReader
 from vlfau.models.rewriting import in_half
 from vlfau.models.settings import add_flags, read
-from vlfau.models.training_data import DataChoice, open_data
+from vlfau.models.training_data import DataChoice, open_data, unseen
 
 ENOUGH = 0.5  # of the units must be labelled for a picture without an active one to count as neutral
 
@@ -93,6 +93,16 @@ def held_out(choice: DataChoice, side: int, units: tuple[str, ...]) -> tuple[Sam
     if unknown := [unit for unit in part.test.units if unit not in units]:
         notes.append(f"not known to the bundle: {' '.join(unknown)}")
     return Widened(part.test, units), notes
+
+
+def fitted_on(choice: DataChoice, provenance: dict[str, Any]) -> list[str]:
+    """What is to be said where the thresholds come from this very data."""
+    decisions = provenance.get("decisions", {})
+    if choice.data is None or decisions.get("source") != choice.data.name:
+        return []
+    return [
+        f"thresholds were fitted on half of these people; on the others F1 is {percent(decisions['after']['f1'])} %"
+    ]
 
 
 def false_alarms(outcome: Outcome) -> dict[str, Any]:
@@ -151,7 +161,9 @@ def measure(options: argparse.Namespace, choice: DataChoice) -> tuple[dict[str, 
         for number, where in enumerate(options.bundle):
             bundle = open_bundle(where)
             chosen, told = variants(bundle, options.variants)
-            samples, about_data = held_out(choice, bundle.manifest.side, bundle.manifest.units)
+            provenance = bundle.manifest.provenance
+            samples, about_data = held_out(unseen(choice, provenance), bundle.manifest.side, bundle.manifest.units)
+            about_data += fitted_on(choice, provenance)
             notes += [note for note in (*about_data, *told) if note not in notes]
             plain = crops(options.neutral, bundle.manifest.side, options.images) if options.neutral else None
             for runtime, precision in chosen:

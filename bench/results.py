@@ -59,7 +59,11 @@ BENCHES = (
         ("peers.py", "--seconds", "10", "--limit", "15"),
         ("--insightface-model", SCRFD),
     ),
-    Bench("accuracy", "Accuracy of the embedded bundle on held-out renders", ("accuracy.py", "--data", SHARDS)),
+    Bench(
+        "accuracy",
+        "Accuracy of the embedded bundle on held-out renders",
+        ("accuracy.py", "--data", SHARDS, "--images", "2000", "--caption-images", "500"),
+    ),
     Bench("faces", "The embedded bundle on real clips", ("real_faces.py", "--shared", SHARED)),
     Bench("detectors", "Detectors on real clips", ("detectors.py", "--every", "8", "--shared", SHARED)),
     Bench("tracking", "Following faces", ("tracking.py", "--shards", SHARDS, "--scenes", "3")),

@@ -145,7 +145,7 @@ def _decisions(bundle: Bundle, options: argparse.Namespace) -> None:
     from .decisions import Wanted, fit_decisions
     from .pictures import labelled
 
-    data = labelled(read(DataChoice, None, options), bundle.manifest.side, bundle.manifest.units, options.count)
+    data = labelled(read(DataChoice, None, options), bundle.manifest, options.count)
     with open_runtime(bundle, "openvino", precision="fp32") as runtime:
         log_odds = np.concatenate(
             [runtime.predict(data.crops[i : i + 16]).log_odds for i in range(0, len(data.crops), 16)]
@@ -171,7 +171,7 @@ def _report(bundle: Bundle, options: argparse.Namespace) -> None:
     from .pictures import labelled
     from .report import compare, usual_variants, write
 
-    data = labelled(read(DataChoice, None, options), bundle.manifest.side, bundle.manifest.units, options.count)
+    data = labelled(read(DataChoice, None, options), bundle.manifest, options.count)
     chosen, notes = usual_variants(bundle)
     if options.variants:
         variants = [tuple(one.split(":", 1)) for one in options.variants]

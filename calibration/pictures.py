@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlfau.models.align import align, five_points
+from vlfau.models.bundle import Manifest
 from vlfau.models.detectors import Detector, open_detector
 from vlfau.models.errors import UserError
 from vlfau.models.landmarks import LandmarkNet, open_landmarks
-from vlfau.models.training_data import DataChoice, open_data
+from vlfau.models.training_data import DataChoice, open_data, unseen
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
@@ -43,9 +44,10 @@ class Labelled:
         return Labelled(self.crops[chosen], self.labels[chosen], self.subjects[chosen], self.source)
 
 
-def labelled(choice: DataChoice, side: int, units: tuple[str, ...], limit: int) -> Labelled:
-    """At most `limit` pictures with faces, evenly spread over the part that training held out."""
-    part = next(iter(open_data(DataChoice(**{**vars(choice), "units": units}), side)))
+def labelled(choice: DataChoice, manifest: Manifest, limit: int) -> Labelled:
+    """At most `limit` pictures with faces, evenly spread over the part that the bundle's training held out."""
+    units = manifest.units
+    part = next(iter(open_data(replace(unseen(choice, manifest.provenance), units=units), manifest.side)))
     samples = part.test
     if samples is None:
         raise UserError("This data has no part that training left out. Give --hold-out above 0.")

@@ -120,8 +120,8 @@ def _train_one(
 def first_weights(network: AUNetwork, choice: NetworkChoice) -> str:
     """Of other runs as far as they fit (a network without captions may go on with them), else of the stem alone.
 
-    Runs that went on from each other have a mean that is a network too, and it does better on pictures of another kind
-    than either (Wortsman et al. 2022, robust fine-tuning).
+    Runs that went on from each other have a mean that is a network too, and it can keep what each of them is good at
+    (Wortsman et al. 2022, robust fine-tuning).
     """
     if not choice.start_from:
         return network.load_imagenet(choice.weights, choice.pretrained)

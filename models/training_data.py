@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,6 +41,14 @@ class DataChoice:
         True, "find faces and align them as the engine does; with --no-align pictures are taken as aligned"
     )
     cache: Path | None = setting(None, "folder for aligned crops; by default the user's cache")  # noqa: RUF009
+
+
+def unseen(choice: DataChoice, provenance: Mapping[str, Any]) -> DataChoice:
+    """Of the data that a bundle was trained on, no more is held out than was then: the rest it has seen."""
+    trained = provenance.get("data", {})
+    if choice.data is None or trained.get("data") != choice.data.name or "hold_out" not in trained:
+        return choice
+    return replace(choice, hold_out=min(choice.hold_out, trained["hold_out"]))
 
 
 class TrainingData:

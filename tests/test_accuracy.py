@@ -56,6 +56,26 @@ def test_false_alarms_are_counted_where_nothing_is_labelled(bench: ModuleType) -
     assert (none["pictures"], none["any"]) == (0, None)
 
 
+def test_nobody_whom_training_saw_is_held_out(bench: ModuleType) -> None:
+    from vlfau.models.training_data import DataChoice, unseen
+
+    trained = {"data": {"data": "renders", "hold_out": 0.02}}
+    assert unseen(DataChoice(data=Path("here/renders")), trained).hold_out == 0.02
+    assert unseen(DataChoice(data=Path("here/renders"), hold_out=0.01), trained).hold_out == 0.01
+    assert unseen(DataChoice(data=Path("here/others")), trained).hold_out == DataChoice().hold_out
+    assert unseen(DataChoice(data=Path("here/renders")), {}).hold_out == DataChoice().hold_out
+
+
+def test_thresholds_that_come_from_the_same_people_are_told(bench: ModuleType) -> None:
+    from vlfau.models.training_data import DataChoice
+
+    fitted = {"decisions": {"source": "renders", "after": {"f1": 0.614}}}
+    (told,) = bench.fitted_on(DataChoice(data=Path("here/renders")), fitted)
+    assert "61.40 %" in told
+    assert bench.fitted_on(DataChoice(data=Path("here/others")), fitted) == []
+    assert bench.fitted_on(DataChoice(data=Path("here/renders")), {}) == []
+
+
 def test_units_that_one_side_does_not_know(bench: ModuleType, tmp_path: Path) -> None:
     from vlfau.models.training_data import DataChoice
 
