@@ -30,6 +30,7 @@ Table = dict[str, Any]  # of a configuration file
 
 HERE = Path(__file__).parent
 HELD_OUT = 0.02  # of the people
+REFERENCE = ("--variants", "openvino:fp32")  # one precision is enough to compare trainings
 UNITS = [f"AU{number:02d}" for number in (1, 2, 4, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26, 43)]
 NETWORK: Table = {"size": "compact", "local_captions": False, "global_caption": False, "pretrained": False}
 TRAINING: Table = {
@@ -64,7 +65,6 @@ SWIN: Table = {
     "stem": "swin_tiny_patch4_window7_224",
     "stem_options": {"img_size": 112, "embed_dim": 32, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 4, 8]},
 }
-ONE = ("--variants", "openvino:fp32")
 HYBRID: Table = {"stem": "mobilevit_xxs", "stem_options": {}}
 
 
@@ -131,6 +131,8 @@ def told(value: float | None) -> str:
 
 def judged(variant: Variant, data: Path, minutes: float, shared: Path | None, output: Path) -> dict[str, Any]:
     """Trained, exported and measured; or read, where that is done."""
+    from vlfau.models.run_folder import RunFolder
+
     folder = output / variant.name
     done = folder / "judged.json"
     if done.is_file():
@@ -142,12 +144,11 @@ def judged(variant: Variant, data: Path, minutes: float, shared: Path | None, ou
     command("vlfau.models.export_command", folder / "run", "--output", bundle)
     command("vlfau.calibration.command", "decisions", bundle, "--data", data, "--hold-out", HELD_OUT, "--count", 1600)
     accuracy = command(
-        HERE / "accuracy.py", bundle, "--data", data, "--hold-out", HELD_OUT, "--caption-images", 0, *ONE
+        HERE / "accuracy.py", bundle, "--data", data, "--hold-out", HELD_OUT, "--caption-images", 0, *REFERENCE
     )
     (measured,) = accuracy["rows"].values()
-    lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
-    epochs = [row for row in map(json.loads, lines) if row["kind"] == "epoch"]
-    row = {"name": variant.name, "what": variant.what, "images": epochs[-1]["images"], **dict.fromkeys(FIGURES)}
+    images = RunFolder(folder / "run").rows("epoch")[-1]["images"]
+    row = {"name": variant.name, "what": variant.what, "images": images, **dict.fromkeys(FIGURES)}
     row |= {key: measured[key] for key in ("f1", "auc")}
     if shared is not None:
         clips = command(HERE / "real_faces.py", "--model", bundle, "--shared", shared, "--brief")["baseline_off"]
