@@ -85,7 +85,7 @@ def commands(readme: str) -> tuple[str, str]:
 def fresh(place: Path, *, pip_cache: bool) -> dict[str, str]:
     """A new virtual environment, and the variables with which a shell is in it."""
     subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
-    left_out = ("PYTHONPATH", "VIRTUAL_ENV", "NODE_PATH")
+    left_out = ("PYTHONPATH", "VIRTUAL_ENV", "NODE_PATH", "VLFAU_SHARED", "VLFAU_SHARDS")
     kept = {key: value for key, value in os.environ.items() if key not in left_out}
     path = f"{place / 'bin'}{os.pathsep}{kept['PATH']}"
     own = {"PATH": path, "VIRTUAL_ENV": str(place), "VLFAU_CACHE": str(place / "cache"), "PYTHONUNBUFFERED": "1"}
