@@ -1,4 +1,4 @@
-"""What buys accuracy: the stem, the number of renders, or the variety of a crop? Short trainings, judged alike.
+"""What buys accuracy: stem, targets, number of renders, variety of crops? Short trainings, judged alike.
 
     python bench/ablation.py --data SHARDS [--minutes 10] [--shared ../shared] [--only NAME ...] [--output DIR]
 
@@ -32,7 +32,13 @@ HERE = Path(__file__).parent
 HELD_OUT = 0.02  # of the people
 REFERENCE = ("--variants", "openvino:fp32")  # one precision is enough to compare trainings
 UNITS = [f"AU{number:02d}" for number in (1, 2, 4, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26, 43)]
-NETWORK: Table = {"size": "compact", "local_captions": False, "global_caption": False, "pretrained": False}
+NETWORK: Table = {
+    "size": "compact",
+    "local_captions": False,
+    "global_caption": False,
+    "pretrained": False,
+    "landmarks": 0.0,
+}
 TRAINING: Table = {
     "batch": 32,
     "learning_rate": 1.5e-3,
@@ -72,7 +78,7 @@ HYBRID: Table = {"stem": "mobilevit_xxs", "stem_options": {}}
 class Variant:
     name: str
     what: str
-    stem: Table = field(default_factory=dict)  # empty is the compact size's own
+    network: Table = field(default_factory=dict)  # what differs from NETWORK
     renders: int | None = None  # at most this many; None is all
     crops: Table = field(default_factory=lambda: PLAIN)
     after: str = ""  # begins with this variant's weights
@@ -81,8 +87,9 @@ class Variant:
 FIRST = "conv"
 VARIANTS = (
     Variant(FIRST, "narrow ResNet-18, all renders, plain crops"),
-    Variant("swin", "small Swin", stem=SWIN),
-    Variant("hybrid", "MobileViT: convolutions and attention", stem=HYBRID),
+    Variant("swin", "small Swin", network=SWIN),
+    Variant("hybrid", "MobileViT: convolutions and attention", network=HYBRID),
+    Variant("points", "the face's 68 points as an additional target", network={"landmarks": 2.0}),
     Variant("renders-5k", "5,000 renders", renders=5000),
     Variant("renders-20k", "20,000 renders", renders=20_000),
     Variant("then-plain", "as long again: plain crops", after=FIRST),
@@ -162,7 +169,7 @@ def train(variant: Variant, data: Path, minutes: float, output: Path) -> None:
     folder = output / variant.name
     renders = data if variant.renders is None else part_of(data, variant.renders, folder / "renders")
     tables = {
-        "network": NETWORK | variant.stem,
+        "network": NETWORK | variant.network,
         "data": {"data": str(renders.resolve()), "hold_out": HELD_OUT, "units": UNITS},
         "training": TRAINING | {"minutes": minutes},
         "augmentation": variant.crops,

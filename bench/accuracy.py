@@ -34,7 +34,7 @@ from vlfau.calibration.pictures import crops
 from vlfau.calibration.report import usual_variants
 from vlfau.models import metrics
 from vlfau.models.bundle import Bundle, open_bundle
-from vlfau.models.dataset import Samples
+from vlfau.models.dataset import Points, Samples
 from vlfau.models.errors import UserError
 from vlfau.models.evaluate_run import run_through
 from vlfau.models.evaluation import Outcome, score
@@ -74,6 +74,9 @@ class Widened:
 
     def crop(self, index: int, epoch: int = 0) -> NDArray[np.uint8]:
         return self._samples.crop(index, epoch)
+
+    def points(self, index: int, epoch: int = 0) -> Points:
+        return self._samples.points(index, epoch)
 
     def face(self, index: int) -> int:
         return self._samples.face(index)

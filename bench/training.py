@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from vlfau.models import align, texts
 from vlfau.models.augmentation import PAPER
 from vlfau.models.crop_cache import CropCache
-from vlfau.models.dataset import Crops
+from vlfau.models.dataset import UNKNOWN, Crops, Points
 from vlfau.models.evaluate_run import network_words
 from vlfau.models.layouts import open_layout
 from vlfau.models.loading import Loader, Order
@@ -62,6 +62,9 @@ class Bars:
 
     def face(self, index: int) -> int:
         return 1
+
+    def points(self, index: int, epoch: int = 0) -> Points:
+        return UNKNOWN
 
     def crop(self, index: int, epoch: int = 0) -> NDArray[np.uint8]:
         rng = np.random.default_rng(index)

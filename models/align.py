@@ -16,8 +16,19 @@ TEMPLATE = np.array([[0.35, 0.36], [0.65, 0.36], [0.50, 0.54], [0.385, 0.70], [0
 # Mouth corners are moved by the very actions we look for (12, 15, 20), the nose tip by the head's yaw: both count less.
 WEIGHTS = np.array([1.0, 1.0, 0.4, 0.15, 0.15], np.float64)
 
-# The five points out of 68 in iBUG order: each eye's centre is the mean of its six contour points.
-LEFT_EYE, RIGHT_EYE, NOSE_TIP, LEFT_MOUTH, RIGHT_MOUTH = slice(36, 42), slice(42, 48), 30, 48, 54
+POINTS = 68  # of a face, in iBUG order
+
+# The five points out of them: an eye's centre is the middle of its corners. The lids do not count: a blink would move
+# the crop by as much as a brow that is slightly raised.
+LEFT_EYE, RIGHT_EYE, NOSE_TIP, LEFT_MOUTH, RIGHT_MOUTH = [36, 39], [42, 45], 30, 48, 54
+
+# MIRROR[i] is the point that i becomes when the picture is flipped.
+MIRROR = np.array(
+    [
+        *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46,
+        39, 38, 37, 36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
+    ]
+)  # fmt: skip
 
 
 def five_points(points: NDArray[np.floating]) -> NDArray[np.float32]:

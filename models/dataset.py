@@ -6,6 +6,7 @@ so a run resumes exactly at any batch. Batches are dictionaries of arrays (axes:
 
     crops (B, S, S, 3) uint8 RGB        labels (B, A) int8, -1 unknown      intensity (B, A) float32, nan unknown
     subject (B,) int64                  face (B,) uint8, 1 = a face         index (B,) int64 into the data set
+    points (B, 68, 2) float32 in crop sides, nan unknown
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from .shards import Pictures, Renders, read_renders
 from .table import Table
 
 Batch = dict[str, NDArray[Any]]
+Points = NDArray[np.float32]
+UNKNOWN = np.full((align.POINTS, 2), np.nan, np.float32)
 
 
 class Samples(Protocol):
@@ -42,6 +45,9 @@ class Samples(Protocol):
     def crop(self, index: int, epoch: int = 0) -> NDArray[np.uint8]:
         """(S, S, 3) RGB as the epoch's augmentation leaves it."""
 
+    def points(self, index: int, epoch: int = 0) -> Points:
+        """(68, 2) where the face's points lie in that crop, in crop sides; nan where nobody knows."""
+
     def face(self, index: int) -> int:
         """1 where the picture has a face."""
 
@@ -53,6 +59,7 @@ def batch(samples: Samples, indices: Sequence[int], epoch: int = 0) -> Batch:
         "crops": np.stack([samples.crop(int(index), epoch) for index in chosen]),
         "labels": samples.labels[chosen],
         "intensity": samples.intensity[chosen],
+        "points": np.stack([samples.points(int(index), epoch) for index in chosen]),
         "subject": samples.subjects[chosen],
         "face": np.array([samples.face(int(index)) for index in chosen], np.uint8),
         "index": chosen,
@@ -114,12 +121,32 @@ class Shards:
         return int(self.renders.face[self.rows[index]])
 
     def crop(self, index: int, epoch: int = 0) -> NDArray[np.uint8]:
+        picture = self._pictures[int(self.rows[index])]
+        matrix, mirrored, rng = self._place(index, epoch)
+        crop = align.crop(picture, matrix, self.side)
+        if mirrored:
+            crop = crop[:, ::-1]
+        return crop if rng is None or self.augmentation is None else photometric(crop, rng, self.augmentation)
+
+    def points(self, index: int, epoch: int = 0) -> Points:
+        row = int(self.rows[index])
+        if not self.renders.face[row]:
+            return UNKNOWN
+        matrix, mirrored, _ = self._place(index, epoch)
+        points = (self.renders.points[row] @ matrix[:, :2].T + matrix[:, 2] + 0.5) / self.side
+        if mirrored:
+            points = points[align.MIRROR]
+            points[:, 0] = 1 - points[:, 0]
+        return np.asarray(points, np.float32)
+
+    def _place(self, index: int, epoch: int) -> tuple[NDArray[np.float64], bool, np.random.Generator | None]:
+        """Where the crop is cut (2, 3), whether it is mirrored, and what draws the rest of its changes."""
         row = int(self.rows[index])
         picture, five = self._pictures[row], self._five[row]
         found = bool(self.renders.face[row]) and bool(np.isfinite(five).all())
         how, side = self.augmentation, self.side
         if how is None:
-            return align.crop(picture, align.similarity(five if found else _centre(picture), side), side)
+            return align.similarity(five if found else _centre(picture), side), False, None
         rng = np.random.default_rng((self.seed, epoch, row))
         u, normal = rng.random(4), rng.standard_normal((8, 2))
         if found:
@@ -128,11 +155,7 @@ class Shards:
             five = five + error * normal[:5]
         else:
             five = _centre(picture, 0.5 + u[0]) + 0.15 * len(picture) * normal[5]
-        matrix = _jittered(align.similarity(five, side), side, how, normal[6:], u[1:3])
-        crop = align.crop(picture, matrix, side)
-        if u[3] < how.flip:
-            crop = crop[:, ::-1]
-        return photometric(crop, rng, how)
+        return _jittered(align.similarity(five, side), side, how, normal[6:], u[1:3]), bool(u[3] < how.flip), rng
 
 
 class Crops:
@@ -159,6 +182,9 @@ class Crops:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def points(self, index: int, epoch: int = 0) -> Points:
+        return UNKNOWN
 
     def face(self, index: int) -> int:
         return 1

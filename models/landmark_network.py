@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .landmarks import POINTS, SIDE
+from .align import POINTS
+from .landmarks import SIDE
 
 
 def conv(inside: int, outside: int, stride: int = 1) -> nn.Sequential:

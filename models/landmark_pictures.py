@@ -12,16 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .align import MIRROR, POINTS
 from .errors import UserError
-from .landmarks import POINTS, SIDE, box_of, crop_matrix
+from .landmarks import SIDE, box_of, crop_matrix
 from .photographs import Floats, Pictures, clutter, occlude, photograph
 
-# MIRROR[i] is the point that i becomes in the flipped picture.
-_ROWS = [range(17), range(17, 27), range(31, 36), range(48, 55), range(55, 60), range(60, 65), range(65, 68)]
-_PAIRS = [(36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46)]
-MIRROR = np.arange(POINTS)
-for _row in (*_ROWS, *_PAIRS):
-    MIRROR[list(_row)] = list(_row)[::-1]
 HELD_OUT = 25  # every 25th identity validates and is never trained on
 NEGATIVES = 0.35  # share of crops without a face
 

@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import budget_run, settings
+from .align import POINTS
 from .budget_run import Budget, Cost, Task
 from .commands import command
 from .landmark_network import LandmarkNetwork
 from .landmark_pictures import Renders, draw
-from .landmarks import BOX_GROWTH, CROP_GROWTH, POINTS, SIDE
+from .landmarks import BOX_GROWTH, CROP_GROWTH, SIDE
 
 FALSE_FACES = 1e-3  # share of synthetic non-faces that the threshold may let through
 

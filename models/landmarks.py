@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .align import POINTS
 from .errors import UserError
 from .openvino_core import openvino_core
 
 EMBEDDED = Path(__file__).with_name("embedded")  # what the package carries
 SIDE = 96  # pixels of the crop that the network sees
-POINTS = 68
 BOX_GROWTH = 1.15  # side of a face's box over the larger extent of its points: about where detectors draw theirs
 CROP_GROWTH = 1.25  # side of the crop over the side of the box: room for what the box gets wrong
 

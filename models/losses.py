@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .align import TEMPLATE
 from .vocabulary import PAD
+
+EYES_APART = float(TEMPLATE[1, 0] - TEMPLATE[0, 0])  # in crop sides
 
 
 def multi_label(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
@@ -30,3 +33,10 @@ def strength(logits: Tensor, intensity: Tensor) -> Tensor:
     wanted = torch.where(known, intensity, torch.zeros_like(intensity)).clamp(0.0, 1.0)
     each = F.binary_cross_entropy_with_logits(logits.float(), wanted.float(), reduction="none")
     return (each * known).sum() / known.sum().clamp(min=1)
+
+
+def distance(found: Tensor, wanted: Tensor) -> Tensor:
+    """Mean error of points (B, P, 2) along an axis, in distances between the eyes of an aligned crop."""
+    known = torch.isfinite(wanted)
+    each = (found.float() - torch.where(known, wanted, torch.zeros_like(wanted))).abs() * known
+    return each.sum() / known.sum().clamp(min=1) / EYES_APART

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from .captioner import Decoder
 from .dair import Refinement, UnitClassifiers, unit_maps, unit_vectors
 from .errors import UserError
-from .losses import multi_label, per_word, strength
+from .losses import distance, multi_label, per_word, strength
 from .settings import read, setting
-from .stem import LastStage, MultiScale, Stem
+from .stem import LastStage, Locator, MultiScale, Stem
 from .vocabulary import PAD
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ class Shape:
     state_conditioned: bool = setting(False, "decoders are told the decided states")
     caption_rows: int = setting(0, "describe only this many units of each face in a training step; 0 is all")
     intensity: float = setting(0.0, "weight of intensities as an additional target")
+    landmarks: float = setting(0.0, "weight of the face's 68 points as an additional target, for renders")
     style_noise: float = setting(0.0, "share of steps in which the looks of early maps are disturbed, for renders")
 
 
@@ -142,6 +143,7 @@ class VLFAU(AUNetwork):
         self.dropout = nn.Dropout(shape.dropout)
         self.classify = UnitClassifiers(count, width)
         self.grade = UnitClassifiers(count, width, 1) if shape.intensity else None
+        self.locate = Locator(width, shape.grid) if shape.landmarks else None
 
         def decoder() -> Decoder:
             return Decoder(
@@ -192,6 +194,8 @@ class VLFAU(AUNetwork):
         if self.grade is not None:
             graded = self.grade(unit_vectors(*memory)).squeeze(2)
             terms["intensity"] = self.shape.intensity * strength(graded, batch["intensity"])
+        if self.locate is not None:
+            terms["landmarks"] = self.shape.landmarks * distance(self.locate(memory[0]), batch["points"])
         if self.describe_unit is not None:
             rows = self._rows(batch["local_tokens"])
             targets = _spoken(batch["local_tokens"][rows[:, 0], rows[:, 1]])

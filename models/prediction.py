@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .dataset import Samples
+from .dataset import Points, Samples
 from .loading import Loader, Order
 
 if TYPE_CHECKING:
@@ -61,6 +61,9 @@ class Some:
 
     def crop(self, index: int, epoch: int = 0) -> NDArray[np.uint8]:
         return self._samples.crop(int(self._rows[index]), epoch)
+
+    def points(self, index: int, epoch: int = 0) -> Points:
+        return self._samples.points(int(self._rows[index]), epoch)
 
     def face(self, index: int) -> int:
         return self._samples.face(int(self._rows[index]))

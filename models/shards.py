@@ -41,12 +41,11 @@ class Renders:
 
 
 def read_renders(folder: Path, units: Sequence[str] | None = None) -> Renders:
-    """Every shard-*.safetensors of a folder, in the order of their names."""
+    """Every shard-*.safetensors of a folder, in the order of their names; shards of several recipes may lie there."""
     files = tuple(sorted(folder.glob("shard-*.safetensors")))
     if not files:
         raise UserError(f"{folder} holds no shard-*.safetensors. Give the --output folder of vlfau-synthesize.")
     parts = []
-    recipes: dict[str, Path] = {}
     for path in files:
         metadata, arrays = open_shard(path)
         stored = metadata.get("units", "").split()
@@ -54,7 +53,6 @@ def read_renders(folder: Path, units: Sequence[str] | None = None) -> Renders:
         for unit in asked:
             if unit not in stored:
                 raise unknown(f"action unit in {path}", unit, stored)
-        recipes.setdefault(f"{metadata.get('units')}, recipe {metadata.get('recipe')}", path)
         column = [stored.index(unit) for unit in asked]
         face = np.array(arrays["face"])
         # A loss over left and right is not asked for: one label per unit, so a mirrored crop needs no other label.
@@ -63,9 +61,6 @@ def read_renders(folder: Path, units: Sequence[str] | None = None) -> Renders:
         labels = np.array(arrays["presence"])[:, column]
         parts.append((labels, intensity, np.array(arrays["points"]), np.array(arrays["identity"]), face))
         units = asked
-    if len(recipes) > 1:
-        listed = "; ".join(f"{path.name}: {text}" for text, path in recipes.items())
-        raise UserError(f"{folder} mixes shards of several recipes ({listed}). Keep one recipe in a folder.")
     labels, intensity, points, identity, face = (np.concatenate(part) for part in zip(*parts))
     starts = np.concatenate([[0], np.cumsum([len(part[0]) for part in parts])]).astype(np.int64)
     return Renders(folder, files, starts, tuple(units or ()), labels, intensity, points, identity, face)

@@ -22,6 +22,7 @@ COMPACT: dict[str, Any] = {
     "state_conditioned": True,
     "caption_rows": 4,
     "intensity": 1.0,
+    "landmarks": 2.0,
 }
 
 TINY: dict[str, Any] = {

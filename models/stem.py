@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .align import POINTS
 from .checkpoint import load_tensors
 from .errors import UserError
 
@@ -146,6 +147,25 @@ class LastStage(nn.Module):
     def forward(self, maps: list[Tensor]) -> Tensor:
         mixed: Tensor = self.mix(at_grid(maps[-1], self.grid).flatten(2).transpose(1, 2))
         return mixed.transpose(1, 2)
+
+
+class Locator(nn.Module):
+    """The face's points as centres of mass of maps, in training alone: what moves is seen where it moves."""
+
+    centres: Tensor
+
+    def __init__(self, width: int, grid: int) -> None:
+        super().__init__()
+        self.maps = nn.Linear(width, POINTS)
+        along = (torch.arange(grid, dtype=torch.float32) + 0.5) / grid  # crop sides
+        self.register_buffer(
+            "centres", torch.stack([along.repeat(grid), along.repeat_interleave(grid)], 1), persistent=False
+        )
+
+    def forward(self, visual: Tensor) -> Tensor:
+        """(B, d, L) -> (B, 68, 2) in crop sides"""
+        weights: Tensor = self.maps(visual.transpose(1, 2)).softmax(1)  # (B, L, 68)
+        return weights.transpose(1, 2) @ self.centres
 
 
 def at_grid(x: Tensor, grid: int) -> Tensor:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vlfau.models.dataset import UNKNOWN, Points
 from vlfau.models.processes import Processes
 from vlfau.models.progress import Display
 from vlfau.models.recipe import Recipe
@@ -67,6 +68,9 @@ class SmallData:
 
     def face(self, index: int) -> int:
         return 1
+
+    def points(self, index: int, epoch: int = 0) -> Points:
+        return UNKNOWN
 
     def crop(self, index: int, epoch: int = 0) -> NDArray[np.uint8]:
         crop = np.random.default_rng((epoch, index)).integers(0, 60, (32, 32, 3)).astype(np.uint8)

@@ -21,16 +21,16 @@ bench = bench_module("ablation")
 
 def test_settings_survive_being_written_as_toml(bench: ModuleType, tmp_path: Path) -> None:
     for variant in bench.VARIANTS:
-        written = {**bench.NETWORK, **variant.stem, **variant.crops}
+        written = {**bench.NETWORK, **variant.network, **variant.crops}
         (tmp_path / "settings.toml").write_text(bench.toml(written))
         assert load_toml(tmp_path / "settings.toml") == written
 
 
 def test_variants_differ_in_one_thing_each(bench: ModuleType) -> None:
     first, *others = bench.VARIANTS
-    assert (first.stem, first.renders, first.after) == ({}, None, "")
+    assert (first.network, first.renders, first.after) == ({}, None, "")
     for variant in others:
-        changed = [bool(variant.stem), variant.renders is not None, bool(variant.after)]
+        changed = [bool(variant.network), variant.renders is not None, bool(variant.after)]
         assert changed.count(True) == 1, variant.name
         assert variant.after or variant.crops == first.crops
     assert set(bench.PLAIN) == set(bench.LIGHT) == set(vars(RENDERS))

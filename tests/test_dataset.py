@@ -175,6 +175,7 @@ def test_shards_give_the_documented_batch(shards: Path) -> None:
         "subject": ((10,), "int64"),
         "face": ((10,), "uint8"),
         "index": ((10,), "int64"),
+        "points": ((10, 68, 2), "float32"),
     }
     arrays = open_shard(shards / "shard-00001.safetensors")[1]  # 24 pictures a file: 30 is the sixth of the second
     columns = [synthetic.RENDERED.index(unit) for unit in ("AU12", "AU01", "AU43")]
@@ -205,6 +206,23 @@ def test_landmark_error_moves_the_crop_and_nothing_else_does(shards: Path) -> No
     assert (moved.crop(4, 1) != exact.crop(4)).any()
     flipped = Shards(shards, 64, augmentation=replace(STILL, flip=1))
     np.testing.assert_array_equal(flipped.crop(4, 1), exact.crop(4)[:, ::-1])
+
+
+def test_points_lie_where_the_crop_shows_them(shards: Path) -> None:
+    """Five of them are where the template has them, and they move with every change of the crop."""
+    exact = Shards(shards, 64, augmentation=None)
+    found = int(np.flatnonzero(exact.renders.face)[0])
+    five = align.five_points(exact.points(found))
+    assert np.abs(five[:2] - align.TEMPLATE[:2]).max() < 0.05
+    mirrored = Shards(shards, 64, augmentation=replace(STILL, flip=1)).points(found, 1)
+    np.testing.assert_allclose(align.five_points(mirrored)[0], [1 - five[1, 0], five[1, 1]], atol=1e-5)
+    shifted = Shards(shards, 64, augmentation=replace(STILL, shift=0.1), seed=3)
+    moved = 64 * (shifted.points(found, 1) - exact.points(found)).mean(0)
+    seen = cv2.warpAffine(exact.crop(found), np.array([[1, 0, moved[0]], [0, 1, moved[1]]]), (64, 64))
+    middle = slice(16, 48)
+    assert np.abs(shifted.crop(found, 1)[middle, middle].astype(float) - seen[middle, middle]).mean() < 8
+    faceless = int(np.flatnonzero(exact.renders.face == 0)[0])
+    assert np.isnan(exact.points(faceless)).all()
 
 
 @pytest.mark.parametrize(
@@ -244,8 +262,8 @@ def test_damaged_shards_are_refused(shards: Path) -> None:
     path.write_bytes(b"nonsense" * 10)
     with pytest.raises(UserError, match="damaged"):
         Shards(shards, 64)
-    path.write_bytes(whole.replace(b'"recipe":"drawn"', b'"recipe":"other"'))
-    with pytest.raises(UserError, match="mixes shards"):
+    path.write_bytes(whole.replace(b"AU43", b"AU99", 1))
+    with pytest.raises(UserError, match="AU43"):
         Shards(shards, 64)
     path.write_bytes(whole.replace(b'"schema":"1"', b'"schema":"7"'))
     with pytest.raises(UserError, match="schema 1"):

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from shared_files import shared
 
+from vlfau.models.align import POINTS
 from vlfau.models.errors import UserError
 from vlfau.models.landmarks import (
     BOX_GROWTH,
     CROP_GROWTH,
     EMBEDDED,
-    POINTS,
     SIDE,
     box_of,
     crop_matrix,
@@ -186,7 +186,7 @@ def test_a_missing_or_broken_model_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_the_mirror_swaps_left_and_right() -> None:
-    from vlfau.models.landmark_pictures import MIRROR
+    from vlfau.models.align import MIRROR
 
     assert (MIRROR[MIRROR] == np.arange(POINTS)).all()
     assert [int(MIRROR[i]) for i in (0, 8, 17, 30, 36, 39, 48, 51, 60, 62)] == [16, 8, 26, 30, 45, 42, 54, 51, 64, 62]

@@ -17,7 +17,7 @@ from vlfau.models import losses, texts
 from vlfau.models.captioner import Decoder
 from vlfau.models.dair import Refinement, UnitClassifiers, unit_maps, unit_vectors
 from vlfau.models.errors import UserError
-from vlfau.models.network import AUNetwork, cost
+from vlfau.models.network import VLFAU, AUNetwork, cost
 from vlfau.models.networks import NetworkChoice, build, configure
 from vlfau.models.sizes import SIZES
 from vlfau.models.stem import Stem
@@ -41,6 +41,7 @@ def batch(config: dict[str, Any], network: AUNetwork, count: int = 4, unknown: b
         "crops": torch.from_numpy(rng.integers(0, 256, (count, network.side, network.side, 3)).astype(np.uint8)),
         "labels": torch.from_numpy(labels),
         "intensity": torch.from_numpy(np.where(labels < 0, np.nan, labels).astype(np.float32)),
+        "points": torch.from_numpy(rng.uniform(0.1, 0.9, (count, 68, 2)).astype(np.float32)),
         "unit_weights": torch.full((len(UNITS),), 1 / len(UNITS)),
     }
     if network.has_captions:
@@ -107,13 +108,35 @@ def test_unknown_labels_and_padding_reach_no_loss() -> None:
     assert grades.grad is not None
     assert torch.isfinite(grades.grad).all()
     assert grades.grad[0, 1] == 0
+    found = torch.zeros(1, 2, 2, requires_grad=True)
+    off = losses.distance(found, torch.tensor([[[0.3, float("nan")], [0.0, 0.3]]]))
+    off.backward()  # type: ignore[no-untyped-call]
+    assert off.item() == pytest.approx(2 / 3)  # eyes are 0.3 apart: one of them off twice in three known figures
+    assert found.grad is not None
+    assert found.grad[0, 0, 1] == 0
+
+
+def test_points_are_learned_beside_the_units_and_reach_no_state() -> None:
+    network, config = tiny(landmarks=2.0)
+    assert isinstance(network, VLFAU)
+    made = batch(config, network)
+    terms = network.losses(made)
+    assert set(terms) >= {"au", "landmarks"}
+    terms["landmarks"].backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None for p in network.stem.parameters() if p.requires_grad)
+    assert all(p.grad is None for p in network.classify.parameters())
+    assert network.locate is not None
+    points = network.locate(network.encode(made["crops"]).memory[0])
+    assert points.shape == made["points"].shape
+    assert 0 < points.min() < points.max() < 1
 
 
 def test_a_batch_without_any_label_has_a_finite_loss() -> None:
-    network, config = tiny(state_conditioned=True, intensity=1.0)
+    network, config = tiny(state_conditioned=True, intensity=1.0, landmarks=1.0)
     made = batch(config, network)
     made["labels"] = torch.full_like(made["labels"], -1)
     made["intensity"] = torch.full_like(made["intensity"], float("nan"))
+    made["points"] = torch.full_like(made["points"], float("nan"))
     made |= {name: torch.zeros_like(made[name]) for name in ("local_tokens", "global_tokens")}
     total = torch.stack(list(network.losses(made).values())).sum()
     total.backward()  # type: ignore[no-untyped-call]

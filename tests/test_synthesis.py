@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from shared_files import shared
 
+from vlfau.models.align import MIRROR
 from vlfau.models.errors import UserError
 from vlfau.models.synthesis import command, picture
 from vlfau.models.synthesis.assets import Assets, load_assets
@@ -21,7 +22,6 @@ from vlfau.models.synthesis.camera import Lens, Pose
 from vlfau.models.synthesis.expression import Expression, draw_expression
 from vlfau.models.synthesis.occluders import unseen
 from vlfau.models.synthesis.person import Person, draw_person
-from vlfau.models.synthesis.points import MIRROR
 from vlfau.models.synthesis.rasteriser import draw, empty_buffers
 from vlfau.models.synthesis.sequence import LIGHT, render_sequence
 from vlfau.models.synthesis.sheet import contact_sheet

@@ -19,7 +19,8 @@ from .units import INDEX, UNITS, reconcile
 Floats = NDArray[np.float32]
 
 # How the pictures' expressions are drawn, and what share each way has.
-WAYS = {"neutral": 0.20, "single": 0.26, "correlated": 0.20, "frequent": 0.10, "sparse": 0.14, "speech": 0.10}
+WAYS = {"neutral": 0.20, "single": 0.22, "correlated": 0.15, "frequent": 0.08, "sparse": 0.11, "speech": 0.10,
+        "brows": 0.08, "eyes": 0.06}  # fmt: skip
 
 # How often a unit is the one of "single": the brows, nose and lips that pilots confused are drawn more often.
 SINGLE_WEIGHT = dict.fromkeys(UNITS, 1.0) | {
@@ -83,13 +84,31 @@ def draw_expression(rng: np.random.Generator, statistics: Mapping[str, Any]) -> 
             level[INDEX["AU25"]] = rng.beta(1.2, 1.5)
         if rng.random() < 0.5:
             level[INDEX["AU26"]] = rng.beta(1.2, 1.8)
-    if way != "neutral" and rng.random() < 0.04:
-        level[INDEX["AU43"]] = rng.uniform(0.2, 1.0)
+    elif way == "brows":
+        _move_brows(rng, level)
+    elif way == "eyes":
+        level[INDEX["AU43"]] = rng.uniform(0.0, 1.1)
+        if rng.random() < 0.3:
+            level[INDEX["AU07"]] = rng.uniform(0.1, 1.0)
+    # People blink whatever else they do; a network that seldom sees it takes a lowered lid for a raised brow.
+    if way != "neutral" and rng.random() < 0.12:
+        level[INDEX["AU43"]] = rng.uniform(0.1, 1.1)
     # Below the threshold a face is never quite still.
     still = rng.random(len(UNITS)) < (0.12 if way == "neutral" else 0.2)
     level += still * rng.uniform(0, 0.10 if way == "neutral" else 0.18, len(UNITS))
     intensity = reconcile(_both_sides(rng, level))
     return Expression(way, intensity, _extras(rng, way, intensity), sealed=bool(rng.random() < 0.6))
+
+
+def _move_brows(rng: np.random.Generator, level: NDArray[np.float64]) -> None:
+    """Brows from hardly to fully moved, as they go together, beside a mouth that tells nothing about them."""
+    if rng.random() < 0.6:
+        level[[INDEX["AU01"], INDEX["AU02"]]] = rng.uniform(0.05, 1.0) * rng.uniform(0.5, 1.2, 2)
+    else:
+        level[INDEX["AU04"]] = rng.uniform(0.05, 1.05)
+        level[INDEX["AU01"]] = (rng.random() < 0.3) * rng.uniform(0.1, 0.9)
+    for name, chance in (("AU12", 0.3), ("AU25", 0.4), ("AU26", 0.25), ("AU06", 0.15), ("AU07", 0.15)):
+        level[INDEX[name]] = (rng.random() < chance) * rng.uniform(0.1, 1.0)
 
 
 def _both_sides(rng: np.random.Generator, level: NDArray[np.float64]) -> Floats:
@@ -107,9 +126,11 @@ def _both_sides(rng: np.random.Generator, level: NDArray[np.float64]) -> Floats:
 
 def _extras(rng: np.random.Generator, way: str, intensity: Floats) -> dict[str, float]:
     extras: dict[str, float] = {}
-    across, along = rng.normal(0, 0.35, 2)
+    closed = float(intensity[INDEX["AU43"]].max())
+    across, along = rng.normal(0, 0.6 if way == "eyes" else 0.35, 2)
     extras["look_right" if across > 0 else "look_left"] = float(min(abs(across), 1.0))
-    extras["look_up" if along > 0 else "look_down"] = float(min(abs(along), 0.9))
+    # Lids follow the gaze, so closed ones leave it little room.
+    extras["look_up" if along > 0 else "look_down"] = float(min(abs(along), 1 - 0.9 * min(closed, 1.0)))
     busy_mouth = max(intensity[INDEX[name]].max() for name in ("AU23", "AU24", "AU17", "AU15", "AU20"))
     if way == "speech":
         for sound in rng.choice(SOUNDS, int(rng.integers(1, 3)), replace=False):

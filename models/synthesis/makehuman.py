@@ -56,24 +56,28 @@ RECIPES: dict[str, tuple[dict[str, float], ...]] = {
 }  # fmt: skip
 
 # Movements that a face makes and that are no unit of the set. "th/" names the ARKit-like shapes.
-EXTRAS: dict[str, str] = {
-    "pucker": _LOWER + "18",
-    "funnel": "th/mouthFunnel",
-    "suck": _LOWER + "28",
-    "bite": _LOWER + "28_bottom",
-    "puff": _MORE + "34",
-    "jaw_forward": _MORE + "29",
-    "jaw_left": _MORE + "R30",
-    "jaw_right": _MORE + "L30",
-    "mouth_left": "th/mouthRight",
-    "mouth_right": "th/mouthLeft",
-    "nostrils": _MORE + "38",
-    "look_right": _EYES + "61",
-    "look_left": _EYES + "62",
-    "look_up": _EYES + "63",
-    "look_down": _EYES + "64",
-    "tongue": _JAW + "26_tongue_out",
-} | {f"say_{sound}": f"th/viseme_{sound}" for sound in ("PP", "FF", "TH", "DD", "kk", "CH", "nn", "RR", "aa", "O", "U")}
+# FACSHuman turns the eyes alone; upper lids follow a gaze.
+EXTRAS: dict[str, dict[str, float]] = {
+    "pucker": {_LOWER + "18": 1.0},
+    "funnel": {"th/mouthFunnel": 1.0},
+    "suck": {_LOWER + "28": 1.0},
+    "bite": {_LOWER + "28_bottom": 1.0},
+    "puff": {_MORE + "34": 1.0},
+    "jaw_forward": {_MORE + "29": 1.0},
+    "jaw_left": {_MORE + "R30": 1.0},
+    "jaw_right": {_MORE + "L30": 1.0},
+    "mouth_left": {"th/mouthRight": 1.0},
+    "mouth_right": {"th/mouthLeft": 1.0},
+    "nostrils": {_MORE + "38": 1.0},
+    "look_right": {_EYES + "61": 1.0},
+    "look_left": {_EYES + "62": 1.0},
+    "look_up": {_EYES + "63": 1.0, _UPPER + "5": 0.7},
+    "look_down": {_EYES + "64": 1.0, _UPPER + "43": 0.75},
+    "tongue": {_JAW + "26_tongue_out": 1.0},
+} | {
+    f"say_{sound}": {f"th/viseme_{sound}": 1.0}
+    for sound in ("PP", "FF", "TH", "DD", "kk", "CH", "nn", "RR", "aa", "O", "U")
+}
 
 PARTS = {
     "eyes/low-poly": ("eyes", EYE),
@@ -132,7 +136,7 @@ def read_head(main: Mapping[str, NDArray[Any]], parts: Mapping[str, NDArray[Any]
         units={
             u: tuple(split_sides(total(r), neutral[:, 0], BLEND) for r in recipes) for u, recipes in RECIPES.items()
         },
-        extras={name: shapes[source] for name, source in EXTRAS.items()},
+        extras={name: total(recipe) for name, recipe in EXTRAS.items()},
         lip_closer=total({_LOWER + "16": -1.0}),
         parts=tuple(_part(kind, material, meshes[name], renumber) for name, (kind, material) in PARTS.items()),
         cards={

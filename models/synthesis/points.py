@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..align import MIRROR
+
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
@@ -29,14 +31,6 @@ MAKEHUMAN_RIM = {
     48: (3736,), 49: (447, 5351), 50: (458,), 51: (466,), 57: (492,), 58: (5335, 486), 59: (370, 5335),
     60: (446,), 61: (453, 470), 62: (468, 474), 66: (493,), 67: (481,),
 }  # fmt: skip
-
-# MIRROR[i] is the point that i becomes when the picture is flipped.
-MIRROR = np.array(
-    [
-        *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46,
-        39, 38, 37, 36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
-    ]
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
