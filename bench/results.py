@@ -88,13 +88,20 @@ BENCHES = (
     Bench(
         "curve",
         "What more training bought",
-        ("learning_curve.py", "runs/plain", "runs/light", "runs/varied", "--plot", "bench/plots/curve.png"),
+        ("learning_curve.py", "runs/1", "runs/2-varied", "runs/3", "--plot", "bench/plots/curve.png"),
         usual=False,
     ),
     Bench(
         "ablation",
         "What buys accuracy",
         ("ablation.py", "--data", SHARDS, "--shared", SHARED, "--minutes", "9"),
+        usual=False,
+        limit_s=9000.0,
+    ),
+    Bench(
+        "points",
+        "What the face's points buy as a target",
+        ("ablation.py", "--only", "conv", "points", "--data", SHARDS, "--shared", SHARED, "--minutes", "9"),
         usual=False,
         limit_s=9000.0,
     ),

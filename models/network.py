@@ -124,7 +124,6 @@ class Shape:
     caption_rows: int = setting(0, "describe only this many units of each face in a training step; 0 is all")
     intensity: float = setting(0.0, "weight of intensities as an additional target")
     landmarks: float = setting(0.0, "weight of the face's 68 points as an additional target, for renders")
-    style_noise: float = setting(0.0, "share of steps in which the looks of early maps are disturbed, for renders")
 
 
 class VLFAU(AUNetwork):
@@ -133,7 +132,7 @@ class VLFAU(AUNetwork):
         count, width = len(units), shape.width
         self.units, self.side, self.shape = tuple(units), shape.side, shape
         self.words = shape.words if shape.local_captions or shape.global_caption else 0
-        self.stem = Stem(shape.stem, shape.stem_options, shape.style_noise)
+        self.stem = Stem(shape.stem, shape.stem_options)
         self.combine: nn.Module = (
             MultiScale(self.stem.channels, shape.grid, shape.stage_width, width)
             if shape.msc

@@ -20,7 +20,6 @@ from .errors import UserError
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, for pixels of 0..1
 STAGES = 4
-STAGES_UNDISTURBED = 2  # the last: they hold what is in the picture more than how it looks
 
 
 class Stem(nn.Module):
@@ -29,7 +28,7 @@ class Stem(nn.Module):
     pixel_mean: Tensor
     pixel_deviation: Tensor
 
-    def __init__(self, name: str, options: Mapping[str, Any] | None = None, style_noise: float = 0.0) -> None:
+    def __init__(self, name: str, options: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         try:
             self.body = timm.create_model(name, pretrained=False, features_only=True, **(options or {}))
@@ -40,10 +39,6 @@ class Stem(nn.Module):
             raise UserError(f"The stem '{name}' gives {len(self.channels)} feature stages, {STAGES} are needed.")
         self.name = name
         self.depth_last = str(getattr(self.body, "output_fmt", "")).endswith("NHWC")
-        self.style_noise = StyleNoise(style_noise, (1, 2) if self.depth_last else (2, 3)) if style_noise else None
-        if self.style_noise is not None:
-            for place in self.body.feature_info.module_name()[:-STAGES_UNDISTURBED]:
-                self.body.get_submodule(place.replace(".", "_")).register_forward_hook(self.style_noise.hook)
         self.register_buffer("pixel_mean", 255 * torch.tensor(MEAN), persistent=False)
         self.register_buffer("pixel_deviation", 255 * torch.tensor(DEVIATION), persistent=False)
 
@@ -86,35 +81,6 @@ class Stem(nn.Module):
 
 def _plain(name: str) -> str:
     return name.removeprefix("model.").removeprefix("body.").replace(".", "_")
-
-
-class StyleNoise(nn.Module):
-    """Disturbs each channel's mean and spread by as much as they differ within the batch, in training alone.
-
-    They carry how a picture looks rather than what is in it, and the looks of renders are not those of cameras
-    (uncertainty modelling of feature statistics, Li et al. 2022).
-    """
-
-    def __init__(self, share: float, plane: tuple[int, int]) -> None:
-        """`share` of the calls disturb; `plane` are the axes of height and width."""
-        super().__init__()
-        self.share, self.plane = share, plane
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or float(torch.rand(())) >= self.share:
-            return x
-        mean = x.mean(self.plane, keepdim=True)
-        spread = (x.var(self.plane, keepdim=True) + 1e-6).sqrt()
-        return (x - mean) / spread * _disturbed(spread) + _disturbed(mean)
-
-    def hook(self, _module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        disturbed: Tensor = self(output)
-        return disturbed
-
-
-def _disturbed(figures: Tensor) -> Tensor:
-    """One figure per face and channel, moved by a normal draw as wide as the channel varies over the batch."""
-    return figures + torch.randn_like(figures) * (figures.var(0, keepdim=True) + 1e-6).sqrt()
 
 
 class MultiScale(nn.Module):

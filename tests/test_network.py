@@ -20,7 +20,6 @@ from vlfau.models.errors import UserError
 from vlfau.models.network import VLFAU, AUNetwork, cost
 from vlfau.models.networks import NetworkChoice, build, configure
 from vlfau.models.sizes import SIZES
-from vlfau.models.stem import Stem
 from vlfau.models.training_texts import Texts
 
 UNITS = ("AU01", "AU04", "AU12", "AU25")
@@ -237,30 +236,6 @@ def test_compact_keeps_its_budget() -> None:
 def test_other_stems_fit(stem: tuple[str, Any]) -> None:
     network, config = tiny(stem=stem[0], stem_options=stem[1])
     assert network.encode(batch(config, network)["crops"]).log_odds.shape == (4, 4)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224"])
-def test_style_noise_moves_each_channels_level_and_spread_and_nothing_else_and_only_in_training(name: str) -> None:
-    options = {"img_size": 64, "window_size": 2} if name.startswith("swin") else None
-    stem = Stem(name, options, style_noise=1.0)
-    maps = torch.randn(8, 16, 16, 12)
-    plane = stem.style_noise.plane if stem.style_noise else ()
-    maps = maps if plane == (1, 2) else maps.permute(0, 3, 1, 2)
-    assert stem.style_noise is not None
-    torch.manual_seed(0)
-    moved = stem.style_noise(maps)
-    assert not torch.allclose(moved.mean(plane), maps.mean(plane), atol=0.01)
-
-    def shape_of(x: torch.Tensor) -> torch.Tensor:
-        return (x - x.mean(plane, keepdim=True)) / x.std(plane, keepdim=True)
-
-    signs = (shape_of(moved) * shape_of(maps)).mean(plane).sign()[(...,) + (None,) * 2].expand(8, 12, 16, 16)
-    signs = signs if plane == (2, 3) else signs.permute(0, 2, 3, 1)
-    assert torch.allclose(shape_of(moved) * signs, shape_of(maps), atol=1e-3)  # a spread may turn negative
-    crops = torch.randint(0, 255, (4, 64, 64, 3), dtype=torch.uint8)
-    assert not torch.equal(stem(crops)[0], stem(crops)[0])
-    stem.eval()
-    assert torch.equal(stem(crops)[0], stem(crops)[0])
 
 
 def test_imagenet_weights_come_from_a_file_or_from_nowhere_and_that_is_said(

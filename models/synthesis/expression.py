@@ -90,6 +90,8 @@ def draw_expression(rng: np.random.Generator, statistics: Mapping[str, Any]) -> 
         level[INDEX["AU43"]] = rng.uniform(0.0, 1.1)
         if rng.random() < 0.3:
             level[INDEX["AU07"]] = rng.uniform(0.1, 1.0)
+    if way in ("correlated", "frequent") and rng.random() < 0.6:
+        _move_eyes_alone(rng, level)
     # People blink whatever else they do; a network that seldom sees it takes a lowered lid for a raised brow.
     if way != "neutral" and rng.random() < 0.12:
         level[INDEX["AU43"]] = rng.uniform(0.1, 1.1)
@@ -109,6 +111,12 @@ def _move_brows(rng: np.random.Generator, level: NDArray[np.float64]) -> None:
         level[INDEX["AU01"]] = (rng.random() < 0.3) * rng.uniform(0.1, 0.9)
     for name, chance in (("AU12", 0.3), ("AU25", 0.4), ("AU26", 0.25), ("AU06", 0.15), ("AU07", 0.15)):
         level[INDEX[name]] = (rng.random() < chance) * rng.uniform(0.1, 1.0)
+
+
+def _move_eyes_alone(rng: np.random.Generator, level: NDArray[np.float64]) -> None:
+    """Brows and lids whatever the mouth does: where both go together a network takes a smile for tight lids."""
+    for name in ("AU01", "AU02", "AU04", "AU07"):
+        level[INDEX[name]] = (rng.random() < 0.3) * rng.uniform(0.1, 1.05)
 
 
 def _both_sides(rng: np.random.Generator, level: NDArray[np.float64]) -> Floats:
