@@ -143,7 +143,7 @@ def judged(variant: Variant, data: Path, minutes: float, shared: Path | None, ou
     folder = output / variant.name
     done = folder / "judged.json"
     if done.is_file():
-        row: dict[str, Any] = json.loads(done.read_text())
+        row: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
         return row
     folder.mkdir(parents=True, exist_ok=True)
     train(variant, data, minutes, output)

@@ -89,7 +89,7 @@ def run(sources: list[Path], model: str, runtime: str, flags: list[str], network
                 size = now
         if process.returncode:
             sys.exit(f"{' '.join(command)} failed with {process.returncode}")
-        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     return figures(rows, began_ns, used[1] - used[0]) | {"peak_mb": peak}
 
 

@@ -45,7 +45,9 @@ def curve(runs: list[Path]) -> list[dict[str, Any]]:
         path = run / "metrics.jsonl"
         if not path.is_file():
             sys.exit(f"{path} is missing: {run} is no run folder of vlfau-train.")
-        epochs = [row for row in map(json.loads, path.read_text().splitlines()) if row["kind"] == "epoch"]
+        epochs = [
+            row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()) if row["kind"] == "epoch"
+        ]
         for row in epochs:
             if "test_f1" in row:
                 at = {"images": images + row["images"], "hours": hours + row["elapsed_s"] / 3600}

@@ -122,7 +122,9 @@ def false_alarms(real: Path, folder: Path, model: str) -> list[tuple[str, str, s
     for number, name in enumerate(reference["stills.name"]):
         reports = folder / f"{name}.jsonl"
         stream(next((real / "stills").glob(f"{name}.*")), reports, model, 0.0)
-        faces = [face for line in reports.read_text().splitlines() for face in json.loads(line)["faces"]]
+        faces = [
+            face for line in reports.read_text(encoding="utf-8").splitlines() for face in json.loads(line)["faces"]
+        ]
         faces = [face for face in faces if face["valid"]]
         if faces:
             largest = max(faces, key=lambda face: face["box"][2] - face["box"][0])

@@ -106,7 +106,7 @@ def test_faults_of_folds_end_the_command(
     more: list[str] = []
     if spoil == "leak":
         for kind in ("img_path", "label"):
-            first = (lists / f"BP4D_test_{kind}_fold1.txt").read_text().splitlines()[0]
+            first = (lists / f"BP4D_test_{kind}_fold1.txt").read_text(encoding="utf-8").splitlines()[0]
             with (lists / f"BP4D_train_{kind}_fold1.txt").open("a") as file:
                 file.write(first + "\n")
     elif spoil == "empty":
@@ -140,7 +140,7 @@ def test_faults_of_a_run_end_the_next_command_and_spare_the_finished_epoch(
     refused(train(tmp_path, "--epochs", "2", "--units", "AU01"), str(run), "other action units", "--fresh")
     # another version
     pointer = run / "checkpoints" / "last.json"
-    good = pointer.read_text()
+    good = pointer.read_text(encoding="utf-8")
     pointer.write_text(json.dumps(json.loads(good) | {"schema": 7}))
     refused(train(tmp_path, "--epochs", "2"), str(pointer), "another version (schema 7", "start a new --output")
     # torn
@@ -148,7 +148,7 @@ def test_faults_of_a_run_end_the_next_command_and_spare_the_finished_epoch(
     refused(train(tmp_path, "--epochs", "2"), f"{pointer} is damaged")
     pointer.write_text(good)
     config = run / "config.json"
-    table = config.read_text()
+    table = config.read_text(encoding="utf-8")
     config.write_text(table.replace('"schema": 1', '"schema": 0'))
     refused(export_command.main([str(run), "--output", str(tmp_path / "b")]), str(config), "another version")
     config.write_text(table)

@@ -32,7 +32,7 @@ CLEARLY = 1.2  # times the mean probability without the unit: how sure a network
 
 @cache
 def truth() -> dict[str, Any]:
-    return dict(json.loads(TRUTH.read_text()))
+    return dict(json.loads(TRUTH.read_text(encoding="utf-8")))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_quiet_is_quiet_and_files_are_written_beside_it(
     arguments = ["--demo", "--quiet", "--model", str(small), "--runtime", "openvino", "--bind", "none"]
     assert main([*arguments, "--jsonl", str(out), "--every", "5"]) == 0
     assert capsys.readouterr().out == ""
-    assert len(out.read_text().splitlines()) == len(truth()["states"]) / 5
+    assert len(out.read_text(encoding="utf-8").splitlines()) == len(truth()["states"]) / 5
 
 
 def test_a_source_beside_the_demo_is_refused(small: Path, capsys: pytest.CaptureFixture[str]) -> None:

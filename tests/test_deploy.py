@@ -120,7 +120,11 @@ def test_the_image_gets_what_the_package_needs(name: str) -> None:
     """What is copied is let through by the ignore file, and what the build reads is copied."""
     text = (DEPLOY / name).read_text(encoding="utf-8")
     copied = {part for line in re.findall(r"^COPY (?!--)(.+) \S+$", text, re.M) for part in line.split()}
-    allowed = {line[1:] for line in (DEPLOY / f"{name}.dockerignore").read_text().splitlines() if line.startswith("!")}
+    allowed = {
+        line[1:]
+        for line in (DEPLOY / f"{name}.dockerignore").read_text(encoding="utf-8").splitlines()
+        if line.startswith("!")
+    }
     assert copied == allowed
     assert {"pyproject.toml", "README.md", "LICENSE", "engine", "models", "calibration"} <= copied
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -252,4 +256,6 @@ def test_prometheus_scrapes_where_the_service_serves() -> None:
     yaml = pytest.importorskip("yaml", reason="PyYAML comes with the docs extra")
     table = yaml.safe_load((DEPLOY / "prometheus.yml").read_text(encoding="utf-8"))
     (job,) = table["scrape_configs"]
-    assert f'metrics = "{job["static_configs"][0]["targets"][0]}"' in (DEPLOY / "stream.toml").read_text()
+    assert f'metrics = "{job["static_configs"][0]["targets"][0]}"' in (DEPLOY / "stream.toml").read_text(
+        encoding="utf-8"
+    )

@@ -161,7 +161,7 @@ def test_from_pictures_to_report_and_bundle(tmp_path: Path, capsys: pytest.Captu
     told = capsys.readouterr().out
     assert "fold 1 tests part 3" in told  # the numbering trap
     assert evaluate_command.main([str(run), "--caption-images", "2", "--images", "40", "--beam", "2"]) == 0
-    scores = json.loads((run / "evaluation" / "scores.json").read_text())
+    scores = json.loads((run / "evaluation" / "scores.json").read_text(encoding="utf-8"))
     assert [one["tested"].split(":")[0] for one in scores["parts"]] == [
         f"fold {k} tests part {4 - k}" for k in (1, 2, 3)
     ]
@@ -179,7 +179,7 @@ def test_from_pictures_to_report_and_bundle(tmp_path: Path, capsys: pytest.Captu
         assert beside["best_f1"] == pytest.approx(best["test_f1"])  # scored again, from the weights that were kept
     for name in ("f1.png", "reliability.png", "features_by_units.png", "features_by_subjects.png", "attention.png"):
         assert (run / "evaluation" / name).stat().st_size > 1000
-    report = (run / "evaluation" / "report.md").read_text()
+    report = (run / "evaluation" / "report.md").read_text(encoding="utf-8")
     assert "Mean over 3 folds" in report
     assert "best on test" in report
     assert "by the beam" in report

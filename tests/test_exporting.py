@@ -163,7 +163,7 @@ def test_a_folder_of_other_things_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="holds other files than a bundle"):
         export(network, config, tmp_path)
-    assert (tmp_path / "thesis.txt").read_text() == "mine"
+    assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "mine"
 
 
 def test_half_precision_keeps_layer_norms_wide_and_refuses_what_does_not_fit() -> None:

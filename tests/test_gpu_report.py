@@ -335,7 +335,7 @@ def test_the_whole_report_runs_on_a_cpu_to_its_json_line(bench: ModuleType, caps
 
 
 def test_the_results_page_says_that_no_gpu_has_run_or_names_one() -> None:
-    text = (BENCH / "RESULTS-gpu.md").read_text()
+    text = (BENCH / "RESULTS-gpu.md").read_text(encoding="utf-8")
     assert "has not run on a GPU yet" in text or "GPU report: NVIDIA" in text
 
 

@@ -96,7 +96,7 @@ def test_the_same_commands_train_evaluate_and_export_it(tmp_path: Path, capsys: 
     ]
     assert train_command.main([*common, "--steps", "3", "--batch", "8", "--device", "cpu"]) == 0
     assert evaluate_command.main([str(run)]) == 0
-    part = json.loads((run / "evaluation" / "scores.json").read_text())["parts"][0]
+    part = json.loads((run / "evaluation" / "scores.json").read_text(encoding="utf-8"))["parts"][0]
     assert part["captions"] is None
     assert part["f1"] is not None
     assert export_command.main([str(run), "--output", str(bundle_folder)]) == 0

@@ -17,7 +17,7 @@ def test_a_pair_is_stored_and_read(tmp_path: Path) -> None:
     public, secret = read_pair(secret_file)
     assert read_public(public_file) == public != secret
     assert read_public(public.decode()) == public, "the forty characters will do"
-    assert secret.decode() not in public_file.read_text()
+    assert secret.decode() not in public_file.read_text(encoding="utf-8")
     assert stat.S_IMODE(secret_file.stat().st_mode) == 0o600
 
 

@@ -170,7 +170,7 @@ def test_the_shipped_files_fit_their_cards() -> None:
     import hashlib
 
     for name in ("landmarks", "finder"):
-        card = json.loads((EMBEDDED / f"{name}.json").read_text())
+        card = json.loads((EMBEDDED / f"{name}.json").read_text(encoding="utf-8"))
         assert hashlib.sha256((EMBEDDED / f"{name}.onnx").read_bytes()).hexdigest() == card["sha256"]
         assert card["parameters"] < 1_000_000
         assert "no picture of a real face" in card["data"]
@@ -251,7 +251,7 @@ def test_training_resumes_and_exports_what_it_learned(tmp_path: Path, capsys: py
     held_out.refresh()
     torch.manual_seed(1)
     untrained = landmark_training.validate(LandmarkNetwork(), held_out, 200)["error_percent_all"]
-    card = json.loads((shipped / "landmarks.json").read_text())
+    card = json.loads((shipped / "landmarks.json").read_text(encoding="utf-8"))
     assert (
         card["validation_on_unseen_synthetic_identities"]["error_percent_all"] < 0.97 * untrained
     )  # sixty steps teach a little

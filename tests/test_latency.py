@@ -208,7 +208,7 @@ def test_the_real_engine_end_to_end(tmp_path: Path) -> None:
     assert paced["runtime"] == "onnxruntime fp32"
     assert 0 < paced["start_s"] < 60
     assert set(last["against"]) == set(last["rows"])  # both installations ran every case
-    kept = json.loads((tmp_path / "kept.json").read_text())["samples"]["onnxruntime, 1 face, paced"]
+    kept = json.loads((tmp_path / "kept.json").read_text(encoding="utf-8"))["samples"]["onnxruntime, 1 face, paced"]
     assert len(kept["latencies_ms"][0]) == paced["frames"] - paced["frames"] // 2
     if find_spec("matplotlib"):
         names = {path.name for path in (tmp_path / "plots").iterdir()}

@@ -91,7 +91,7 @@ def test_raw_bp4d_as_videos(tmp_path: Path, video: str) -> None:
 def test_a_video_whose_last_coded_frame_is_its_length_counts_from_one(tmp_path: Path) -> None:
     synthetic.make_raw_bp4d(tmp_path, video=synthetic.BP4D_VIDEOS[0])
     coding = tmp_path / "AUCoding" / "AU_OCC" / "F001_T1.csv"
-    lines = coding.read_text().splitlines()
+    lines = coding.read_text(encoding="utf-8").splitlines()
     length = 4 + 2 * 9
     synthetic.write_lines(coding, [lines[0], *(line.replace("5000", str(length)) for line in lines[1:])])
     table = open_layout(tmp_path)
@@ -301,7 +301,7 @@ def test_missing_lists_and_pictures_are_named(tmp_path: Path) -> None:
 def test_subject_in_both_sides_is_named(tmp_path: Path) -> None:
     synthetic.make_graphau(tmp_path, "BP4D")
     for kind in ("img_path", "label"):
-        first = (tmp_path / "list" / f"BP4D_test_{kind}_fold2.txt").read_text().splitlines()[0]
+        first = (tmp_path / "list" / f"BP4D_test_{kind}_fold2.txt").read_text(encoding="utf-8").splitlines()[0]
         with (tmp_path / "list" / f"BP4D_train_{kind}_fold2.txt").open("a") as file:
             file.write(first + "\n")
     with pytest.raises(UserError, match=r"Fold 2 trains on and tests the same subjects: M011"):

@@ -46,7 +46,7 @@ def test_each_network_goes_all_the_way(tmp_path: Path, name: str) -> None:
     synthetic.make_csv(tmp_path / "data")
     assert train(tmp_path / "data", tmp_path / "run", name) == 0
     assert evaluate_command.main([str(tmp_path / "run"), "--no-plots", "--images", "16", "--caption-images", "2"]) == 0
-    scores = json.loads((tmp_path / "run" / "evaluation" / "scores.json").read_text())
+    scores = json.loads((tmp_path / "run" / "evaluation" / "scores.json").read_text(encoding="utf-8"))
     assert (scores["parts"][0]["captions"] is not None) == (name in SPEAKING)
     assert export_command.main([str(tmp_path / "run"), "--output", str(tmp_path / "bundle")]) == 0
     assert open_bundle(tmp_path / "bundle").has_captions == (scores["parts"][0]["captions"] is not None)
@@ -67,7 +67,7 @@ def test_each_layout_is_trained_from_and_evaluated_on_by_each_network(tmp_path: 
         assert 0 <= row["test_f1"] <= 1
         options = ["--no-plots", "--images", "8", "--caption-images", "1"]
         assert evaluate_command.main([str(run), *options]) == 0
-        (part,) = json.loads((run / "evaluation" / "scores.json").read_text())["parts"]
+        (part,) = json.loads((run / "evaluation" / "scores.json").read_text(encoding="utf-8"))["parts"]
         assert (part["captions"] is not None) == (name in SPEAKING)
         wanted = {"graphau", "mdhr", "jaanet", "aunet", "fgnet", "bp4d", "disfa"}
         assert bool(part["paper"]) == (layout.split("-")[0] in wanted)

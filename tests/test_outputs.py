@@ -96,7 +96,7 @@ def test_every_output_tells_the_same_story(tmp_path: Path) -> None:
         times = [frame.time for frame in film.decode(video=0)]
     assert times == pytest.approx([report.pts for report in reports], abs=1e-4)
     said = {face.text for report in reports for face in report.faces if face.text}
-    captions = (tmp_path / "o.vtt").read_text()
+    captions = (tmp_path / "o.vtt").read_text(encoding="utf-8")
     assert all(text in captions for text in said)
     assert {message.text for message in heard if isinstance(message, wire.Text)} == said
     end = heard[-1]

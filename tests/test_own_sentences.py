@@ -47,7 +47,7 @@ def test_own_sentences_are_taught_kept_and_judged(tmp_path: Path, capsys: pytest
     assert (run / "corpus.toml").read_bytes() == mine.read_bytes()
     mine.unlink()  # the run has its own copy
     assert evaluate_command.main([str(run), "--no-plots", "--images", "8", "--caption-images", "2"]) == 0
-    part = json.loads((run / "evaluation" / "scores.json").read_text())["parts"][0]
+    part = json.loads((run / "evaluation" / "scores.json").read_text(encoding="utf-8"))["parts"][0]
     assert 0 <= part["captions"]["local_top5_accuracy"] <= 1
 
 

@@ -19,7 +19,7 @@ PARTS = ("engine", "models", "calibration")
 
 def test_every_folder_with_modules_is_listed() -> None:
     """An unlisted package imports in the editable install and is missing from the wheel."""
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
     found = {
         ".".join(("vlfau", *path.parent.relative_to(ROOT).parts))
         for part in PARTS
@@ -48,7 +48,7 @@ def test_the_arrows_point_one_way() -> None:
 
 
 def test_the_scripts_exist() -> None:
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
     for target in scripts.values():
         module = target.partition(":")[0].split(".")[1:]
         assert (ROOT / Path(*module)).with_suffix(".py").is_file(), target

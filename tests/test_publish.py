@@ -264,7 +264,7 @@ def test_none_opens_no_socket() -> None:
 def keys(tmp_path: Path) -> dict[str, tuple[Path, Path]]:
     made = {name: make_pair(tmp_path / "keys", name) for name in ("engine", "alice", "eve")}
     (tmp_path / "allowed").mkdir()
-    (tmp_path / "allowed" / "alice.key").write_text(made["alice"][0].read_text())
+    (tmp_path / "allowed" / "alice.key").write_text(made["alice"][0].read_text(encoding="utf-8"))
     return made
 
 

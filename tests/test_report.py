@@ -74,7 +74,7 @@ def test_rows_say_what_each_precision_costs(bundle: Bundle, tmp_path: Path) -> N
     assert "BF16 is missing." in text
     assert text.count("| AU12 |") == 3  # a table of F1, of AUC and of ECE
     write(tmp_path / "report", bundle, data, rows)
-    table = json.loads((tmp_path / "report" / "report.json").read_text())
+    table = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
     assert [row["name"] for row in table["rows"]] == [row.name for row in rows]
     assert (tmp_path / "report" / "report.png").stat().st_size > 1000
 

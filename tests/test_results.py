@@ -70,7 +70,7 @@ def test_the_page_is_nobodys_machine() -> None:
 
 
 def test_make_bench_is_this_script(bench: ModuleType) -> None:
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert re.search(r"^bench:\n\tpython bench/results\.py", makefile, re.MULTILINE)
     assert re.search(r"^\.PHONY:.*\bbench\b", makefile, re.MULTILINE), "there is a folder of that name"
     for one in bench.BENCHES:
@@ -102,7 +102,7 @@ def page(bench: ModuleType, monkeypatch: pytest.MonkeyPatch, folder: Path, *argu
         (bench.Bench("one", "One", (str(one), str(folder / "shards"))), bench.Bench("two", "Two", (str(two),)), needs),
     )
     code = bench.main(["--output", str(folder / "out.md"), *arguments])
-    return code, (folder / "out.md").read_text()
+    return code, (folder / "out.md").read_text(encoding="utf-8")
 
 
 def test_a_page_is_written_and_one_part_of_it_anew(

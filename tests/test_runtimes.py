@@ -450,7 +450,7 @@ def test_auto_takes_the_fastest_says_why_and_remembers(tmp_path: Path) -> None:
     assert choosing.choose(bundle, threads=2, trial=trial, say=said.append).runtime == "openvino"  # another question
     (tmp_path / "cache" / "choices.json").write_text("{broken")
     assert choosing.choose(bundle, trial=trial, say=said.append).runtime == "openvino"
-    assert json.loads((tmp_path / "cache" / "choices.json").read_text())
+    assert json.loads((tmp_path / "cache" / "choices.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.skipif(find_spec("onnxruntime") is None or gpu_count() > 0, reason="the candidates are others here")

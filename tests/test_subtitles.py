@@ -55,7 +55,7 @@ def test_a_clock_that_jumps_leaves_no_caption_over_the_gap(tmp_path: Path) -> No
     with Subtitles(path, ("cam",)) as sink:
         for pts in (0.0, 0.04, 0.08, 500.0, 500.04, 3.0, 3.04):
             sink.write(make_report(int(pts * 25), pts=pts))
-    spans = [line for line in path.read_text().splitlines() if "-->" in line]
+    spans = [line for line in path.read_text(encoding="utf-8").splitlines() if "-->" in line]
     assert spans == [
         "00:00:00.000 --> 00:00:00.120",
         "00:08:20.000 --> 00:08:20.080",
@@ -68,12 +68,12 @@ def test_hours_are_hours(tmp_path: Path) -> None:
     with Subtitles(path, ("cam",)) as sink:
         for pts in (7322.5, 7322.54):
             sink.write(make_report(int(pts * 25), pts=pts))
-    assert "02:02:02,500 --> 02:02:02,580" in path.read_text()
+    assert "02:02:02,500 --> 02:02:02,580" in path.read_text(encoding="utf-8")
 
 
 def test_streams_get_a_file_each_and_unknown_formats_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "out.vtt", streams=("a", "b"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.a.vtt", "out.b.vtt"]
-    assert (tmp_path / "out.b.vtt").read_text() == "WEBVTT\n\n"
+    assert (tmp_path / "out.b.vtt").read_text(encoding="utf-8") == "WEBVTT\n\n"
     with pytest.raises(UserError, match=r"\.vtt or \.srt"):
         Subtitles(tmp_path / "out.txt", ())

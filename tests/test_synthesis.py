@@ -246,7 +246,7 @@ def test_missing_shards_are_made_again_and_the_others_kept(tmp_path: Path) -> No
     assert tensors["images"].shape == (5, 160, 160, 3)
     assert tensors["intensity"].shape == (5, len(UNITS), 2)
     assert tensors["identity"].tolist() == [1] * 5
-    assert len((tmp_path / "shard-00001.jsonl").read_text().splitlines()) == 5
+    assert len((tmp_path / "shard-00001.jsonl").read_text(encoding="utf-8").splitlines()) == 5
 
 
 def test_shards_of_another_seed_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

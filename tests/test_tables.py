@@ -148,7 +148,7 @@ def test_a_kill_leaves_every_finished_row(tmp_path: Path) -> None:
     assert [wire.decode_payload("au", payload).seq for payload in lines] == list(range(110))
     parts = parquet.read_table(tmp_path / "o.parquet.parts")
     assert sorted(parts["frame"].to_pylist()) == list(range(100)), "every finished part, readable as one table"
-    assert (tmp_path / "o.vtt").read_text().count("-->") == 10
+    assert (tmp_path / "o.vtt").read_text(encoding="utf-8").count("-->") == 10
     with pytest.raises(UserError, match="left from a run that was killed"):
         ParquetTable(tmp_path / "o.parquet", UNITS).__enter__()
 
@@ -264,7 +264,7 @@ def test_existing_files_are_kept_if_asked(tmp_path: Path) -> None:
     settings = OutputSettings(PublishSettings(bind="none"), FileSettings(csv=tmp_path / "o.csv", overwrite=False))
     with pytest.raises(UserError, match="exists"):
         open_sinks(settings, UNITS, [])
-    assert (tmp_path / "o.csv").read_text() == "mine"
+    assert (tmp_path / "o.csv").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_script_written_for_openface_runs(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_a_run_folder_says_by_what_it_was_made_and_draws_curves(tmp_path: Path) 
         display.close()
     assert shown[-1][0] == 1.0
     assert re.fullmatch(r"loss [\d.]+  test F1 [\d.]+  [\d.]+ images/s  \d+% waiting for data  .* left", shown[-1][1])
-    facts = json.loads((tmp_path / "environment.json").read_text())
+    facts = json.loads((tmp_path / "environment.json").read_text(encoding="utf-8"))
     assert {"revision", "python", "machine", "versions", "command", "started"} <= facts.keys()
     assert "torch" in facts["versions"]
     curves = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
@@ -280,7 +280,7 @@ def test_a_checkpoint_of_another_version_or_other_units_is_refused(tmp_path: Pat
     with pytest.raises(UserError, match="other action units: was AU01 AU12, now AU01 AU26"):
         run_training(tmp_path, recipe(epochs=2), units=("AU01", "AU26"))
     pointer = tmp_path / "checkpoints" / "last.json"
-    table = json.loads(pointer.read_text())
+    table = json.loads(pointer.read_text(encoding="utf-8"))
     pointer.write_text(json.dumps(table | {"schema": 99}))
     with pytest.raises(UserError, match=r"last\.json was written by another version \(schema 99"):
         run_training(tmp_path, recipe(epochs=2))

@@ -126,7 +126,7 @@ def test_a_terminal_without_unicode_gets_the_words(engine: str, monkeypatch: pyt
 
 def test_a_snapshot_is_stored(engine: str, tmp_path: Path) -> None:
     assert main([engine, "--snapshot", str(tmp_path / "view.svg")]) == 0
-    assert (tmp_path / "view.svg").read_text().startswith("<svg")
+    assert (tmp_path / "view.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
 def test_no_engine_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:

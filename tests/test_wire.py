@@ -70,13 +70,13 @@ def test_numbers_are_short() -> None:
 
 
 def test_the_shipped_schema_is_the_one_the_code_says() -> None:
-    assert json.loads(SCHEMA_FILE.read_text()) == wire.json_schema(), (
+    assert json.loads(SCHEMA_FILE.read_text(encoding="utf-8")) == wire.json_schema(), (
         "python -m vlfau.engine.wire > engine/schema-1.json"
     )
 
 
 def test_real_messages_fit_the_shipped_schema_and_damaged_ones_do_not() -> None:
-    schema = json.loads(SCHEMA_FILE.read_text())
+    schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
     for message in messages():
         payload = json.loads(wire.line(message))

@@ -191,7 +191,7 @@ def _remembered_at() -> Path | None:
 
 def _known(path: Path | None) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text())) if path is not None and path.is_file() else {}
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path is not None and path.is_file() else {}
     except (OSError, ValueError):  # a damaged cache is measured anew
         return {}
 
