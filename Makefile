@@ -1,4 +1,4 @@
-# `make check` runs exactly what .ci/run runs, in the environment that is active.
+# `make check` runs what .ci/run runs but the soak, in the environment that is active.
 .PHONY: check lint types test slow bench
 
 check: lint types test

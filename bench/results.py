@@ -62,7 +62,7 @@ BENCHES = (
     Bench(
         "accuracy",
         "Accuracy of the embedded bundle on held-out renders",
-        ("accuracy.py", "--data", SHARDS, "--images", "2000", "--caption-images", "500"),
+        ("accuracy.py", "--data", SHARDS, "--hold-out", "0.02", "--images", "2000", "--caption-images", "500"),
     ),
     Bench("faces", "The embedded bundle on real clips", ("real_faces.py", "--shared", SHARED)),
     Bench("detectors", "Detectors on real clips", ("detectors.py", "--every", "8", "--shared", SHARED)),
