@@ -16,6 +16,12 @@ def conv(inside: int, outside: int, stride: int = 1) -> nn.Sequential:
     )
 
 
+def cell_centres(cells: int) -> Tensor:
+    """(cells * cells, 2) x, y as fractions of the crop, row by row."""
+    along = (torch.arange(cells, dtype=torch.float32) + 0.5) / cells
+    return torch.stack([along.repeat(cells), along.repeat_interleave(cells)], 1)
+
+
 class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -46,10 +52,7 @@ class LandmarkNetwork(nn.Module):
         self.join_fine = conv(detail, detail)
         self.maps = nn.Conv2d(detail, POINTS, 1)
         self.presence = nn.Sequential(nn.Linear(2 * d, 32), nn.ReLU(inplace=True), nn.Linear(32, 1))
-        cells = SIDE // 4
-        centre = (torch.arange(cells, dtype=torch.float32) + 0.5) / cells  # fractions of the crop
-        grid = torch.stack([centre.repeat(cells), centre.repeat_interleave(cells)], 1)
-        self.register_buffer("grid", grid, persistent=False)  # (cells * cells, 2) x, y
+        self.register_buffer("grid", cell_centres(SIDE // 4), persistent=False)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]) * 255, persistent=False)
 

@@ -32,11 +32,16 @@ def strength(logits: Tensor, intensity: Tensor) -> Tensor:
     known = torch.isfinite(intensity)
     wanted = torch.where(known, intensity, torch.zeros_like(intensity)).clamp(0.0, 1.0)
     each = F.binary_cross_entropy_with_logits(logits.float(), wanted.float(), reduction="none")
-    return (each * known).sum() / known.sum().clamp(min=1)
+    return _mean(each, known)
 
 
 def distance(found: Tensor, wanted: Tensor) -> Tensor:
     """Mean error of points (B, P, 2) along an axis, in distances between the eyes of an aligned crop."""
     known = torch.isfinite(wanted)
-    each = (found.float() - torch.where(known, wanted, torch.zeros_like(wanted))).abs() * known
-    return each.sum() / known.sum().clamp(min=1) / EYES_APART
+    each = (found.float() - torch.where(known, wanted, torch.zeros_like(wanted))).abs()
+    return _mean(each, known) / EYES_APART
+
+
+def _mean(each: Tensor, known: Tensor) -> Tensor:
+    """Over what is known; 0 where nothing is."""
+    return (each * known).sum() / known.sum().clamp(min=1)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .align import POINTS
 from .checkpoint import load_tensors
 from .errors import UserError
+from .landmark_network import cell_centres
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, for pixels of 0..1
 STAGES = 4
@@ -123,10 +124,7 @@ class Locator(nn.Module):
     def __init__(self, width: int, grid: int) -> None:
         super().__init__()
         self.maps = nn.Linear(width, POINTS)
-        along = (torch.arange(grid, dtype=torch.float32) + 0.5) / grid  # crop sides
-        self.register_buffer(
-            "centres", torch.stack([along.repeat(grid), along.repeat_interleave(grid)], 1), persistent=False
-        )
+        self.register_buffer("centres", cell_centres(grid), persistent=False)
 
     def forward(self, visual: Tensor) -> Tensor:
         """(B, d, L) -> (B, 68, 2) in crop sides"""
