@@ -78,6 +78,7 @@ BENCHES = (
         usual=False,
         limit_s=9000.0,
     ),
+    Bench("rendering", "Rendering speed", ("rendering.py", "--assets", "SHARED/faces3d")),
     Bench("training", "Training speed", ("training.py", "speed", "compact", "--seconds", "5", "--no-compile")),
     Bench(
         "overfit",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cv2
+import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,11 +21,22 @@ def draw_background(rng: np.random.Generator, side: int) -> Floats:
     else:
         picture = _room(rng, side)
     # Rooms and streets are mostly dull: colour is taken out of most of it.
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None]
-    picture = grey + np.float32(rng.beta(1.2, 2.5)) * (picture - grey)
+    _dull(picture, float(rng.beta(1.2, 2.5)))
     if rng.random() < 0.5:
         picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.5, 6)))
-    return np.asarray(np.clip(picture, 0, 1), np.float32)
+    return np.asarray(picture, np.float32)
+
+
+@nb.njit(cache=True, fastmath=True, nogil=True)
+def _dull(picture: Floats, colour: float) -> None:
+    """Leaves this share of the colour, within 0..1."""
+    share, zero, one = np.float32(colour), np.float32(0), np.float32(1)
+    for y in range(picture.shape[0]):
+        for x in range(picture.shape[1]):
+            r, g, b = picture[y, x, 0], picture[y, x, 1], picture[y, x, 2]
+            grey = np.float32(0.299) * r + np.float32(0.587) * g + np.float32(0.114) * b
+            for k in range(3):
+                picture[y, x, k] = min(max(grey + share * (picture[y, x, k] - grey), zero), one)
 
 
 def _gradient(rng: np.random.Generator, side: int) -> Floats:
@@ -33,16 +45,17 @@ def _gradient(rng: np.random.Generator, side: int) -> Floats:
 
 
 def clouds(rng: np.random.Generator, side: int) -> Floats:
-    """Coloured noise at several scales, its strength falling with frequency as in photographs."""
-    base = rng.uniform(0.05, 0.95, 3).astype(np.float32)
-    picture = np.tile(base, (side, side, 1))
+    """Coloured noise at several scales, its strength falling with frequency as in photographs.
+
+    Each scale is drawn on top of the coarser ones at its own size: only the last is enlarged to the picture's.
+    """
+    picture = rng.uniform(0.05, 0.95, (1, 1, 3)).astype(np.float32)
     fall, strength = rng.uniform(0.5, 1.0), rng.uniform(0.04, 0.25)
     for scale in (3, 6, 12, 24, 48, 96):
         channels = 3 if rng.random() < 0.5 else 1
-        grid = rng.normal(0, strength * (3 / scale) ** fall, (scale, scale, channels)).astype(np.float32)
-        layer = cv2.resize(grid, (side, side), interpolation=cv2.INTER_CUBIC)
-        picture += layer.reshape(side, side, channels)
-    return picture
+        grid = np.float32(strength * (3 / scale) ** fall) * rng.standard_normal((scale, scale, channels), np.float32)
+        picture = cv2.resize(picture, (scale, scale), interpolation=cv2.INTER_CUBIC) + grid
+    return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def _room(rng: np.random.Generator, side: int) -> Floats:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import cv2
+import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,10 +45,20 @@ class Lens:
         height, width = frame
         focal = 0.5 * height / math.tan(math.radians(self.fov) / 2)
         distance = focal / (self.eye_distance * height)
-        depth = np.maximum(distance - space[:, 2], 0.1)
-        x = self.centre[0] * width + focal * space[:, 0] / depth
-        y = self.centre[1] * height - focal * space[:, 1] / depth
-        return np.ascontiguousarray(np.stack([x, y, depth], 1), np.float32)
+        middle = self.centre[0] * width, self.centre[1] * height
+        return np.asarray(_projected(space, focal, distance, *middle), np.float32)
+
+
+@nb.njit(cache=True, fastmath=True, nogil=True)
+def _projected(space: Floats, focal: float, distance: float, middle_x: float, middle_y: float) -> Floats:
+    screen = np.empty((space.shape[0], 3), np.float32)
+    for i in range(space.shape[0]):
+        depth = max(np.float32(distance) - space[i, 2], np.float32(0.1))
+        scale = np.float32(focal) / depth
+        screen[i, 0] = np.float32(middle_x) + scale * space[i, 0]
+        screen[i, 1] = np.float32(middle_y) - scale * space[i, 1]
+        screen[i, 2] = depth
+    return screen
 
 
 def draw_pose(rng: np.random.Generator) -> Pose:
@@ -111,7 +122,8 @@ def photograph(rng: np.random.Generator, picture: Floats) -> Bytes:
         picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.3, 0.5 + 0.8 * poor)))
     elif rng.random() < 0.6:  # cameras sharpen
         soft = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.6, 1.4)))
-        picture = picture + np.float32(rng.uniform(0.15, 0.9)) * (picture - soft)
+        more = float(rng.uniform(0.15, 0.9))
+        picture = cv2.addWeighted(picture, 1 + more, soft, -more, 0)
     small = side
     if rng.random() < 0.6 * poor:
         small = int(rng.uniform(0.9 - 0.55 * poor, 0.95) * side)
@@ -121,17 +133,31 @@ def photograph(rng: np.random.Generator, picture: Floats) -> Bytes:
         grey = cv2.cvtColor(np.ascontiguousarray(picture, np.float32), cv2.COLOR_RGB2GRAY)
         picture = grey[..., None] + np.float32(saturation) * (picture - grey[..., None])
     noise = float(min(rng.exponential(0.003 + 0.012 * poor), 0.06))
-    grains = rng.standard_normal((small, small, 3), dtype=np.float32)
     if rng.random() < 0.5:  # grey noise, and coarser than a pixel: what denoising and chroma subsampling leave
-        grains = cv2.blur(np.repeat(grains[:, :, :1], 3, 2), (2, 2)) * np.float32(1.5)
-    picture = picture + np.float32(noise) * grains
-    stored = (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+        grains = cv2.blur(rng.standard_normal((small, small), dtype=np.float32), (2, 2))[..., None] * np.float32(1.5)
+    else:
+        grains = rng.standard_normal((small, small, 3), dtype=np.float32)
+    stored: Bytes = _digitised(picture, np.float32(noise), grains)
     if rng.random() < 0.4 + 0.4 * poor:
         quality = int(rng.uniform(75 - 50 * poor, 97))
         _, packed = cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, quality])
         stored = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
     if small != side:
         stored = np.asarray(cv2.resize(stored, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
+    return stored
+
+
+@nb.njit(cache=True, fastmath=True, nogil=True)
+def _digitised(picture: Floats, noise: np.float32, grains: Floats) -> Bytes:
+    """(H, W, 3) as bytes with noise; grains are (H, W, 3), or (H, W, 1) for all colours alike."""
+    stored = np.empty(picture.shape, np.uint8)
+    zero, one, half = np.float32(0), np.float32(1), np.float32(0.5)
+    last = grains.shape[2] - 1
+    for y in range(picture.shape[0]):
+        for x in range(picture.shape[1]):
+            for k in range(3):
+                value = picture[y, x, k] + noise * grains[y, x, min(k, last)]
+                stored[y, x, k] = np.uint8(min(max(value, zero), one) * np.float32(255) + half)
     return stored
 
 

@@ -29,20 +29,28 @@ class FaceMap:
     points: Floats  # (68, 2) eye distances on the neutral face
 
     def from_canvas(self, canvas: Floats) -> Floats:
-        """(HEIGHT, WIDTH[, C]) -> (SIDE, SIDE[, C]) in the map; zero off the face."""
-        column, row = (self.x - LEFT) * SCALE - 0.5, (TOP - self.y) * SCALE - 0.5
-        return np.asarray(cv2.remap(canvas, column, row, cv2.INTER_LINEAR, borderValue=0), np.float32)
+        """(HEIGHT, WIDTH) -> (SIDE, SIDE) in the map; zero off the face."""
+        return canvas_at(canvas, self.x, self.y)
 
     def texture_slice(self, side: int) -> tuple[slice, slice]:
         """Rows and columns of a (side, side) texture that the map covers."""
         u, v, w, h = (float(value) for value in self.window)
         return slice(round((1 - v - h) * side), round((1 - v) * side)), slice(round(u * side), round((u + w) * side))
 
-    def to_texture(self, layer: Floats, side: int) -> Floats:
-        """A layer of the map (SIDE, SIDE[, C]) in the texels of `texture_slice`."""
+    def texels(self, side: int) -> tuple[Floats, Floats]:
+        """x and y of the texels of `texture_slice`."""
         rows, columns = self.texture_slice(side)
         size = (columns.stop - columns.start, rows.stop - rows.start)
-        return np.asarray(cv2.resize(layer[::-1], size, interpolation=cv2.INTER_AREA), np.float32)
+        # Not interpolated: beside the face lies what is far outside.
+        x, y = (cv2.resize(place[::-1], size, interpolation=cv2.INTER_NEAREST_EXACT) for place in (self.x, self.y))
+        return np.asarray(x, np.float32), np.asarray(y, np.float32)
+
+
+def canvas_at(canvas: Floats, x: Floats, y: Floats) -> Floats:
+    """What the canvas (HEIGHT, WIDTH) shows at places (...) in eye distances; zero outside."""
+    column, row = (x - np.float32(LEFT)) * np.float32(SCALE), (np.float32(TOP) - y) * np.float32(SCALE)
+    half = np.float32(0.5)
+    return np.asarray(cv2.remap(canvas, column - half, row - half, cv2.INTER_LINEAR, borderValue=0), np.float32)
 
 
 def canvas_place(points: NDArray[np.floating]) -> NDArray[np.float64]:

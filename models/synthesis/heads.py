@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,7 +48,18 @@ class Part:
         if self.spans:
             scale = [abs(vertices[a, k] - vertices[b, k]) / span for k, (a, b, span) in enumerate(self.spans)]
             offset = offset * np.array(scale, np.float32)
-        return np.asarray((vertices[self.anchors] * self.weights[:, :, None]).sum(1) + offset, np.float32)
+        return np.asarray(_hung(vertices, self.anchors, self.weights, offset), np.float32)
+
+
+@nb.njit(cache=True, fastmath=True, nogil=True)
+def _hung(vertices: Floats, anchors: Ints, weights: Floats, offset: Floats) -> Floats:
+    """The weighted means (P, 3) of anchors (P, 3) among vertices (V, 3), shifted by offset (P, 3)."""
+    placed = offset.astype(np.float32)
+    for i in range(anchors.shape[0]):
+        for j in range(3):
+            for k in range(3):
+                placed[i, k] += weights[i, j] * vertices[anchors[i, j], k]
+    return placed
 
 
 @dataclass(frozen=True)

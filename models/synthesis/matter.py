@@ -1,8 +1,11 @@
-"""What the shader is given: triangles and what they are made of, light, and the skin's surface."""
+"""What the shader is given: triangles and what they are made of, light, and the skin's surface.
+
+Named tuples, because compiled functions take them as they are.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +15,7 @@ Ints = NDArray[np.int32]
 Bytes = NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class Mesh:
+class Mesh(NamedTuple):
     """All triangles of a picture, opaque ones first, then hair cut-outs, then blended cards (brows, lashes)."""
 
     faces: Ints  # (F, 3)
@@ -26,15 +28,13 @@ class Mesh:
     cutout: int  # up to here they are cut-outs, from here on blended
 
 
-@dataclass(frozen=True)
-class Light:
+class Light(NamedTuple):
     harmonics: Floats  # (9, 3) real spherical harmonics of the surrounding light, unnormalised basis
     directions: Floats  # (L, 3) towards the lamps; the first one casts shadows
     colours: Floats  # (L, 3)
 
 
-@dataclass(frozen=True)
-class Surface:
+class Surface(NamedTuple):
     """What the skin is like."""
 
     texture: Bytes  # (T, T, 3)
@@ -43,3 +43,23 @@ class Surface:
     relief: Floats  # (B, B, 2) height in eye distances, and a factor on the light that arrives
     window: Floats  # (4,) u, v of the relief's first corner, width and height in texture coordinates
     cloth: Floats  # (3,) linear colour
+
+
+class Shadow(NamedTuple):
+    """What the first lamp sees."""
+
+    depth: Floats  # (S, S)
+    matrix: Floats  # (3, 4) camera space -> its pixels and depth
+
+
+class Scene(NamedTuple):
+    """A head before the camera, with all that its colours depend on."""
+
+    screen: Floats  # (V, 3) pixels and depth
+    space: Floats  # (V, 3) camera space in eye distances
+    normals: Floats  # (V, 3)
+    mesh: Mesh
+    sprites: Bytes  # (N, S, S, 4)
+    surface: Surface
+    light: Light
+    shadow: Shadow

@@ -19,6 +19,7 @@ SHOWN_BY = {
     "AU07": range(36, 48), "AU43": range(36, 48), "AU09": range(27, 36),
 }  # fmt: skip
 MOUTH = range(48, 68)
+SHOWN = np.array([[point in SHOWN_BY.get(unit, MOUTH) for point in range(68)] for unit in UNITS], np.float32)
 
 
 def put_occluder(rng: np.random.Generator, image: Floats, points: Floats, skin: Floats) -> tuple[Floats, Mask]:
@@ -93,9 +94,5 @@ def unseen(presence: NDArray[np.int8], points: Floats, hidden: Mask) -> NDArray[
     """Labels (A,) with those unknown whose place on the face is hidden; points (68, 2) in pixels of `hidden` (R, R)."""
     side = hidden.shape[0]
     columns, rows = np.clip(points.astype(np.int64), 0, side - 1).T
-    covered = hidden[rows, columns]
-    labels = presence.copy()
-    for i, name in enumerate(UNITS):
-        if covered[list(SHOWN_BY.get(name, MOUTH))].mean() > HIDDEN:
-            labels[i] = UNKNOWN
-    return labels
+    covered = SHOWN @ hidden[rows, columns].astype(np.float32) / SHOWN.sum(1)
+    return np.where(covered > HIDDEN, np.int8(UNKNOWN), presence)

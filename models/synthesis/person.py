@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba as nb
 import numpy as np
 
 from .assets import Assets
@@ -60,10 +61,10 @@ class Person:
                 if amount > 0.004:
                     for weight, variant in zip(self.mixture[i], self.head.units[name]):
                         if weight > 0.01:
-                            vertices += (amount * weight) * variant[side]
+                            _move(vertices, variant[side], amount * weight)
         for name, amount in expression.extras.items():
             if name in self.head.extras:
-                vertices += np.float32(amount) * self.head.extras[name]
+                _move(vertices, self.head.extras[name], np.float32(amount))
         if expression.sealed and expression.intensity[INDEX["AU25"]].max() < 0.1:
             self._close_lips(vertices)
         return vertices
@@ -84,6 +85,13 @@ class Person:
         gap = _lip_gap(self.head, vertices) - self.rest_gap
         jaw = (_chin(self.head, self.neutral) - _chin(self.head, vertices)) / self.jaw_drop
         return with_measured_mouth(expression.intensity, gap, jaw if expression.moves_jaw else 0.0)
+
+
+@nb.njit(cache=True, fastmath=True, nogil=True)
+def _move(vertices: Floats, offsets: Floats, amount: np.float32) -> None:
+    for i in range(vertices.shape[0]):
+        for k in range(3):
+            vertices[i, k] += amount * offsets[i, k]
 
 
 def _chin(head: Head, vertices: Floats) -> float:

@@ -13,13 +13,13 @@ from .backgrounds import draw_background
 from .camera import HEADROOM, Frame, Lens, Pose, draw_curve, draw_lens, draw_light, draw_pose, photograph
 from .expression import Expression, draw_expression
 from .layers import put_glasses, put_wrap
-from .matter import Light, Surface
+from .matter import Light, Scene, Surface
 from .occluders import put_occluder, unseen
 from .person import Person, draw_person
 from .rasteriser import draw, draw_cutout, empty_buffers, vertex_normals
 from .shading import blend_cards, shade, shadow_map
 from .skin import TONES
-from .tone import LINEAR, develop
+from .tone import develop
 from .units import UNITS, UNKNOWN, presence
 
 Floats = NDArray[np.float32]
@@ -73,7 +73,6 @@ def take(
     depth, visible = empty_buffers(*frame)
     draw(screen, mesh.faces[: mesh.solid], depth, visible, True)
     draw_cutout(screen, mesh.faces[: mesh.cutout], mesh.solid, mesh.uv, mesh.sprite, assets.sprites, 1, depth, visible)
-    shadow, matrix = shadow_map(turned, person.head.skin, light.directions[0])
     surface = Surface(
         texture=person.skin.texture,
         shine=person.shine,
@@ -82,21 +81,17 @@ def take(
         window=assets.face.window,
         cloth=person.cloth,
     )
+    shadow = shadow_map(turned, person.head.skin, light.directions[0])
+    scene = Scene(screen, turned, normals, mesh, assets.sprites, surface, light, shadow)
     linear = np.zeros((*frame, 3), np.float32)
-    shared = (
-        screen, mesh.faces, mesh.uv, mesh.material, mesh.sprite, mesh.colour, mesh.openness, turned, normals,
-        surface.texture, LINEAR, assets.sprites, surface.shine, surface.gloss, surface.relief,
-        surface.window, surface.cloth, light.harmonics, light.directions, light.colours, shadow, matrix, 0.12,
-    )  # fmt: skip
-    shade(linear, visible, *shared)
-    blend_cards(linear, depth, mesh.cutout, person.brow_strength, 0.06, *shared)
+    shade(linear, visible, scene)
+    blend_cards(linear, depth, scene, person.brow_strength, 0.06)
     points = lens.project(np.ascontiguousarray(person.head.points.on(turned[: len(vertices)])), frame)[:, :2]
     covered = visible >= 0
     hidden = visible >= mesh.solid
     if person.wrap:
-        linear[~covered] = 0
         level = light.harmonics[0] + np.float32(0.5) * light.colours.sum(0)
-        linear, covered, front = put_wrap(person.wrap, linear, covered, level, pose.rotation(), lens)
+        covered, front = put_wrap(person.wrap, linear, covered, level, pose.rotation(), lens)
         hidden |= front
     return Shot(linear, covered, hidden, depth, points)
 
@@ -123,8 +118,8 @@ def make_picture(assets: Assets, seed: int, number: int) -> tuple[Picture, Expre
     pose, lens, light = draw_pose(rng), draw_lens(rng), draw_light(rng)
     side = round(SIDE * SUPERSAMPLING)
     shot = take(person, vertices, intensity, pose, lens, light, (side, side), assets)
-    image = develop(shot.linear, exposure(rng, shot), draw_curve(rng))
-    image = np.where(shot.covered[..., None], image, draw_background(rng, side))
+    gain, curve, image = exposure(rng, shot), draw_curve(rng), draw_background(rng, side)
+    develop(image, shot.linear, shot.covered, gain, curve)
     hidden = shot.hidden
     if person.glasses:
         image, dark = put_glasses(person.glasses, image, shot.depth, pose.rotation(), lens, float(rng.uniform(0, 3)))
@@ -167,9 +162,8 @@ def _without_face(rng: np.random.Generator, person: Person, assets: Assets, iden
             lens = Lens(lens.fov, lens.eye_distance * float(rng.uniform(0.9, 1.6)), away)
         nothing = np.zeros((len(UNITS), 2), np.float32)
         shot = take(person, person.neutral, nothing, pose, lens, light, (side, side), assets)
-        developed = develop(shot.linear, exposure(rng, shot), draw_curve(rng))
-        image = np.where(shot.covered[..., None], developed, image)
-    image = cv2.resize(image.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        develop(image, shot.linear, shot.covered, exposure(rng, shot), draw_curve(rng))
+    image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     return Picture(
         image=photograph(rng, image),
         intensity=np.zeros((len(UNITS), 2), np.float32),

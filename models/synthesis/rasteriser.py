@@ -57,11 +57,10 @@ def draw(screen: Floats, faces: Ints, depth: Floats, visible: Ints, culled: bool
             w1 = dx * step1 - (x2 - x0) * dy * inverse
             w2 = dx * step2 + (x1 - x0) * dy * inverse
             for x in range(first_x, last_x + 1):
-                if w1 >= 0 and w2 >= 0 and w1 + w2 <= one:
-                    z = z0 + w1 * (z1 - z0) + w2 * (z2 - z0)
-                    if z < depth[y, x]:
-                        depth[y, x] = z
-                        visible[y, x] = f
+                z = z0 + w1 * (z1 - z0) + w2 * (z2 - z0)
+                if (min(w1, w2, one - w1 - w2) >= 0) & (z < depth[y, x]):  # one branch: none can be foreseen
+                    depth[y, x] = z
+                    visible[y, x] = f
                 w1 += step1
                 w2 += step2
 
@@ -107,6 +106,7 @@ def draw_cutout(
     """Hair cards: triangles faces[first:] drawn where their sprite's alpha passes a threshold that differs by pixel."""
     height, width = depth.shape
     side = sprites.shape[1]
+    one, half = np.float32(1), np.float32(0.5)
     for f in range(first, faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         x0, y0 = screen[a, 0], screen[a, 1]
@@ -114,17 +114,17 @@ def draw_cutout(
         x2, y2 = screen[c, 0], screen[c, 1]
         if abs((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)) < 1e-9:
             continue
-        first_x = max(0, math.ceil(min(x0, x1, x2) - 0.5))
-        last_x = min(width - 1, math.floor(max(x0, x1, x2) - 0.5))
-        first_y = max(0, math.ceil(min(y0, y1, y2) - 0.5))
-        last_y = min(height - 1, math.floor(max(y0, y1, y2) - 0.5))
-        inverse = np.float32(1) / ((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0))
+        first_x = max(0, math.ceil(min(x0, x1, x2) - half))
+        last_x = min(width - 1, math.floor(max(x0, x1, x2) - half))
+        first_y = max(0, math.ceil(min(y0, y1, y2) - half))
+        last_y = min(height - 1, math.floor(max(y0, y1, y2) - half))
+        inverse = one / ((x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0))
         for y in range(first_y, last_y + 1):
             for x in range(first_x, last_x + 1):
-                dx, dy = np.float32(x + 0.5) - x0, np.float32(y + 0.5) - y0
+                dx, dy = np.float32(x) + half - x0, np.float32(y) + half - y0
                 w1 = (dx * (y2 - y0) - (x2 - x0) * dy) * inverse
                 w2 = ((x1 - x0) * dy - dx * (y1 - y0)) * inverse
-                w0 = 1 - w1 - w2
+                w0 = one - w1 - w2
                 if w0 < 0 or w1 < 0 or w2 < 0:
                     continue
                 z = w0 * screen[a, 2] + w1 * screen[b, 2] + w2 * screen[c, 2]
@@ -132,9 +132,9 @@ def draw_cutout(
                     continue
                 u = w0 * uv[f, 0, 0] + w1 * uv[f, 1, 0] + w2 * uv[f, 2, 0]
                 v = w0 * uv[f, 0, 1] + w1 * uv[f, 1, 1] + w2 * uv[f, 2, 1]
-                column = min(side - 1, max(0, int(u * side)))
-                row = min(side - 1, max(0, int((1 - v) * side)))
-                if sprites[sprite[f], row, column, 3] > 20 + 200 * grain(x, y, seed):
+                column = min(side - 1, max(0, int(u * np.float32(side))))
+                row = min(side - 1, max(0, int((one - v) * np.float32(side))))
+                if sprites[sprite[f], row, column, 3] > np.float32(20) + np.float32(200) * grain(x, y, seed):
                     depth[y, x] = z
                     visible[y, x] = f
 
@@ -154,8 +154,8 @@ def vertex_normals(vertices: Floats, faces: Ints) -> Floats:
             normals[k, 2] += nz
     for i in range(normals.shape[0]):
         x, y, z = normals[i, 0], normals[i, 1], normals[i, 2]
-        length = math.sqrt(x * x + y * y + z * z) + 1e-12
-        normals[i, 0] /= length
-        normals[i, 1] /= length
-        normals[i, 2] /= length
+        inverse = np.float32(1) / (math.sqrt(x * x + y * y + z * z) + np.float32(1e-12))
+        normals[i, 0] *= inverse
+        normals[i, 1] *= inverse
+        normals[i, 2] *= inverse
     return normals

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
+import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,22 +43,29 @@ class Wrinkles:
     furrows: dict[str, tuple[Furrow, Furrow]]
     depth: dict[str, float]  # factor on the furrow's depth when a unit makes it
     rest: dict[str, float]  # share that stays in the resting face
-    ground: Floats  # (SIDE, SIDE) pores and unevenness of the skin
+    ground: Floats  # (SIDE, SIDE, 2) the relief without furrows: pores and unevenness of the skin, no shadow
     shade: float  # how dark a furrow of strength 1 is
 
     def relief(self, intensity: NDArray[np.floating]) -> Floats:
         """(SIDE, SIDE, 2): height, and the factor on the arriving light, for intensities (A, 2)."""
-        relief = np.empty((SIDE, SIDE, 2), np.float32)
-        relief[..., 0] = self.ground
-        relief[..., 1] = 1
+        relief = self.ground.copy()
         for name, sides in self.furrows.items():
             for side, furrow in enumerate(sides):
                 made = sum(weight * float(intensity[INDEX[unit], side]) for unit, weight in GROUPS[name].units)
                 strength = self.depth[name] * float(np.clip(made, 0.0, 1.2)) ** 1.2 + self.rest[name]
                 if strength > 0.03:
-                    relief[(*furrow.place, 0)] += np.float32(strength) * furrow.height
-                    relief[(*furrow.place, 1)] *= 1 - np.float32(min(strength * self.shade, 0.75)) * furrow.shadow
+                    dark = min(strength * self.shade, 0.75)
+                    _press(relief[furrow.place], furrow.height, furrow.shadow, np.float32(strength), np.float32(dark))
         return relief
+
+
+@nb.njit(cache=True, fastmath=True, nogil=True)
+def _press(relief: Floats, height: Floats, shadow: Floats, strength: np.float32, dark: np.float32) -> None:
+    """A furrow of (H, W) into the part (H, W, 2) of a relief where it lies."""
+    for y in range(relief.shape[0]):
+        for x in range(relief.shape[1]):
+            relief[y, x, 0] += strength * height[y, x]
+            relief[y, x, 1] *= np.float32(1) - dark * shadow[y, x]
 
 
 def draw_wrinkles(rng: np.random.Generator, bank: Bank, age: float) -> Wrinkles:
@@ -69,10 +77,11 @@ def draw_wrinkles(rng: np.random.Generator, bank: Bank, age: float) -> Wrinkles:
         furrows[name] = bank[name][int(rng.integers(DRAWINGS))]
         depth[name] = looks * float(np.exp(rng.normal(0, 0.35)))
         rest[name] = float(rng.uniform(0, 1.0)) * group.rest * old * looks * 0.8
-    grid = rng.standard_normal((SIDE, SIDE)).astype(np.float32)
+    grid = rng.standard_normal((SIDE, SIDE), np.float32)
     pores = cv2.GaussianBlur(grid, (0, 0), 0.9) * np.float32(rng.uniform(0.0, 0.004))
     uneven = cv2.GaussianBlur(grid, (0, 0), 4) * np.float32(rng.uniform(0.0, 0.02) * (0.3 + age))
-    return Wrinkles(furrows, depth, rest, pores + uneven, float(rng.uniform(0.25, 0.6)))
+    ground = np.stack([pores + uneven, np.ones_like(pores)], 2)
+    return Wrinkles(furrows, depth, rest, ground, float(rng.uniform(0.25, 0.6)))
 
 
 @lru_cache(maxsize=2)

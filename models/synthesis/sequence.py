@@ -73,7 +73,8 @@ def render_sequence(
         shot = take(person, vertices, person.seen_intensity(expression, vertices), turn, lens, LIGHT, frame, assets)
         if gain is None:  # exposed once: a camera that adapts would flicker with the mouth
             gain = np.full(3, 0.24 / max(float(shot.linear[shot.covered].mean()), 1e-3), np.float32)
-        image = np.where(shot.covered[..., None], develop(shot.linear, gain, CURVE), room)
+        image = room.copy()
+        develop(image, shot.linear, shot.covered, gain, CURVE)
         if person.glasses:
             image, _ = put_glasses(person.glasses, image, shot.depth, turn.rotation(), lens, 0.0)
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)

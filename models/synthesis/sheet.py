@@ -54,7 +54,8 @@ def contact_sheet(
                 shot = take(person, vertices, intensity, Pose(yaw, 0, 0), lens, STUDIO, (side * 2, side * 2), assets)
                 gain = np.full(3, 0.22 / max(float(shot.linear[shot.covered].mean()), 1e-3), np.float32)
                 curve = (np.linspace(0, 1, 4096) ** (1 / 2.2)).astype(np.float32)
-                image = np.where(shot.covered[..., None], develop(shot.linear, gain, curve), np.float32(0.55))
+                image = np.full_like(shot.linear, 0.55)
+                develop(image, shot.linear, shot.covered, gain, curve)
                 image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
                 cell = (np.clip(image, 0, 1) * 255).astype(np.uint8)
                 cv2.putText(

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import cv2
+import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from .facemap import HEIGHT, LEFT, SCALE, TOP, WIDTH, FaceMap, canvas_place
+from .facemap import HEIGHT, LEFT, SCALE, TOP, WIDTH, FaceMap, canvas_at, canvas_place
 from .tone import LINEAR, STORED
 
 Floats = NDArray[np.float32]
@@ -40,11 +41,9 @@ def draw_skin(
     darkness = float(rng.beta(1.0, 1.15))
     side = source.shape[0]
     rows, columns = face.texture_slice(side)
-    patch = LINEAR[source[rows, columns]]  # (h, w, 3) linear
-    cheeks = face.to_texture(
-        ((np.abs(np.abs(face.x) - 0.55) < 0.2) & (np.abs(face.y + 0.6) < 0.2)).astype(np.float32), side
-    )
-    mean = (patch * cheeks[..., None]).sum((0, 1)) / max(float(cheeks.sum()), 1.0)
+    x, y = face.texels(side)
+    cheeks = (np.abs(np.abs(x) - 0.55) < 0.2) & (np.abs(y + 0.6) < 0.2)
+    mean = LINEAR[source[rows, columns][cheeks]].mean(0)
     stop = darkness * (len(TONES) - 1)
     low = min(int(stop), len(TONES) - 2)
     wanted = TONES[low] + (stop - low) * (TONES[low + 1] - TONES[low])
@@ -55,47 +54,65 @@ def draw_skin(
     curves = wanted * (LINEAR[:, None] / np.maximum(mean, 1e-3)) ** contrast  # (256, 3) linear
     table = (np.clip(curves, 0, 1) ** (1 / 2.2) * 255 + 0.5).astype(np.uint8)
     texture = np.ascontiguousarray(cv2.LUT(source, table[None]), np.uint8)
-    patch = LINEAR[texture[rows, columns]]
-    rough = rng.standard_normal((patch.shape[0] // 4, patch.shape[1] // 4, 3), dtype=np.float32)
+    patch = np.asarray(cv2.LUT(texture[rows, columns], LINEAR), np.float32)  # (h, w, 3) linear
+    rough = rng.standard_normal((patch.shape[0] // 4, patch.shape[1] // 4, 3), np.float32)
     rough = 0.8 * rough[..., :1] + 0.3 * rough  # red and pale places more than coloured ones
     blotch = cv2.GaussianBlur(rough, (0, 0), float(rng.uniform(0.5, 3)))
     blotch = cv2.resize(blotch, patch.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     patch = patch * (1 + blotch / max(float(blotch.std()), 1e-6) * np.float32(rng.uniform(0, 0.05)))
 
     def on(canvas: Floats) -> Floats:
-        return face.to_texture(face.from_canvas(canvas), side)[..., None]
+        return canvas_at(canvas, x, y)
 
-    def paint(mask: Floats, colour: NDArray[np.floating]) -> None:
-        nonlocal patch
-        patch = patch + mask * (np.asarray(colour, np.float32) - patch)
+    def paint(mask: Floats, strength: float, colour: NDArray[np.floating]) -> None:
+        _paint(patch, mask, np.float32(strength), colour.astype(np.float32))
 
     lips = on(_lips(face))
     if rng.random() < (0.45 if not male else 0.05):
         lipstick = rng.uniform([0.18, 0.01, 0.02], [0.75, 0.22, 0.25])
-        paint(lips * rng.uniform(0.3, 0.9), lipstick)
+        paint(lips, rng.uniform(0.3, 0.9), lipstick)
     else:  # lips come in every strength from skin-coloured to red
         red = rng.uniform(0.72, 1.05)
         green = red * rng.uniform(0.5, 0.82)
         natural = wanted * np.array([red, green, green * rng.uniform(0.9, 1.15)])
-        paint(lips * rng.uniform(0.1, 0.75), natural)
+        paint(lips, rng.uniform(0.1, 0.75), natural)
     if rng.random() < (0.5 if not male else 0.04):
-        paint(on(_eye_shadow(face, rng)) * rng.uniform(0.1, 0.6), wanted * rng.uniform(0.1, 0.8, 3))
+        paint(on(_eye_shadow(face, rng)), rng.uniform(0.1, 0.6), wanted * rng.uniform(0.1, 0.8, 3))
     if rng.random() < 0.75:  # lashes and eye liner: the dark rim of the upper lid
-        paint(on(_eye_line(face, rng)) * rng.uniform(0.2, 0.7), np.full(3, 0.015))
+        paint(on(_eye_line(face, rng)), rng.uniform(0.2, 0.7), np.full(3, 0.015))
     if rng.random() < 0.3:
-        paint(on(_cheek_spots(rng)) * rng.uniform(0.1, 0.4), wanted * np.array([1.15, 0.65, 0.65]))
+        paint(on(_cheek_spots(rng)), rng.uniform(0.1, 0.4), wanted * np.array([1.15, 0.65, 0.65]))
     if rng.random() < 0.3 + 0.4 * age:  # shadows under the eyes
-        paint(on(_under_eyes(face)) * rng.uniform(0.1, 0.45), wanted * np.array([0.55, 0.42, 0.45]))
+        paint(on(_under_eyes(face)), rng.uniform(0.1, 0.45), wanted * np.array([0.55, 0.42, 0.45]))
     if rng.random() < 0.3:
-        paint(_spots(rng, patch.shape, int(rng.integers(5, 120))) * rng.uniform(0.2, 0.7), wanted * 0.4)
+        paint(_spots(rng, patch.shape, int(rng.integers(5, 120))), rng.uniform(0.2, 0.7), wanted * 0.4)
     if male and rng.random() < 0.6:
         density = on(_beard(rng))
-        strands = cv2.GaussianBlur(rng.standard_normal(patch.shape[:2]).astype(np.float32), (0, 0), 0.7)
+        strands = cv2.GaussianBlur(rng.standard_normal(patch.shape[:2], np.float32), (0, 0), 0.7)
         strength = rng.uniform(0.15, 0.5) if rng.random() < 0.5 else rng.uniform(0.6, 1.3)
-        cover = np.clip(density * strength * (1 + 0.6 * strands[..., None]), 0, 0.95)
-        paint(cover, hair * rng.uniform(0.6, 1.2))
-    texture[rows, columns] = STORED[(np.clip(patch, 0, 1) * 4095).astype(np.int16)]
+        cover = np.clip(density * np.float32(strength) * (1 + np.float32(0.6) * strands), 0, np.float32(0.95))
+        paint(cover, 1.0, hair * rng.uniform(0.6, 1.2))
+    _store(texture[rows, columns], patch)
     return Skin(texture, darkness)
+
+
+@nb.njit(cache=True, fastmath=True, nogil=True)
+def _paint(patch: Floats, mask: Floats, strength: np.float32, colour: Floats) -> None:
+    """Mixes a colour (3,) into patch (H, W, 3), as much as mask (H, W) says."""
+    for y in range(patch.shape[0]):
+        for x in range(patch.shape[1]):
+            share = mask[y, x] * strength
+            for k in range(3):
+                patch[y, x, k] += share * (colour[k] - patch[y, x, k])
+
+
+@nb.njit(cache=True, fastmath=True, nogil=True)
+def _store(texels: NDArray[np.uint8], patch: Floats) -> None:
+    """Linear light (H, W, 3) as bytes into texels."""
+    for y in range(patch.shape[0]):
+        for x in range(patch.shape[1]):
+            for k in range(3):
+                texels[y, x, k] = STORED[int(min(max(patch[y, x, k], np.float32(0)), np.float32(1)) * np.float32(4095))]
 
 
 def _filled(polygons: list[NDArray[np.floating]], blur: float) -> Floats:
@@ -157,7 +174,7 @@ def _spots(rng: np.random.Generator, shape: tuple[int, ...], count: int) -> Floa
             float(rng.uniform(0.3, 1)),
             -1,
         )
-    return np.asarray(cv2.GaussianBlur(canvas, (0, 0), 0.6), np.float32)[..., None]
+    return np.asarray(cv2.GaussianBlur(canvas, (0, 0), 0.6), np.float32)
 
 
 def _beard(rng: np.random.Generator) -> Floats:

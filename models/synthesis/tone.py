@@ -13,16 +13,18 @@ STORED = (np.linspace(0, 1, 4096) ** (1 / 2.2) * 255 + 0.5).astype(np.uint8)  # 
 
 
 @nb.njit(cache=True, fastmath=True, nogil=True)
-def develop(linear: Floats, gain: Floats, curve: Floats) -> Floats:
-    """Linear light (H, W, 3) -> 0..1 as a camera stores it: gain (3,) for exposure and white, then a curve (N,)."""
-    height, width = linear.shape[0], linear.shape[1]
+def develop(picture: Floats, linear: Floats, covered: NDArray[np.bool_], gain: Floats, curve: Floats) -> None:
+    """Linear light (H, W, 3), where it is `covered`, into a picture of 0..1 as a camera stores it.
+
+    Gain (3,) for exposure and white, then a curve (N,).
+    """
+    height, width = covered.shape
     last = curve.shape[0] - 1
-    out = np.empty((height, width, 3), np.float32)
     for y in range(height):
         for x in range(width):
-            for k in range(3):
-                value = min(np.float32(1), max(np.float32(0), linear[y, x, k] * gain[k])) * last
-                i = int(value)
-                j = min(last, i + 1)
-                out[y, x, k] = curve[i] + (value - i) * (curve[j] - curve[i])
-    return out
+            if covered[y, x]:
+                for k in range(3):
+                    value = min(np.float32(1), max(np.float32(0), linear[y, x, k] * gain[k])) * np.float32(last)
+                    i = int(value)
+                    j = min(last, i + 1)
+                    picture[y, x, k] = curve[i] + (value - np.float32(i)) * (curve[j] - curve[i])

@@ -39,13 +39,13 @@ def dress(
         colour[ball] = _painted_eye(head.neutral[ball], iris_colour)
 
     cloth_line = neutral[:, 1].min() if head.kind == ICT else -rng.uniform(2.1, 2.7)
-    skin_height = neutral[head.skin][:, :, 1].mean(1)
+    middle = sum(neutral[corner] for corner in head.skin.T) / np.float32(3)  # (F, 3)
     faces, uv = [head.skin], [head.skin_uv]
-    material = [np.where(skin_height < cloth_line, CLOTH, SKIN)]
+    material = [np.where(middle[:, 1] < cloth_line, CLOTH, SKIN)]
     if wrap:  # what is under long hair or a scarf has its colour
-        scalp = _scalp(neutral[head.skin].mean(1))
+        scalp = _scalp(middle)
         material[0][scalp] = PLAIN
-        colour[np.unique(head.skin[scalp])] = np.sqrt(wrap.colour) * 0.8  # the shader squares plain colours
+        colour[head.skin[scalp]] = np.sqrt(wrap.colour) * 0.8  # the shader squares plain colours
     sprite = [np.zeros(len(head.skin), np.int32)]
     colours, opens, hung, count = [colour], [openness], [], len(neutral)
 
