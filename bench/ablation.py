@@ -147,22 +147,27 @@ def judged(variant: Variant, data: Path, minutes: float, shared: Path | None, ou
         return row
     folder.mkdir(parents=True, exist_ok=True)
     train(variant, data, minutes, output)
-    bundle = folder / "bundle"
-    command("vlfau.models.export_command", folder / "run", "--output", bundle)
+    images = RunFolder(folder / "run").rows("epoch")[-1]["images"]
+    row = {"name": variant.name, "what": variant.what, "images": images}
+    row |= judge(folder / "run", folder / "bundle", data, shared)
+    done.write_text(json.dumps(row) + "\n")
+    print(f"{variant.name}: " + ", ".join(f"{name} {told(row[key])}" for key, name in FIGURES.items()), flush=True)
+    return row
+
+
+def judge(run: Path, bundle: Path, data: Path, shared: Path | None) -> dict[str, Any]:
+    """FIGURES of a run's last weights, which become a bundle on the way; those of the clips only where they are."""
+    command("vlfau.models.export_command", run, "--output", bundle)
     command("vlfau.calibration.command", "decisions", bundle, "--data", data, "--hold-out", HELD_OUT, "--count", 1600)
     accuracy = command(
         HERE / "accuracy.py", bundle, "--data", data, "--hold-out", HELD_OUT, "--caption-images", 0, *REFERENCE
     )
     (measured,) = accuracy["rows"].values()
-    images = RunFolder(folder / "run").rows("epoch")[-1]["images"]
-    row = {"name": variant.name, "what": variant.what, "images": images, **dict.fromkeys(FIGURES)}
-    row |= {key: measured[key] for key in ("f1", "auc")}
+    figures = dict.fromkeys(FIGURES) | {key: measured[key] for key in ("f1", "auc")}
     if shared is not None:
         clips = command(HERE / "real_faces.py", "--model", bundle, "--shared", shared, "--brief")["baseline_off"]
-        row |= {key: clips[key] for key in ("core_within", "core_pooled", "core_auc")}
-    done.write_text(json.dumps(row) + "\n")
-    print(f"{variant.name}: " + ", ".join(f"{name} {told(row[key])}" for key, name in FIGURES.items()), flush=True)
-    return row
+        figures |= {key: clips[key] for key in ("core_within", "core_pooled", "core_auc")}
+    return figures
 
 
 def train(variant: Variant, data: Path, minutes: float, output: Path) -> None:
