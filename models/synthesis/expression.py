@@ -93,7 +93,7 @@ def draw_expression(rng: np.random.Generator, statistics: Mapping[str, Any]) -> 
     if way in ("correlated", "frequent") and rng.random() < 0.6:
         _move_eyes_alone(rng, level)
     # People blink whatever else they do; a network that seldom sees it takes a lowered lid for a raised brow.
-    if way != "neutral" and rng.random() < 0.12:
+    if way != "neutral" and rng.random() < 0.18:
         level[INDEX["AU43"]] = rng.uniform(0.1, 1.1)
     # Below the threshold a face is never quite still.
     still = rng.random(len(UNITS)) < (0.12 if way == "neutral" else 0.2)

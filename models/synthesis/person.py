@@ -17,7 +17,7 @@ from .layers import Glasses, Wrap, draw_glasses
 from .matter import Mesh
 from .relief import Wrinkles, draw_wrinkles, furrow_bank
 from .skin import Skin, draw_skin
-from .units import INDEX, UNITS, with_measured_mouth
+from .units import INDEX, UNITS, with_measured_eyes, with_measured_mouth
 from .wardrobe import draw_cover, dress, hair_colour
 
 # Targets that make a resting face look like an action unit, or a body that never shows: left out or kept small.
@@ -30,6 +30,10 @@ RESTING_UNITS = {
     "AU43": 0.06, "AU06": 0.08, "AU10": 0.05,
 }  # fmt: skip
 CLOSING = ("AU23", "AU24", "AU43")
+
+# What share of this person's eye opening these take away at intensity 1. The heads' movements fit one opening only: on
+# wide eyes they left a gap of white, narrow ones they shut with tight lids.
+LIDS = {"AU43": (0.98, 1.08), "AU07": (0.35, 0.6), "AU06": (0.2, 0.45)}
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,12 @@ class Person:
         return np.concatenate([vertices, *(part.placed(vertices) for part in self.hung)])
 
     def seen_intensity(self, expression: Expression, vertices: Floats) -> Floats:
-        """The intensities (A, 2) with lips and jaw as the geometry shows them, whatever moved them."""
+        """The intensities (A, 2) with lids, lips and jaw as the geometry shows them, whatever moved them."""
         gap = _lip_gap(self.head, vertices) - self.rest_gap
         jaw = (_chin(self.head, self.neutral) - _chin(self.head, vertices)) / self.jaw_drop
-        return with_measured_mouth(expression.intensity, gap, jaw if expression.moves_jaw else 0.0)
+        opening = _eye_opening(self.head, vertices) / _eye_opening(self.head, self.neutral)
+        seen = with_measured_eyes(expression.intensity, opening)
+        return with_measured_mouth(seen, gap, jaw if expression.moves_jaw else 0.0)
 
 
 @nb.njit(cache=True, fastmath=True, nogil=True)
@@ -105,6 +111,12 @@ def _lip_gap(head: Head, vertices: Floats) -> float:
     return float((points[61:64, 1] - points[[67, 66, 65], 1]).mean())
 
 
+def _eye_opening(head: Head, vertices: Floats) -> Floats:
+    """(2,) how far the lids are apart, left of the picture first, in eye distances."""
+    height = head.points.on(vertices)[:, 1]
+    return np.asarray((height[[37, 38, 43, 44]] - height[[41, 40, 47, 46]]).reshape(2, 2).mean(1), np.float32)
+
+
 def draw_person(rng: np.random.Generator, assets: Assets, kind: int) -> Person:
     head = assets.heads[kind]
     age = float(rng.beta(1.2, 1.6))
@@ -116,6 +128,10 @@ def draw_person(rng: np.random.Generator, assets: Assets, kind: int) -> Person:
     neutral = neutral + _resting(rng, head)
     mixture = tuple(_mixture(rng, len(head.units[name])) for name in UNITS)
     gain = np.clip(rng.normal(1.0, 0.13, len(UNITS)), 0.7, 1.35).astype(np.float32)
+    for name, shares in LIDS.items():
+        rest = _eye_opening(head, neutral).mean()
+        drop = rest - _eye_opening(head, neutral + _whole(head, mixture, gain, name)).mean()
+        gain[INDEX[name]] *= np.clip(rng.uniform(*shares) * rest / max(drop, 1e-3), 0.5, 2.0)
     hair = hair_colour(rng, age)
     wrap = draw_cover(rng, male, hair)
     mesh, hung = dress(rng, assets, head, neutral, hair, wrap=wrap)

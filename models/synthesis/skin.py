@@ -78,7 +78,7 @@ def draw_skin(
         paint(lips, rng.uniform(0.1, 0.75), natural)
     if rng.random() < (0.5 if not male else 0.04):
         paint(on(_eye_shadow(face, rng)), rng.uniform(0.1, 0.6), wanted * rng.uniform(0.1, 0.8, 3))
-    if rng.random() < 0.75:  # lashes and eye liner: the dark rim of the upper lid
+    if rng.random() < 0.9:  # lashes and eye liner: the dark rim of the upper lid
         paint(on(_eye_line(face, rng)), rng.uniform(0.2, 0.7), np.full(3, 0.015))
     if rng.random() < 0.3:
         paint(on(_cheek_spots(rng)), rng.uniform(0.1, 0.4), wanted * np.array([1.15, 0.65, 0.65]))

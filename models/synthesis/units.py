@@ -24,6 +24,9 @@ EXCLUSIVE = (("AU24", "AU25"), ("AU24", "AU26"), ("AU05", "AU43"), ("AU23", "AU2
 # Lips this far apart (in eye distances, about 7 mm) are AU25 at intensity 1.
 FULL_GAP = 0.11
 
+# Eyes open this share of their width at rest begin to look closed; at none of it they are.
+NEARLY_CLOSED = 0.3
+
 # A jaw that drops this far parts the lips unless something presses them together.
 PARTING_JAW = 0.3
 
@@ -48,6 +51,16 @@ def reconcile(intensity: NDArray[np.float32]) -> NDArray[np.float32]:
     jaw, lips = result[INDEX["AU26"]].max(), INDEX["AU25"]
     if jaw > PARTING_JAW:
         result[lips] = np.maximum(result[lips], 0.25 * jaw)
+    return result
+
+
+def with_measured_eyes(intensity: NDArray[np.float32], opening: NDArray[np.floating]) -> NDArray[np.float32]:
+    """AU43 as it is seen: tight lids and a lowered gaze close an eye together that neither would close alone.
+
+    `opening` (2,) is how far each eye is open as a share of the same person's neutral face.
+    """
+    result = intensity.copy()
+    result[INDEX["AU43"]] = np.maximum(result[INDEX["AU43"]], np.clip(1 - opening / NEARLY_CLOSED, 0, 1))
     return result
 
 

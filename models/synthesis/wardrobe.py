@@ -35,8 +35,9 @@ def dress(
     colour, openness = head.colour.copy(), head.openness
     iris = np.array([(0.30, 0.18, 0.10), (0.45, 0.30, 0.18), (0.35, 0.50, 0.65), (0.40, 0.50, 0.35)])
     iris_colour = iris[rng.choice(4, p=[0.55, 0.2, 0.15, 0.1])]
+    white = rng.uniform(0.55, 1.0)  # in most pictures the white of an eye is grey
     for ball in head.eyeballs:
-        colour[ball] = _painted_eye(head.neutral[ball], iris_colour)
+        colour[ball] = _painted_eye(head.neutral[ball], iris_colour) * np.sqrt(white)  # the shader squares it
 
     cloth_line = neutral[:, 1].min() if head.kind == ICT else -rng.uniform(2.1, 2.7)
     middle = sum(neutral[corner] for corner in head.skin.T) / np.float32(3)  # (F, 3)
@@ -67,7 +68,7 @@ def dress(
     if head.kind == MAKEHUMAN:
         eye = str(rng.choice(EYES, p=[0.5, 0.15, *[0.35 / 6] * 6]))
         teeth = [part for part in head.parts if part.name == "teeth"]
-        add(next(part for part in head.parts if part.name == "eyes"), eye, rng.uniform(0.75, 1.0), 1.0)
+        add(next(part for part in head.parts if part.name == "eyes"), eye, white, 1.0)
         add(teeth[int(rng.integers(len(teeth)))], "teeth", rng.uniform(0.5, 0.85), 0.85)
         add(next(part for part in head.parts if part.name == "tongue"), "tongue", 0.9, 0.4)
     else:
@@ -148,7 +149,7 @@ def _painted_eye(ball: Floats, iris: NDArray[np.float64]) -> Floats:
     radius = (ball[:, 1].max() - ball[:, 1].min()) / 2
     off_axis = np.hypot(ball[:, 0] - centre[0], ball[:, 1] - centre[1]) / radius
     front = ball[:, 2] > centre[2]
-    colour = np.tile(np.array([0.74, 0.70, 0.68], np.float32), (len(ball), 1))  # squared by the shader
+    colour = np.tile(np.array([0.86, 0.82, 0.80], np.float32), (len(ball), 1))
     colour[front & (off_axis < 0.48)] = iris
     colour[front & (off_axis < 0.2)] = 0.02
     return colour
