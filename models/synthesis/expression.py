@@ -19,8 +19,8 @@ from .units import INDEX, UNITS, reconcile
 Floats = NDArray[np.float32]
 
 # How the pictures' expressions are drawn, and what share each way has.
-WAYS = {"neutral": 0.20, "single": 0.22, "correlated": 0.15, "frequent": 0.08, "sparse": 0.11, "speech": 0.10,
-        "brows": 0.08, "eyes": 0.06}  # fmt: skip
+WAYS = {"neutral": 0.18, "single": 0.20, "correlated": 0.13, "frequent": 0.07, "sparse": 0.10, "speech": 0.10,
+        "brows": 0.16, "eyes": 0.06}  # fmt: skip
 
 # How often a unit is the one of "single": the brows, nose and lips that pilots confused are drawn more often.
 SINGLE_WEIGHT = dict.fromkeys(UNITS, 1.0) | {
@@ -90,7 +90,7 @@ def draw_expression(rng: np.random.Generator, statistics: Mapping[str, Any]) -> 
         level[INDEX["AU43"]] = rng.uniform(0.0, 1.1)
         if rng.random() < 0.3:
             level[INDEX["AU07"]] = rng.uniform(0.1, 1.0)
-    if way in ("correlated", "frequent") and rng.random() < 0.6:
+    if way in ("correlated", "frequent") and rng.random() < 0.8:
         _move_eyes_alone(rng, level)
     # People blink whatever else they do; a network that seldom sees it takes a lowered lid for a raised brow.
     if way != "neutral" and rng.random() < 0.18:
@@ -109,14 +109,16 @@ def _move_brows(rng: np.random.Generator, level: NDArray[np.float64]) -> None:
     else:
         level[INDEX["AU04"]] = rng.uniform(0.05, 1.05)
         level[INDEX["AU01"]] = (rng.random() < 0.3) * rng.uniform(0.1, 0.9)
-    for name, chance in (("AU12", 0.3), ("AU25", 0.4), ("AU26", 0.25), ("AU06", 0.15), ("AU07", 0.15)):
+    for name, chance in (("AU12", 0.15), ("AU25", 0.2), ("AU26", 0.12), ("AU06", 0.08), ("AU07", 0.15)):
         level[INDEX[name]] = (rng.random() < chance) * rng.uniform(0.1, 1.0)
 
 
 def _move_eyes_alone(rng: np.random.Generator, level: NDArray[np.float64]) -> None:
-    """Brows and lids whatever the mouth does: where both go together a network takes a smile for tight lids."""
+    """Brows and lids as often as beside a resting mouth: else a network takes a smile for tight lids, and any moving
+    mouth for a raised brow.
+    """
     for name in ("AU01", "AU02", "AU04", "AU07"):
-        level[INDEX[name]] = (rng.random() < 0.3) * rng.uniform(0.1, 1.05)
+        level[INDEX[name]] = (rng.random() < 0.2) * rng.uniform(0.1, 1.05)
 
 
 def _both_sides(rng: np.random.Generator, level: NDArray[np.float64]) -> Floats:
