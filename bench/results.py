@@ -66,6 +66,7 @@ BENCHES = (
     ),
     Bench("faces", "The embedded bundle on real clips", ("real_faces.py", "--shared", SHARED)),
     Bench("detectors", "Detectors on real clips", ("detectors.py", "--every", "8", "--shared", SHARED)),
+    Bench("precisions", "What INT8 costs and gains", ("precisions.py", "--data", SHARDS)),
     Bench("tracking", "Following faces", ("tracking.py", "--shards", SHARDS, "--scenes", "3")),
     Bench("outputs", "What each output costs", ("outputs.py",)),
     Bench(
@@ -80,6 +81,13 @@ BENCHES = (
     ),
     Bench("rendering", "Rendering speed", ("rendering.py", "--assets", "SHARED/faces3d")),
     Bench("training", "Training speed", ("training.py", "speed", "compact", "--seconds", "5", "--no-compile")),
+    Bench(
+        "targets",
+        "One face on a CPU: the embedded bundle and Swin-Base beside PyTorch",
+        ("throughput.py", "embedded", "paper", "--batch", "1", "--torch", "--targets"),
+        usual=False,
+    ),
+    Bench("engines", "TensorRT-RTX engines built without a GPU", ("engines.py",), usual=False),
     Bench(
         "overfit",
         "Learning 64 pictures by heart",
