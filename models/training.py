@@ -105,7 +105,7 @@ class Trainer:
             checkpoints.hold_space(sum(value.nbytes for value in self.network.state_dict().values()) * 4 + 1_000_000)
         self.group.wait()
         self._clock_s = time.monotonic() - self.at.elapsed_s
-        with self._on_interrupt():
+        with self._on_interrupt(), _dead_workers_told():
             while self.at.trained or not self._finished():
                 self._train_epoch()
                 if self.stopping:
@@ -358,6 +358,20 @@ class Trainer:
         finally:
             for number, handler in previous:
                 signal.signal(number, handler)
+
+
+@contextmanager
+def _dead_workers_told() -> Iterator[None]:
+    """torch raises wherever the training is when a process that makes batches dies."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"A process that makes batches has died ({str(error).strip()}). Mostly memory ran out: give fewer "
+            "--workers. Run the same command again: it goes on from the last checkpoint."
+        ) from None
 
 
 def unit_weights(labels: NDArray[np.int8]) -> NDArray[np.float32]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import synthetic_layouts as synthetic
 import torch
@@ -35,7 +38,7 @@ def command(data: Path, output: Path, seed: int = 0) -> list[str]:
     start = [
         sys.executable,
         "-c",
-        "import torch; torch.set_num_threads(1)\nfrom vlfau.models.train_command import main; main()",
+        "import sys, torch; torch.set_num_threads(1)\nfrom vlfau.models.train_command import main; sys.exit(main())",
     ]
     small = data.parent / "small.toml"
     small.write_text("[network]\nhidden = 16\nstem_options = { depths = [1, 1, 1, 1], dims = [8, 8, 16, 16] }\n")
@@ -52,6 +55,45 @@ def command(data: Path, output: Path, seed: int = 0) -> list[str]:
         "0.2",
         *flags,
     ]
+
+
+def begun(data: Path, output: Path) -> subprocess.Popen[str]:
+    """A training in its own group of processes, at least one checkpoint after its start."""
+    process = subprocess.Popen(
+        [*command(data, output), "--epochs", "1000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    until = time.monotonic() + 120
+    while not RunFolder(output).checkpoints.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    return process
+
+
+@pytest.mark.timeout(300)
+def test_a_job_that_is_ended_stops_with_a_checkpoint(tmp_path: Path) -> None:
+    synthetic.make_shards(tmp_path / "data", count=96, files=2, people=12)
+    process = begun(tmp_path / "data", tmp_path / "run")
+    os.killpg(process.pid, signal.SIGTERM)  # all of its processes, as a scheduler does
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, said
+    assert "Stopped at step" in said
+
+
+@pytest.mark.timeout(300)
+def test_a_process_that_dies_is_told(tmp_path: Path) -> None:
+    synthetic.make_shards(tmp_path / "data", count=96, files=2, people=12)
+    process = begun(tmp_path / "data", tmp_path / "run")
+    (child,) = psutil.Process(process.pid).children()
+    child.kill()
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 2, said
+    assert "fewer --workers" in said.splitlines()[-1]
+    assert "Traceback" not in said
 
 
 @pytest.mark.slow
