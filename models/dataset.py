@@ -98,6 +98,7 @@ class Shards:
         self.blocks: NDArray[np.int64] | None = np.searchsorted(self.rows, self.renders.starts).astype(np.int64)
         self._pictures = Pictures(self.renders)
         self._five = align.five_points(self.renders.points)  # (n, 5, 2)
+        self._closed = _closed(self.renders.points)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -148,14 +149,27 @@ class Shards:
         if how is None:
             return align.similarity(five if found else _centre(picture), side), False, None
         rng = np.random.default_rng((self.seed, epoch, row))
-        u, normal = rng.random(4), rng.standard_normal((8, 2))
+        u, normal = rng.random(5), rng.standard_normal((8, 2))
         if found:
+            across = five[1] - five[0]
             # Landmark errors are mostly small, sometimes large: the level itself is drawn for every crop.
-            error = how.points * u[0] ** 2 * np.linalg.norm(five[1] - five[0])
+            error = how.points * u[0] ** 2 * np.linalg.norm(across)
             five = five + error * normal[:5]
+            five[:2] += how.sink * self._closed[row] * (1.25 * u[4] - 0.25) * np.array([-across[1], across[0]])
         else:
             five = _centre(picture, 0.5 + u[0]) + 0.15 * len(picture) * normal[5]
         return _jittered(align.similarity(five, side), side, how, normal[6:], u[1:3]), bool(u[3] < how.flip), rng
+
+
+OPEN = 0.13  # between the lids of eyes at rest, in distances between the eyes
+
+
+def _closed(points: NDArray[np.floating]) -> NDArray[np.float32]:
+    """(n,) how far the eyes of 68 points (n, 68, 2) are closed: 0 open to 1 shut; 0 where there is no face."""
+    five = align.five_points(points)
+    apart = np.linalg.norm(points[:, [37, 38, 43, 44]] - points[:, [41, 40, 47, 46]], axis=2).mean(1)
+    across = np.linalg.norm(five[:, 1] - five[:, 0], axis=1)
+    return np.where(across > 0, np.clip(1 - apart / np.maximum(OPEN * across, 1e-6), 0, 1), 0).astype(np.float32)
 
 
 class Crops:

@@ -6,7 +6,7 @@ Several processes of one training see the same batches as one process: each take
 
 from __future__ import annotations
 
-import signal
+import os
 import time
 from collections.abc import Iterator, Sequence
 
@@ -127,8 +127,9 @@ def _tensors(made: dict[str, NDArray[np.generic]] | UserError) -> dict[str, torc
 def _calm(_: int) -> None:
     """One thread per worker: there is a worker per core already.
 
-    Whoever ends a job sends SIGTERM to all of its processes: the training ends with a checkpoint and needs its batch.
+    In a group of its own: whoever ends a job signals its whole group, and the training that then ends with a checkpoint
+    needs its batch.
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.setpgid(0, 0)

@@ -23,7 +23,7 @@ from vlfau.models.errors import UserError
 from vlfau.models.layouts import open_layout
 from vlfau.models.loading import FILES_AT_ONCE, Loader, Order
 from vlfau.models.point_finder import PointFinder
-from vlfau.models.shards import open_shard
+from vlfau.models.shards import open_shard, read_renders
 from vlfau.models.training_data import DataChoice, _Progress, open_data
 
 STILL = Augmentation(flip=0, cutout=0, shift=0)
@@ -206,6 +206,24 @@ def test_landmark_error_moves_the_crop_and_nothing_else_does(shards: Path) -> No
     assert (moved.crop(4, 1) != exact.crop(4)).any()
     flipped = Shards(shards, 64, augmentation=replace(STILL, flip=1))
     np.testing.assert_array_equal(flipped.crop(4, 1), exact.crop(4)[:, ::-1])
+
+
+def test_closed_eyes_are_found_lower_and_open_ones_are_not(shards: Path) -> None:
+    renders = read_renders(shards)
+    found = int(np.flatnonzero(renders.face)[0])
+    upper, lower = [37, 38, 43, 44], [41, 40, 47, 46]
+    heights = {}
+    for name, gap in (("open", 0.2), ("shut", 0.0)):
+        points = renders.points.copy()
+        five = align.five_points(points[found : found + 1])[0]
+        points[found, upper] = points[found, lower] - gap * np.array([0, np.linalg.norm(five[1] - five[0])])
+        samples = Shards(replace(renders, points=points), 64, augmentation=replace(STILL, sink=0.05))
+        exact = Shards(replace(renders, points=points), 64, augmentation=None).points(found)
+        moves = [samples.points(found, epoch)[27:36, 1] - exact[27:36, 1] for epoch in range(40)]  # of the nose
+        heights[name] = np.mean(moves, 1)
+    assert np.abs(heights["open"]).max() < 1e-6
+    assert heights["shut"].mean() < -0.001  # the crop goes down with the eyes' places: what it shows goes up
+    assert heights["shut"].std() > 0.001
 
 
 def test_points_lie_where_the_crop_shows_them(shards: Path) -> None:
