@@ -97,8 +97,12 @@ BENCHES = (
     Bench(
         "curve",
         "What more training bought",
-        ("learning_curve.py", "runs/1", "runs/2-varied", "runs/3", "--plot", "bench/plots/curve.png"),
+        (
+            *("learning_curve.py", "runs/1", "runs/2-varied", "runs/3", "runs/4", "runs/5"),
+            *("--data", SHARDS, "--shared", SHARED, "--plot", "bench/plots/curve.png"),
+        ),
         usual=False,
+        limit_s=3600.0,
     ),
     Bench(
         "ablation",
