@@ -98,7 +98,7 @@ BENCHES = (
         "curve",
         "What more training bought",
         (
-            *("learning_curve.py", "runs/1", "runs/2-varied", "runs/3", "runs/4", "runs/5"),
+            *("learning_curve.py", "runs/1", "runs/2-varied", "runs/3", "runs/4", "runs/5-early", "runs/5"),
             *("--data", SHARDS, "--shared", SHARED, "--plot", "bench/plots/curve.png"),
         ),
         usual=False,
