@@ -4,10 +4,14 @@ Why one, kept for ever: OpenVINO's CPU plugin gives the thread on which it start
 takes the memory back when it goes (seen in 2026.4.1). Where plugins go in another order than they came, or on another
 thread, that stack stays registered and is not there any more, and the next signal with a handler (Ctrl-C, SIGTERM, a
 child that ends) kills the process without a word. Starting the plugin also takes a tenth of a second, once.
+
+Importing OpenVINO tells its makers over the internet, from a thread that forks this process. Nobody asked for that; and
+where another thread held a lock at that moment, the child waits for ever and the process cannot end.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
 
@@ -20,9 +24,20 @@ _started: list[Any] = []
 def openvino_core() -> Any:
     with _starting:  # two threads load networks at the same time
         if not _started:
-            try:
-                import openvino
-            except ImportError as error:
-                raise UserError(f"OpenVINO cannot be imported ({error}). Run: pip install openvino") from None
-            _started.append(openvino.Core())
+            _started.append(_silent_openvino().Core())
         return _started[0]
+
+
+def _silent_openvino() -> Any:
+    """Imported so that it finds no telemetry and takes its own stub. Whoever imported either before keeps it."""
+    hidden = "openvino_telemetry" not in sys.modules
+    if hidden:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # for importlib: there is no such module
+    try:
+        import openvino
+    except ImportError as error:
+        raise UserError(f"OpenVINO cannot be imported ({error}). Run: pip install openvino") from None
+    finally:
+        if hidden:
+            del sys.modules["openvino_telemetry"]
+    return openvino

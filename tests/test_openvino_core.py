@@ -78,3 +78,30 @@ def test_nobody_starts_a_second() -> None:
     files = [path for folder in ("engine", "models", "calibration", "bench") for path in (root / folder).rglob("*.py")]
     starting = [path.name for path in files if re.search(r"\bCore\(\)", path.read_text(encoding="utf-8"))]
     assert starting == ["openvino_core.py"]
+
+
+TELEMETRY = """
+import os, sys
+os.environ.pop("CI", None)  # there it would be silent by itself
+if sys.argv[1] == "ours":
+    from vlfau.models.openvino_core import openvino_core
+    openvino_core()
+else:
+    import openvino_telemetry
+    class Sent(Exception): pass
+    def send(*_, **__): raise Sent
+    openvino_telemetry.Telemetry.send_event = send
+    try:
+        import openvino
+    except Sent:
+        print("sends")
+print("openvino_telemetry" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(("who", "said"), [("ours", ["False"]), ("control", ["sends", "True"])])
+def test_openvino_is_imported_without_its_telemetry(who: str, said: list[str]) -> None:
+    if who == "control":
+        pytest.importorskip("openvino_telemetry", reason="OpenVINO came without it")
+    done = subprocess.run([sys.executable, "-c", TELEMETRY, who], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, said), done.stderr
