@@ -21,7 +21,7 @@ LEFT, TOP = -1.25, 1.3
 WIDTH, HEIGHT = round(2.5 * SCALE), round(3.4 * SCALE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # told apart by identity: what is drawn from one is cached
 class FaceMap:
     window: Floats  # (4,) first u, first v, extent in u, extent in v of the map in texture coordinates
     x: Floats  # (SIDE, SIDE) eye distances; far outside where the texel is no part of the face

@@ -85,29 +85,12 @@ def draw_wrinkles(rng: np.random.Generator, bank: Bank, age: float) -> Wrinkles:
 
 
 @lru_cache(maxsize=2)
-def _bank(face: _Frozen) -> Bank:
+def furrow_bank(face: FaceMap) -> Bank:
     rng = np.random.default_rng(20_000)  # the same bank for every seed: a person's seed chooses from it
     return {
-        name: tuple((_furrow(rng, group, face.map, -1), _furrow(rng, group, face.map, 1)) for _ in range(DRAWINGS))
+        name: tuple((_furrow(rng, group, face, -1), _furrow(rng, group, face, 1)) for _ in range(DRAWINGS))
         for name, group in GROUPS.items()
     }
-
-
-class _Frozen:
-    """Lets a map be an argument of a cached function: equal when it is the same object."""
-
-    def __init__(self, face: FaceMap) -> None:
-        self.map = face
-
-    def __hash__(self) -> int:
-        return id(self.map)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Frozen) and other.map is self.map
-
-
-def furrow_bank(face: FaceMap) -> Bank:
-    return _bank(_Frozen(face))
 
 
 def _furrow(rng: np.random.Generator, group: Group, face: FaceMap, side: int) -> Furrow:

@@ -6,6 +6,7 @@ Works in the texels that `facemap.py` covers. Wrinkles are `relief.py`'s.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numba as nb
@@ -123,6 +124,7 @@ def _filled(polygons: list[NDArray[np.floating]], blur: float) -> Floats:
     return np.asarray(cv2.GaussianBlur(canvas, (0, 0), blur * SCALE), np.float32)
 
 
+@lru_cache(maxsize=2)
 def _lips(face: FaceMap) -> Floats:
     return _filled([face.points[48:60]], 0.02)
 
@@ -158,6 +160,7 @@ def _cheek_spots(rng: np.random.Generator) -> Floats:
     return np.exp(-(((np.abs(x) - across) / 0.26) ** 2) - ((y - down) / 0.2) ** 2).astype(np.float32)
 
 
+@lru_cache(maxsize=2)
 def _under_eyes(face: FaceMap) -> Floats:
     x, y = _grid()
     return np.exp(-(((np.abs(x) - 0.45) / 0.2) ** 2) - ((y + 0.18) / 0.07) ** 2).astype(np.float32)
