@@ -24,7 +24,10 @@ _started: list[Any] = []
 def openvino_core() -> Any:
     with _starting:  # two threads load networks at the same time
         if not _started:
-            _started.append(_silent_openvino().Core())
+            core = _silent_openvino().Core()
+            # Finder, landmarks and action units run side by side on a thread each: pinned, they wait for the same core.
+            core.set_property("CPU", {"ENABLE_CPU_PINNING": False})
+            _started.append(core)
         return _started[0]
 
 

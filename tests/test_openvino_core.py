@@ -72,6 +72,11 @@ def test_all_parts_share_one() -> None:
     assert openvino_core() is openvino_core()
 
 
+def test_threads_may_run_on_any_core() -> None:
+    """Pinned, networks side by side waited for one core while the other had nothing to do."""
+    assert openvino_core().get_property("CPU", "ENABLE_CPU_PINNING") is False
+
+
 def test_nobody_starts_a_second() -> None:
     """Such a second one, gone before the first or on another thread, is what takes the stack away."""
     root = Path(__file__).parent.parent
