@@ -132,4 +132,5 @@ def _calm(_: int) -> None:
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    os.setpgid(0, 0)
+    if hasattr(os, "setpgid"):  # Windows has no such groups
+        os.setpgid(0, 0)

@@ -88,7 +88,7 @@ class Person:
         """The intensities (A, 2) with lids, lips and jaw as the geometry shows them, whatever moved them."""
         gap = _lip_gap(self.head, vertices) - self.rest_gap
         jaw = (_chin(self.head, self.neutral) - _chin(self.head, vertices)) / self.jaw_drop
-        opening = _eye_opening(self.head, vertices) / _eye_opening(self.head, self.neutral)
+        opening = _eye_opening(self.head, vertices) / np.maximum(_eye_opening(self.head, self.neutral), 0.01)
         seen = with_measured_eyes(expression.intensity, opening)
         return with_measured_mouth(seen, gap, jaw if expression.moves_jaw else 0.0)
 
