@@ -105,7 +105,7 @@ class Trainer:
             checkpoints.hold_space(sum(value.nbytes for value in self.network.state_dict().values()) * 4 + 1_000_000)
         self.group.wait()
         self._clock_s = time.monotonic() - self.at.elapsed_s
-        with self._on_interrupt(), _dead_workers_told():
+        with _dead_workers_told(), self._on_interrupt():
             while self.at.trained or not self._finished():
                 self._train_epoch()
                 if self.stopping:
@@ -362,11 +362,11 @@ class Trainer:
 
 @contextmanager
 def _dead_workers_told() -> Iterator[None]:
-    """torch raises wherever the training is when a process that makes batches dies."""
+    """A process that makes batches dies: torch raises wherever the training is, or a batch is torn on its way."""
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise UserError(
             f"A process that makes batches has died ({str(error).strip()}). Mostly memory ran out: give fewer "

@@ -112,7 +112,9 @@ def run_training(
     network = SmallNetwork() if network is None else network
     opened: Any = data or Opened()
     run = RunFolder(folder)
-    run.start({"units": list(units), "network": {"kind": "small"}})
     with Processes("cpu") as group:
+        if group.first:
+            run.start({"units": list(units), "network": {"kind": "small"}})
+        group.wait()
         display = Display(None, shown=False)
         return network, Trainer(network, opened, None, how, run, group, display).train()
