@@ -212,15 +212,20 @@ def part_of(data: Path, count: int, folder: Path) -> Path:
 
 
 def command(what: str | Path, *arguments: object) -> dict[str, Any]:
-    """Runs a module or a script of this project; the JSON of its last line, where it ends with one."""
-    runs = ["-m", what] if isinstance(what, str) else [str(what)]
-    line = [sys.executable, *runs, *map(str, arguments)]
-    done = subprocess.run(line, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    if done.returncode:
-        raise UserError(f"{' '.join(line)} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
-    last = (done.stdout.strip().splitlines() or [""])[-1]
+    """Runs a module or a script of this project on one thread; the JSON of its last line, where it ends with one."""
+    last = (said(what, *arguments, OMP_NUM_THREADS="1") or [""])[-1]
     found: dict[str, Any] = json.loads(last) if is_json(last) else {}
     return found
+
+
+def said(what: str | Path, *arguments: object, **environment: str) -> list[str]:
+    """The lines that a module or a script of this project prints."""
+    runs = ["-m", what] if isinstance(what, str) else [str(what)]
+    line = [sys.executable, *runs, *map(str, arguments)]
+    done = subprocess.run(line, capture_output=True, text=True, env=os.environ | environment)
+    if done.returncode:
+        raise UserError(f"{' '.join(line)} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+    return done.stdout.strip().splitlines()
 
 
 if __name__ == "__main__":

@@ -12,16 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from facts import about, heading, is_json
+from ablation import said
+from facts import about, heading
 
 from vlfau.models.bundle import open_bundle
 from vlfau.models.errors import UserError
+
+CALIBRATE = "vlfau.calibration.command"
 
 
 def main() -> int:
@@ -36,9 +37,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="vlfau-precisions-") as folder:
             copy = Path(folder) / "bundle"
             shutil.copytree(open_bundle(given.bundle).folder, copy)
-            fitted, _ = calibrate("int8", copy, "--pictures", given.data, "--count", given.ranges)
+            fitted = said(CALIBRATE, "int8", copy, "--pictures", given.data, "--count", given.ranges)
             data = ("--data", given.data, "--hold-out", given.hold_out, "--count", given.count)
-            reported, figures = calibrate("report", copy, *data, "--output", Path(folder) / "report")
+            *reported, figures = said(CALIBRATE, "report", copy, *data, "--output", Path(folder) / "report")
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -46,19 +47,8 @@ def main() -> int:
     print(heading(facts))
     print(fitted[0] + "\n")  # how much of the network is in INT8; the rest is on the way there
     print("\n".join(line for line in "\n".join(reported).partition("\n## ")[0].splitlines() if line[:2] != "# "))
-    print(json.dumps({"bench": "precisions", **facts, **figures}))
+    print(json.dumps({"bench": "precisions", **facts, **json.loads(figures)}))
     return 0
-
-
-def calibrate(*arguments: object) -> tuple[list[str], dict[str, Any]]:
-    """What `vlfau-calibrate` prints, and the JSON of its last line."""
-    line = [sys.executable, "-m", "vlfau.calibration.command", *map(str, arguments)]
-    done = subprocess.run(line, capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"vlfau-calibrate {arguments[0]} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
-    said = done.stdout.strip().splitlines()
-    found: dict[str, Any] = json.loads(said[-1]) if is_json(said[-1]) else {}
-    return said[:-1], found
 
 
 if __name__ == "__main__":

@@ -22,6 +22,9 @@ POINTS = 68  # of a face, in iBUG order
 # the crop by as much as a brow that is slightly raised.
 LEFT_EYE, RIGHT_EYE, NOSE_TIP, LEFT_MOUTH, RIGHT_MOUTH = [36, 39], [42, 45], 30, 48, 54
 
+# Of both eyes, one above the other.
+UPPER_LIDS, LOWER_LIDS = [37, 38, 43, 44], [41, 40, 47, 46]
+
 # MIRROR[i] is the point that i becomes when the picture is flipped.
 MIRROR = np.array(
     [

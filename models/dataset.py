@@ -98,7 +98,7 @@ class Shards:
         self.blocks: NDArray[np.int64] | None = np.searchsorted(self.rows, self.renders.starts).astype(np.int64)
         self._pictures = Pictures(self.renders)
         self._five = align.five_points(self.renders.points)  # (n, 5, 2)
-        self._closed = _closed(self.renders.points)
+        self._closed = _closed(self.renders.points, self._five)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -164,10 +164,9 @@ class Shards:
 OPEN = 0.13  # between the lids of eyes at rest, in distances between the eyes
 
 
-def _closed(points: NDArray[np.floating]) -> NDArray[np.float32]:
+def _closed(points: NDArray[np.floating], five: NDArray[np.floating]) -> NDArray[np.float32]:
     """(n,) how far the eyes of 68 points (n, 68, 2) are closed: 0 open to 1 shut; 0 where there is no face."""
-    five = align.five_points(points)
-    apart = np.linalg.norm(points[:, [37, 38, 43, 44]] - points[:, [41, 40, 47, 46]], axis=2).mean(1)
+    apart = np.linalg.norm(points[:, align.UPPER_LIDS] - points[:, align.LOWER_LIDS], axis=2).mean(1)
     across = np.linalg.norm(five[:, 1] - five[:, 0], axis=1)
     return np.where(across > 0, np.clip(1 - apart / np.maximum(OPEN * across, 1e-6), 0, 1), 0).astype(np.float32)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numba as nb
 import numpy as np
 
+from ..align import LOWER_LIDS, UPPER_LIDS
 from .assets import Assets
 from .expression import Expression
 from .heads import MAKEHUMAN, Floats, Head, Part
@@ -114,7 +115,7 @@ def _lip_gap(head: Head, vertices: Floats) -> float:
 def _eye_opening(head: Head, vertices: Floats) -> Floats:
     """(2,) how far the lids are apart, left of the picture first, in eye distances."""
     height = head.points.on(vertices)[:, 1]
-    return np.asarray((height[[37, 38, 43, 44]] - height[[41, 40, 47, 46]]).reshape(2, 2).mean(1), np.float32)
+    return np.asarray((height[UPPER_LIDS] - height[LOWER_LIDS]).reshape(2, 2).mean(1), np.float32)
 
 
 def draw_person(rng: np.random.Generator, assets: Assets, kind: int) -> Person:
@@ -128,8 +129,8 @@ def draw_person(rng: np.random.Generator, assets: Assets, kind: int) -> Person:
     neutral = neutral + _resting(rng, head)
     mixture = tuple(_mixture(rng, len(head.units[name])) for name in UNITS)
     gain = np.clip(rng.normal(1.0, 0.13, len(UNITS)), 0.7, 1.35).astype(np.float32)
+    rest = _eye_opening(head, neutral).mean()
     for name, shares in LIDS.items():
-        rest = _eye_opening(head, neutral).mean()
         drop = rest - _eye_opening(head, neutral + _whole(head, mixture, gain, name)).mean()
         gain[INDEX[name]] *= np.clip(rng.uniform(*shares) * rest / max(drop, 1e-3), 0.5, 2.0)
     hair = hair_colour(rng, age)

@@ -91,6 +91,14 @@ def grain(x: int, y: int, seed: int) -> np.float32:
     return np.float32(h & np.uint32(0xFFFF)) / np.float32(65535.0)
 
 
+@nb.njit(cache=True, fastmath=True, nogil=True, inline="always")
+def sprite_place(u: float, v: float, extent: int) -> tuple[int, int]:
+    """Row and column of the texel in a picture of extent x extent."""
+    column = min(extent - 1, max(0, int(u * np.float32(extent))))
+    row = min(extent - 1, max(0, int((np.float32(1) - v) * np.float32(extent))))
+    return row, column
+
+
 @nb.njit(cache=True, fastmath=True, nogil=True)
 def draw_cutout(
     screen: Floats,
@@ -132,8 +140,7 @@ def draw_cutout(
                     continue
                 u = w0 * uv[f, 0, 0] + w1 * uv[f, 1, 0] + w2 * uv[f, 2, 0]
                 v = w0 * uv[f, 0, 1] + w1 * uv[f, 1, 1] + w2 * uv[f, 2, 1]
-                column = min(side - 1, max(0, int(u * np.float32(side))))
-                row = min(side - 1, max(0, int((one - v) * np.float32(side))))
+                row, column = sprite_place(u, v, side)
                 if sprites[sprite[f], row, column, 3] > np.float32(20) + np.float32(200) * grain(x, y, seed):
                     depth[y, x] = z
                     visible[y, x] = f

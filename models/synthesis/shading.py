@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .heads import CLOTH, EYE, HAIR, PLAIN, SKIN
 from .matter import Scene, Shadow
-from .rasteriser import draw, empty_buffers, weights_at
+from .rasteriser import draw, empty_buffers, sprite_place, weights_at
 from .tone import LINEAR
 
 Floats = NDArray[np.float32]
@@ -126,7 +126,7 @@ def blend_cards(picture: Floats, depth: Floats, scene: Scene, strength: float, m
                     continue
                 u = w0 * mesh.uv[f, 0, 0] + w1 * mesh.uv[f, 1, 0] + w2 * mesh.uv[f, 2, 0]
                 v = w0 * mesh.uv[f, 0, 1] + w1 * mesh.uv[f, 1, 1] + w2 * mesh.uv[f, 2, 1]
-                row, column = _sprite_place(u, v, extent)
+                row, column = sprite_place(u, v, extent)
                 covers = min(1.0, strength * sprites[mesh.sprite[f], row, column, 3] / 255)
                 if covers < 0.02:
                     continue
@@ -197,7 +197,7 @@ def _find_colours(table: Floats, n: int, triangle: Ints, scene: Scene) -> None:
         a, b, c = mesh.faces[f, 0], mesh.faces[f, 1], mesh.faces[f, 2]
         w1, w2 = table[W1, i], table[W2, i]
         w0 = np.float32(1) - w1 - w2
-        row, column = _sprite_place(table[U, i], table[V, i], sprites.shape[1])
+        row, column = sprite_place(table[U, i], table[V, i], sprites.shape[1])
         for k in range(3):
             painted = w0 * mesh.colour[a, k] + w1 * mesh.colour[b, k] + w2 * mesh.colour[c, k]
             seen = painted if kind == PLAIN else LINEAR[sprites[mesh.sprite[f], row, column, k]]
@@ -300,14 +300,6 @@ def _add_lamp(table: Floats, n: int, triangle: Ints, lamp: int, scene: Scene) ->
             mirrored = strength * (one + np.float32(2) * edge * edge * edge) * half**power * lit * open_to
             for k in range(3):
                 table[HIGH_R + k, i] += colour[k] * mirrored
-
-
-@nb.njit(cache=True, fastmath=True, nogil=True, inline="always")
-def _sprite_place(u: float, v: float, extent: int) -> tuple[int, int]:
-    """Row and column of the texel in a picture of extent x extent."""
-    column = min(extent - 1, max(0, int(u * np.float32(extent))))
-    row = min(extent - 1, max(0, int((np.float32(1) - v) * np.float32(extent))))
-    return row, column
 
 
 @nb.njit(cache=True, fastmath=True, nogil=True, inline="always")
