@@ -52,6 +52,13 @@ class Samples(Protocol):
         """1 where the picture has a face."""
 
 
+class Augmented(Samples, Protocol):
+    """Samples to train on."""
+
+    def plain(self) -> Samples:
+        """The same pictures without augmentation."""
+
+
 def batch(samples: Samples, indices: Sequence[int], epoch: int = 0) -> Batch:
     """The samples of some indices, stacked."""
     chosen = np.asarray(indices, np.int64)
@@ -113,6 +120,10 @@ class Shards:
                 f"{self.renders.folder} has {len(people)} people, too few to hold out {share:.0%}. Render more shards."
             )
         return self.only(~second, self.augmentation), self.only(second, None)
+
+    def plain(self) -> Shards:
+        """The same pictures without augmentation."""
+        return Shards(self.renders, self.side, rows=self.rows, augmentation=None, seed=self.seed)
 
     def only(self, chosen: NDArray[np.bool_], augmentation: Augmentation | None) -> Shards:
         """Some of the pictures."""
@@ -195,6 +206,10 @@ class Crops:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def plain(self) -> Crops:
+        """The same pictures without augmentation."""
+        return Crops(self.table, self.cache, rows=self.rows, augmentation=None, seed=self.seed)
 
     def points(self, index: int, epoch: int = 0) -> Points:
         return UNKNOWN

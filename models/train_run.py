@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .augmentation import Augmentation
+from .batch_norms import renew_statistics
 from .corpus import SHIPPED
 from .errors import UserError
 from .network import AUNetwork
@@ -86,6 +87,9 @@ def _train_one(
         if fresh and folder.exists():
             _remove_run(folder)
         first = "continues" if run.checkpoints.exists() else first_weights(network, choice)
+        if len(choice.start_from) > 1 and not run.checkpoints.exists():
+            network.to(group.device)
+            renew_statistics(network, data.open().plain(), batch=recipe.batch, workers=recipe.workers)
         if not quiet:
             print(f"Weights at the beginning: {first}")
         run.start(

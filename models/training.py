@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import metrics
+from .batch_norms import renew_statistics
 from .dataset import Samples, people_of
 from .errors import UserError
 from .loading import Loader, Order
@@ -330,12 +331,15 @@ class Trainer:
 
     @contextmanager
     def _mean_weights(self) -> Iterator[None]:
-        """The running mean in the network's place, where there is one."""
+        """The running mean in the network's place, where there is one, with batch norms that fit it."""
         if self.mean is None:
             yield
             return
         own = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.network.load_state_dict(self.mean.tensors)
+        if not self.recipe.hold_encoder:
+            plain = self.data.open(self.at.files).plain()
+            renew_statistics(self.network, plain, batch=self.recipe.batch, workers=self.recipe.workers)
         try:
             yield
         finally:

@@ -12,7 +12,7 @@ import numpy as np
 
 from .augmentation import PAPER, RENDERS, Augmentation
 from .crop_cache import CropCache, FindPoints
-from .dataset import Crops, Samples, Shards
+from .dataset import Augmented, Crops, Samples, Shards
 from .errors import UserError
 from .folds import NUMBERING, PARTS, Fold, make_folds
 from .layouts import STYLES, open_layout
@@ -59,7 +59,7 @@ class TrainingData:
         choice: DataChoice,
         fold: Fold | None,
         units: tuple[str, ...],
-        opener: Callable[[list[str] | None], Samples],
+        opener: Callable[[list[str] | None], Augmented],
         test: Samples | None,
         dataset: str = "",
         people: tuple[str, ...] = (),
@@ -69,7 +69,7 @@ class TrainingData:
         self._opener = opener
         self.files: list[str] | None = None  # the files the last open() read, where they can grow in number
 
-    def open(self, files: list[str] | None = None) -> Samples:
+    def open(self, files: list[str] | None = None) -> Augmented:
         """With `files`, exactly what an earlier open() found: a resumed epoch must see the same pictures."""
         samples = self._opener(files)
         if isinstance(samples, Shards):
@@ -158,7 +158,7 @@ def _shards(choice: DataChoice, side: int, seed: int, augmentation: Augmentation
             renders = _only_files(renders, files)
         return Shards(renders, side, augmentation=augmentation, seed=seed)
 
-    def train(files: list[str] | None) -> Samples:
+    def train(files: list[str] | None) -> Augmented:
         whole = opened(files)
         return whole.split(choice.hold_out)[0] if choice.hold_out else whole
 

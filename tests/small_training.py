@@ -69,6 +69,9 @@ class SmallData:
     def face(self, index: int) -> int:
         return 1
 
+    def plain(self) -> SmallData:
+        return self
+
     def points(self, index: int, epoch: int = 0) -> Points:
         return UNKNOWN
 
