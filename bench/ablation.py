@@ -5,7 +5,7 @@
 Every variant trains the compact size's states (no sentences) for the same time on one thread, is exported, and is
 judged by `accuracy.py` on people whom no variant saw and, where the clips are, by `real_faces.py`. Stems and numbers of
 renders begin from nothing on plain crops; the three kinds of crops go on from the first variant, because with strong
-changes from the first step nothing is learned for long. What is finished is kept in --output: run again to go on, or to
+changes from the first step little is learned for long. What is finished is kept in --output: run again to go on, or to
 see the table. One JSON line last.
 """
 
@@ -37,7 +37,6 @@ NETWORK: Table = {
     "local_captions": False,
     "global_caption": False,
     "pretrained": False,
-    "landmarks": 0.0,
 }
 TRAINING: Table = {
     "batch": 32,
@@ -89,7 +88,8 @@ VARIANTS = (
     Variant(FIRST, "narrow ResNet-18, all renders, plain crops"),
     Variant("swin", "small Swin", network=SWIN),
     Variant("hybrid", "MobileViT: convolutions and attention", network=HYBRID),
-    Variant("points", "the face's 68 points as an additional target", network={"landmarks": 2.0}),
+    Variant("no-points", "without the face's 68 points as a target", network={"landmarks": 0.0}),
+    Variant("renders-1k", "1,000 renders", renders=1000),
     Variant("renders-5k", "5,000 renders", renders=5000),
     Variant("renders-20k", "20,000 renders", renders=20_000),
     Variant("then-plain", "as long again: plain crops", after=FIRST),

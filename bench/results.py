@@ -112,13 +112,6 @@ BENCHES = (
         limit_s=9000.0,
     ),
     Bench(
-        "points",
-        "What the face's points buy as a target",
-        ("ablation.py", "--only", "conv", "points", "--data", SHARDS, "--shared", SHARED, "--minutes", "9"),
-        usual=False,
-        limit_s=9000.0,
-    ),
-    Bench(
         "install",
         "The first minutes on a clean machine",
         ("first_minutes.py", "--check", "--train"),

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import budget_run, settings
-from .align import POINTS
+from .align import LEFT_EYE, POINTS, RIGHT_EYE
 from .budget_run import Budget, Cost, Task
 from .commands import command
 from .landmark_network import LandmarkNetwork
@@ -27,6 +27,7 @@ FALSE_FACES = 1e-3  # share of synthetic non-faces that the threshold may let th
 _WEIGHTS = torch.ones(POINTS)
 _WEIGHTS[:17] = 0.5
 _WEIGHTS[36:] = 2.0
+_WEIGHTS[[*LEFT_EYE, *RIGHT_EYE]] = 4.0  # the crop hangs on them
 # Openings: lids, lips, brow to lid. Their error counts by itself, because both ends may drift together for free.
 _PAIRS = torch.tensor(
     [[37, 41], [38, 40], [43, 47], [44, 46], [61, 67], [62, 66], [63, 65], [51, 57], [19, 37], [24, 44], [48, 54]]
