@@ -17,6 +17,7 @@ from .captioner import Decoder
 from .dair import Refinement, UnitClassifiers, unit_maps, unit_vectors
 from .errors import UserError
 from .losses import distance, multi_label, per_word, strength
+from .point_classifier import PointClassifier
 from .settings import read, setting
 from .stem import LastStage, Locator, MultiScale, Stem
 from .vocabulary import PAD
@@ -24,18 +25,20 @@ from .vocabulary import PAD
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-SENTENCES = ("describe_unit", "describe_face", "judge_face", "unit_state", "face_state")  # what follows the encoder
+SENTENCES = ("describe_unit", "describe_face", "judge_face", "unit_state", "face_state")
+AFTER = (*SENTENCES, "judge_points")  # what stands on the encoder's features and leaves them alone
 
 Batch = Mapping[str, Tensor]
 Memory = tuple[Tensor, Tensor, Tensor]  # visual (B, d, L), channel (B, A, d), spatial (B, A, L)
 
 
 class Encoded(NamedTuple):
-    log_odds: Tensor  # (B, A) z1 - z0
-    logits: Tensor  # (B, A, 2)
+    log_odds: Tensor  # (B, A) z1 - z0, of both classifiers where there are two
+    logits: Tensor  # (B, A, 2) by what units look like
     visual: Tensor | None = None  # (B, d, L)
     channel: Tensor | None = None  # (B, A, d)
     spatial: Tensor | None = None  # (B, A, L)
+    judged: Tensor | None = None  # (B, A, 2) by where the points lie
 
     @property
     def memory(self) -> Memory:
@@ -55,17 +58,19 @@ class AUNetwork(nn.Module):
     encoder_held = False
 
     def hold_encoder(self) -> None:
-        """From now on only sentences learn: the encoder keeps its weights and the statistics of its norms."""
+        """From now on only what follows learns: the encoder keeps its weights and the statistics of its norms."""
         self.encoder_held = True
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(name.startswith(SENTENCES))
+            parameter.requires_grad_(name.startswith(AFTER))
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            raise UserError("--hold-encoder trains what follows the encoder, and here nothing does. Leave it away.")
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if self.encoder_held:
             for name, part in self.named_children():
-                part.train(mode and name.startswith(SENTENCES))
+                part.train(mode and name.startswith(AFTER))
         return self
 
     @property
@@ -124,6 +129,7 @@ class Shape:
     caption_rows: int = setting(0, "describe only this many units of each face in a training step; 0 is all")
     intensity: float = setting(0.0, "weight of intensities as an additional target")
     landmarks: float = setting(0.0, "weight of the face's 68 points as an additional target, for renders")
+    judge_points: int = setting(0, "width of a second classifier of states, on these points alone; 0 is none")
 
 
 class VLFAU(AUNetwork):
@@ -143,6 +149,11 @@ class VLFAU(AUNetwork):
         self.classify = UnitClassifiers(count, width)
         self.grade = UnitClassifiers(count, width, 1) if shape.intensity else None
         self.locate = Locator(width, shape.grid) if shape.landmarks else None
+        if shape.judge_points and not shape.landmarks:
+            raise UserError(
+                "judge_points judges by the points that landmarks trains. Give landmarks a weight, e.g. 2.0."
+            )
+        self.judge_points = PointClassifier(count, shape.judge_points) if shape.judge_points else None
 
         def decoder() -> Decoder:
             return Decoder(
@@ -181,7 +192,12 @@ class VLFAU(AUNetwork):
             channel = torch.ones_like(visual[:, :1, 0:1]).expand(-1, len(self.units), visual.shape[1])
             spatial = torch.ones_like(visual[:, :1]).expand(-1, len(self.units), -1)
         logits = self.classify(self.dropout(unit_vectors(visual, channel, spatial)))
-        return Encoded(logits[..., 1] - logits[..., 0], logits, visual, channel, spatial)
+        judged = None
+        if self.judge_points is not None and self.locate is not None:
+            judged = self.judge_points(self.locate(visual).detach())  # it judges them and does not bend them
+        # A sum would count twice how rare a unit is.
+        both = logits if judged is None else (logits + judged) / 2
+        return Encoded(both[..., 1] - both[..., 0], logits, visual, channel, spatial, judged)
 
     def unit_vectors(self, crops: Tensor) -> Tensor:
         return unit_vectors(*self.encode(crops).memory)
@@ -190,6 +206,8 @@ class VLFAU(AUNetwork):
         encoded = self.encode(batch["crops"])
         memory, weights = encoded.memory, batch["unit_weights"]
         terms = {"au": multi_label(encoded.logits, batch["labels"], weights)}
+        if encoded.judged is not None:
+            terms["points"] = multi_label(encoded.judged, batch["labels"], weights)
         if self.grade is not None:
             graded = self.grade(unit_vectors(*memory)).squeeze(2)
             terms["intensity"] = self.shape.intensity * strength(graded, batch["intensity"])

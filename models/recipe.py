@@ -36,7 +36,7 @@ class Recipe:
         0.1, "share of states told wrongly to a captioner that is told states, so that it obeys"
     )
     hold_encoder: bool = setting(
-        False, "train the sentences alone and leave the encoder as --start-from gave it: several times faster"
+        False, "train sentences (and the judge of points) and leave the encoder as --start-from gave it: much faster"
     )
     seed: int = setting(0, "of weights, order, augmentation and sentences")
     workers: int = setting(2, "processes that prepare batches; 0 prepares them in the training process")

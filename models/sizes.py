@@ -23,6 +23,7 @@ COMPACT: dict[str, Any] = {
     "caption_rows": 4,
     "intensity": 1.0,
     "landmarks": 2.0,
+    "judge_points": 64,
 }
 
 TINY: dict[str, Any] = {

@@ -71,8 +71,6 @@ class Trainer:
         network.to(self.device)
         network.to(memory_format=torch.channels_last)
         if recipe.hold_encoder:
-            if not network.has_captions:
-                raise UserError("--hold-encoder trains sentences alone, and this network has none. Leave it away.")
             network.hold_encoder()
         self.optimiser = torch.optim.AdamW(
             decay_groups(network.named_parameters(), recipe.weight_decay),

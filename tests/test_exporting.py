@@ -32,9 +32,9 @@ def sharp_network(kind: str = "vlfau", **changes: Any) -> tuple[AUNetwork, dict[
     """Untrained, but with weights so large that another picture gives other states and other words."""
     corpus = texts.load().only(UNITS) if kind == "vlfau" else None
     if kind == "vlfau":
-        changes = {"words": WORDS, "state_conditioned": True} | changes
+        changes = {"words": WORDS, "state_conditioned": True, "landmarks": 1.0, "judge_points": 16} | changes
     config = configure(NetworkChoice(network=kind, size="tiny"), UNITS, corpus, changes)
-    torch.manual_seed(3)
+    torch.manual_seed(4)
     network = build(config)
     network.train()
     with torch.no_grad():
@@ -42,7 +42,7 @@ def sharp_network(kind: str = "vlfau", **changes: Any) -> tuple[AUNetwork, dict[
             network.encode(torch.from_numpy(structured_crops(16, network.side)))  # batch statistics
         for name, parameter in network.named_parameters():
             if (
-                name.startswith(("combine", "classify"))
+                name.startswith(("combine", "classify", "locate", "judge_points"))
                 or "first_hidden" in name
                 or "place_gates" in name
                 or "_state" in name

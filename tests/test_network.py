@@ -223,6 +223,15 @@ def test_a_held_encoder_stays_as_it_is_while_sentences_learn() -> None:
     assert changed == {"describe_unit", "describe_face", "judge_face"}
 
 
+def test_a_held_encoder_without_sentences_trains_the_judge_of_points_or_nothing() -> None:
+    network, _ = tiny("tiny-refined", landmarks=2.0, judge_points=8)
+    network.hold_encoder()
+    learns = {name.split(".")[0] for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert learns == {"judge_points"}
+    with pytest.raises(UserError, match="here nothing does"):
+        tiny("tiny-refined", landmarks=2.0)[0].hold_encoder()
+
+
 def test_compact_keeps_its_budget() -> None:
     network, _ = tiny("compact")
     found = cost(network)
