@@ -22,7 +22,7 @@ COMPACT: dict[str, Any] = {
     "state_conditioned": True,
     "caption_rows": 4,
     "intensity": 1.0,
-    "landmarks": 2.0,
+    "landmarks": 2.0,  # this and the next on renders alone, or after them
     "judge_points": 64,
 }
 

@@ -80,7 +80,7 @@ def _train_one(
     """One fold."""
     torch.manual_seed(recipe.seed)  # the same first weights in every process
     corpus = corpus_of(choice, data.units)
-    config = configure(choice, data.units, corpus, changes, data.dataset)
+    config = configure(choice, data.units, corpus, _suited(changes, choice, data.choice), data.dataset)
     network = build(config)
     run = RunFolder(folder)
     if group.first:
@@ -119,6 +119,14 @@ def _train_one(
         Trainer(network, data, sentences, recipe, run, group, display).train()
     finally:
         display.close()
+
+
+def _suited(changes: Mapping[str, Any], choice: NetworkChoice, data: DataChoice) -> Mapping[str, Any]:
+    """Only renders teach where a face's points lie; from nothing, on other data, nothing can be judged by them."""
+    if is_shards(data) or choice.start_from:
+        return changes
+    by_points = {"landmarks": 0.0, "judge_points": 0}
+    return {name: value for name, value in by_points.items() if name in size_of(choice.size)} | dict(changes)
 
 
 def first_weights(network: AUNetwork, choice: NetworkChoice) -> str:

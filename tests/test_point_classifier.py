@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import synthetic_layouts as synthetic
 import torch
+from safetensors.torch import load_file
 from test_network import batch, tiny
 from torch import Tensor
 
+from vlfau.models import train_command
 from vlfau.models.align import POINTS
 from vlfau.models.errors import UserError
 from vlfau.models.losses import multi_label
@@ -84,6 +89,35 @@ def test_both_opinions_count_alike_and_neither_bends_the_points() -> None:
     alone = encoded.logits[..., 1] - encoded.logits[..., 0]
     torch.testing.assert_close(encoded.log_odds, (alone + judged[..., 1] - judged[..., 0]) / 2)
     assert not torch.allclose(encoded.log_odds, alone)
+
+
+def test_labels_alone_teach_no_points_so_nothing_is_judged_by_them(tmp_path: Path) -> None:
+    def parts(run: Path) -> set[str]:
+        return {name.split(".")[0] for name in load_file(run / "last.safetensors")}
+
+    synthetic.make_csv(tmp_path / "labelled")
+    synthetic.make_shards(tmp_path / "renders")
+    common = [
+        "--size",
+        "compact",
+        "--no-pretrained",
+        "--steps",
+        "1",
+        "--batch",
+        "4",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    labelled = [*common, "--data", str(tmp_path / "labelled"), "--no-align", "--cache", str(tmp_path / "cache")]
+    rendered = [*common, "--data", str(tmp_path / "renders"), "--hold-out", "0.3"]
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    assert train_command.main([*labelled, "--output", str(first)]) == 0
+    assert not parts(first) & {"locate", "judge_points"}
+    assert train_command.main([*rendered, "--output", str(second)]) == 0
+    assert train_command.main([*labelled, "--start-from", str(second), "--output", str(third)]) == 0
+    assert parts(second) == parts(third) >= {"locate", "judge_points"}
 
 
 def test_there_is_nothing_to_judge_without_points() -> None:
