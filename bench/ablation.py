@@ -90,7 +90,6 @@ VARIANTS = (
     Variant("hybrid", "MobileViT: convolutions and attention", network=HYBRID),
     Variant("no-judge", "without the classifier on the face's points", network={"judge_points": 0}),
     Variant("no-points", "without these points as a target, too", network={"landmarks": 0.0, "judge_points": 0}),
-    Variant("renders-1k", "1,000 renders", renders=1000),
     Variant("renders-5k", "5,000 renders", renders=5000),
     Variant("renders-20k", "20,000 renders", renders=20_000),
     Variant("then-plain", "as long again: plain crops", after=FIRST),
