@@ -7,12 +7,14 @@ disturbed are wider spread.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
-from .dataset import Samples
+from .dataset import Augmented
 from .prediction import plain_batches
 
 if TYPE_CHECKING:
@@ -21,10 +23,12 @@ if TYPE_CHECKING:
 PICTURES = 2000  # spread evenly over the data
 
 
-def renew_statistics(network: AUNetwork, samples: Samples, *, batch: int, workers: int) -> None:
-    """`samples` without augmentation. A network without batch norms stays as it is, at no cost."""
+def renew_statistics(network: AUNetwork, opened: Callable[[], Augmented], *, batch: int, workers: int) -> None:
+    """Opens the data only for a network that has batch norms: reading the labels of many renders takes seconds."""
+    if not any(isinstance(part, _BatchNorm) for part in network.modules()):
+        return
     device = next(network.parameters()).device
-    made = plain_batches(samples, device, batch=batch, workers=workers, limit=PICTURES)
+    made = plain_batches(opened().plain(), device, batch=batch, workers=workers, limit=PICTURES)
     faces = (part["crops"][part["face"] == 1] for part in made)
     more_than_one = (crops for crops in faces if len(crops) > 1)  # one has no variance
     update_bn(more_than_one, _Encoder(network).train(network.training))

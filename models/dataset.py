@@ -123,7 +123,7 @@ class Shards:
 
     def plain(self) -> Shards:
         """The same pictures without augmentation."""
-        return Shards(self.renders, self.side, rows=self.rows, augmentation=None, seed=self.seed)
+        return self.only(np.ones(len(self), np.bool_), None)
 
     def only(self, chosen: NDArray[np.bool_], augmentation: Augmentation | None) -> Shards:
         """Some of the pictures."""

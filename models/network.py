@@ -38,6 +38,7 @@ class Encoded(NamedTuple):
     visual: Tensor | None = None  # (B, d, L)
     channel: Tensor | None = None  # (B, A, d)
     spatial: Tensor | None = None  # (B, A, L)
+    points: Tensor | None = None  # (B, 68, 2) in crop sides
     judged: Tensor | None = None  # (B, A, 2) by where the points lie
 
     @property
@@ -192,12 +193,13 @@ class VLFAU(AUNetwork):
             channel = torch.ones_like(visual[:, :1, 0:1]).expand(-1, len(self.units), visual.shape[1])
             spatial = torch.ones_like(visual[:, :1]).expand(-1, len(self.units), -1)
         logits = self.classify(self.dropout(unit_vectors(visual, channel, spatial)))
+        points = self.locate(visual) if self.locate is not None else None
         judged = None
-        if self.judge_points is not None and self.locate is not None:
-            judged = self.judge_points(self.locate(visual).detach())  # it judges them and does not bend them
+        if self.judge_points is not None and points is not None:
+            judged = self.judge_points(points.detach())  # it judges them and does not bend them
         # A sum would count twice how rare a unit is.
         both = logits if judged is None else (logits + judged) / 2
-        return Encoded(both[..., 1] - both[..., 0], logits, visual, channel, spatial, judged)
+        return Encoded(both[..., 1] - both[..., 0], logits, visual, channel, spatial, points, judged)
 
     def unit_vectors(self, crops: Tensor) -> Tensor:
         return unit_vectors(*self.encode(crops).memory)
@@ -211,8 +213,8 @@ class VLFAU(AUNetwork):
         if self.grade is not None:
             graded = self.grade(unit_vectors(*memory)).squeeze(2)
             terms["intensity"] = self.shape.intensity * strength(graded, batch["intensity"])
-        if self.locate is not None:
-            terms["landmarks"] = self.shape.landmarks * distance(self.locate(memory[0]), batch["points"])
+        if encoded.points is not None:
+            terms["landmarks"] = self.shape.landmarks * distance(encoded.points, batch["points"])
         if self.describe_unit is not None:
             rows = self._rows(batch["local_tokens"])
             targets = _spoken(batch["local_tokens"][rows[:, 0], rows[:, 1]])

@@ -86,10 +86,11 @@ def _train_one(
     if group.first:
         if fresh and folder.exists():
             _remove_run(folder)
-        first = "continues" if run.checkpoints.exists() else first_weights(network, choice)
-        if len(choice.start_from) > 1 and not run.checkpoints.exists():
+        continues = run.checkpoints.exists()
+        first = "continues" if continues else first_weights(network, choice)
+        if len(choice.start_from) > 1 and not continues:
             network.to(group.device)
-            renew_statistics(network, data.open().plain(), batch=recipe.batch, workers=recipe.workers)
+            renew_statistics(network, data.open, batch=recipe.batch, workers=recipe.workers)
         if not quiet:
             print(f"Weights at the beginning: {first}")
         run.start(

@@ -336,8 +336,12 @@ class Trainer:
         own = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.network.load_state_dict(self.mean.tensors)
         if not self.recipe.hold_encoder:
-            plain = self.data.open(self.at.files).plain()
-            renew_statistics(self.network, plain, batch=self.recipe.batch, workers=self.recipe.workers)
+            renew_statistics(
+                self.network,
+                lambda: self.data.open(self.at.files),
+                batch=self.recipe.batch,
+                workers=self.recipe.workers,
+            )
         try:
             yield
         finally:

@@ -48,19 +48,7 @@ FENCE = re.compile(
     r"(?:^<!-- test: (?P<marker>.+?) -->\n)?^```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^```$", re.M | re.S
 )
 ALIGNED = ["--no-align", "--cache", "cache"]  # drawn faces are none for a detector
-TINY = [
-    "--size",
-    "tiny-refined",
-    "--no-pretrained",
-    "--steps",
-    "1",
-    "--batch",
-    "4",
-    "--workers",
-    "0",
-    "--device",
-    "cpu",
-]
+TINY = ["--size", "tiny-refined", "--steps", "1", *synthetic_layouts.MOMENT]
 SMALL = {  # flags behind those of a block marked `small`
     "vlfau-train": [*TINY, *ALIGNED, "--test-images", "8"],
     "vlfau-evaluate": ["--no-plots", "--images", "8", "--caption-images", "1"],

@@ -28,6 +28,9 @@ RENDERED = tuple(f"AU{n:02d}" for n in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17,
 SIDE = 96  # of the drawn pictures
 POINTS = (align.TEMPLATE * SIDE).astype(np.float32)  # where a drawn face has its five points
 
+# Flags of `vlfau-train` for a training that takes a moment on them.
+MOMENT = ("--no-pretrained", "--batch", "4", "--workers", "0", "--device", "cpu")
+
 Key = tuple[str, str, int]  # subject, task, frame (BP4D as coded; DISFA from 0)
 Truth = dict[Key, list[int]]
 

@@ -55,7 +55,7 @@ def test_pictures_without_a_face_do_not_count() -> None:
 
     network, data = SmallNetwork(), Halves(40)
     network.eval()
-    renew_statistics(network, data, batch=8, workers=0)  # type: ignore[arg-type]
+    renew_statistics(network, lambda: data, batch=8, workers=0)  # type: ignore[arg-type, return-value]
     made = activations(network, data).reshape(8, 40, -1)
     torch.testing.assert_close(mean_of(network), made[:, 1::2].mean((1, 2)), rtol=1e-3, atol=1e-4)
     assert not torch.allclose(mean_of(network), made.mean((1, 2)), rtol=1e-3, atol=1e-4)
@@ -67,13 +67,12 @@ def test_a_network_without_batch_norms_sees_no_picture() -> None:
         def crop(self, index: int, epoch: int = 0) -> NDArray[np.uint8]:
             raise AssertionError("read a picture")
 
-    renew_statistics(SmallNetwork(norm=False), Nothing(40), batch=8, workers=0)  # type: ignore[arg-type]
+    renew_statistics(SmallNetwork(norm=False), lambda: Nothing(40), batch=8, workers=0)  # type: ignore[arg-type, return-value]
 
 
 def test_sentences_on_the_mean_of_two_runs_stand_on_its_own_statistics(tmp_path: Path) -> None:
     synthetic.make_shards(tmp_path / "data")
-    common = ["--data", str(tmp_path / "data"), "--hold-out", "0.3", "--size", "compact", "--no-pretrained"]
-    common += ["--batch", "4", "--workers", "0", "--device", "cpu"]
+    common = ["--data", str(tmp_path / "data"), "--hold-out", "0.3", "--size", "compact", *synthetic.MOMENT]
     runs = [tmp_path / name for name in ("first", "second")]
     for number, run in enumerate(runs):
         assert train_command.main([*common, "--output", str(run), "--steps", "2", "--seed", str(number)]) == 0

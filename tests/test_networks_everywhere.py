@@ -36,7 +36,7 @@ LAYOUTS: dict[str, Callable[[Path], object]] = {
 
 def train(data: Path, run: Path, name: str, *more: str) -> int:
     network = ["--network", "graphau", "--size", "tiny"] if name == "graphau" else ["--size", name]
-    common = ["--no-pretrained", "--no-align", "--steps", "1", "--batch", "4", "--workers", "0", "--device", "cpu"]
+    common = ["--no-align", "--steps", "1", *synthetic.MOMENT]
     return train_command.main(["--data", str(data), "--output", str(run), *network, *common, *more])
 
 

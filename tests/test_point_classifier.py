@@ -97,19 +97,7 @@ def test_labels_alone_teach_no_points_so_nothing_is_judged_by_them(tmp_path: Pat
 
     synthetic.make_csv(tmp_path / "labelled")
     synthetic.make_shards(tmp_path / "renders")
-    common = [
-        "--size",
-        "compact",
-        "--no-pretrained",
-        "--steps",
-        "1",
-        "--batch",
-        "4",
-        "--workers",
-        "0",
-        "--device",
-        "cpu",
-    ]
+    common = ["--size", "compact", "--steps", "1", *synthetic.MOMENT]
     labelled = [*common, "--data", str(tmp_path / "labelled"), "--no-align", "--cache", str(tmp_path / "cache")]
     rendered = [*common, "--data", str(tmp_path / "renders"), "--hold-out", "0.3"]
     first, second, third = (tmp_path / name for name in ("first", "second", "third"))
