@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .network import AUNetwork
 
 Batch = dict[str, Tensor]
+ALARM_S = 1.0
 
 
 class Losses(nn.Module):
@@ -374,10 +375,21 @@ def _dead_workers_told() -> Iterator[None]:
     except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
+        reason = str(error if isinstance(error, RuntimeError) else _alarm_after(error)).strip()
         raise UserError(
-            f"A process that makes batches has died ({str(error).strip()}). Mostly memory ran out: give fewer "
-            "--workers. Run the same command again: it goes on from the last checkpoint."
+            f"A process that makes batches has died ({reason}). Mostly memory ran out: give fewer --workers. Run the "
+            "same command again: it goes on from the last checkpoint."
         ) from None
+
+
+def _alarm_after(torn: Exception) -> Exception:
+    """A torn batch may be seen before the signal that tells of the death, which torch raises in whatever line is next:
+    let it be this one."""
+    try:
+        time.sleep(ALARM_S)
+    except RuntimeError as alarm:
+        return alarm
+    return torn
 
 
 def unit_weights(labels: NDArray[np.int8]) -> NDArray[np.float32]:

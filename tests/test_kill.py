@@ -16,7 +16,9 @@ import synthetic_layouts as synthetic
 import torch
 from safetensors.torch import load_file
 
+from vlfau.models.errors import UserError
 from vlfau.models.run_folder import RunFolder
+from vlfau.models.training import _dead_workers_told
 
 KILLS = 10
 
@@ -94,6 +96,28 @@ def test_a_process_that_dies_is_told(tmp_path: Path) -> None:
     assert process.returncode == 2, said
     assert "fewer --workers" in said.splitlines()[-1]
     assert "Traceback" not in said
+
+
+def test_a_death_that_is_seen_twice_is_told_once() -> None:
+    """A batch arrives torn, and the signal a moment later: raised in the next line, it would end the command alone."""
+
+    def alarm(*_: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    @_dead_workers_told()
+    def torn() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        raise EOFError
+
+    before = signal.signal(signal.SIGALRM, alarm)
+    try:
+        with pytest.raises(UserError, match="pid 7") as told:
+            torn()
+        time.sleep(0.3)  # nothing strikes here
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert "fewer --workers" in str(told.value)
 
 
 @pytest.mark.slow
