@@ -98,9 +98,16 @@ BENCHES = (
         "curve",
         "What more training bought",
         (
-            *("learning_curve.py", "runs/1", "runs/2-varied", "runs/3", "runs/4", "runs/5-early", "runs/5"),
+            *("learning_curve.py", "runs/1", "runs/2", "runs/3", "runs/4-early", "runs/4"),
             *("--data", SHARDS, "--shared", SHARED, "--plot", "bench/plots/curve.png"),
         ),
+        usual=False,
+        limit_s=3600.0,
+    ),
+    Bench(
+        "fewer",
+        "The first two of these runs with 5,000 of the 50,000 renders",
+        ("learning_curve.py", "runs/1-fewer", "runs/2-fewer", "--data", SHARDS, "--shared", SHARED),
         usual=False,
         limit_s=3600.0,
     ),

@@ -240,7 +240,7 @@ def test_the_readme_shows_every_command_and_its_files_are_there() -> None:
 
 def test_the_trainer_takes_the_recipes() -> None:
     files = sorted((ROOT / "docs" / "recipes").glob("*.toml"))
-    assert len(files) == 5
+    assert len(files) == 4
     for file in files:
         chosen = train_command.configured(train_command.parser().parse_args(["--config", str(file)]))
         units = chosen["data"].units
