@@ -95,7 +95,7 @@ def place(row: dict[str, Any]) -> tuple[str, str, str]:
 def draw(logged: list[dict[str, Any]], judged: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure((7.5, 4.5), layout="constrained")
+    figure = Figure((8.5, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.plot([row["images"] / 1000 for row in logged], [row["f1"] for row in logged], ".-", label="F1 renders, logged")
     for key, name in FIGURES.items():
@@ -105,9 +105,9 @@ def draw(logged: list[dict[str, Any]], judged: list[dict[str, Any]], path: Path)
     axes.set(xlabel="pictures seen, thousands", ylim=(0, 1))
     above = axes.secondary_xaxis("top")
     ticks = logged[:: max(1, len(logged) // 6)]
-    above.set_xticks([row["images"] / 1000 for row in ticks], [f"{row['hours']:.1f}" for row in ticks])
+    above.set_xticks([row["images"] / 1000 for row in ticks], [f"{row['hours']:.2f}" for row in ticks])
     above.set_xlabel("hours of training")
-    axes.legend(loc="lower right", frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

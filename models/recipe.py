@@ -33,7 +33,7 @@ class Recipe:
     )
     compile: bool = setting(False, "torch.compile: minutes at the start, faster steps afterwards")
     state_noise: float = setting(
-        0.1, "share of states told wrongly to a captioner that is told states, so that it obeys"
+        0.1, "mean share of states told wrongly to a captioner that is told states, so that it obeys"
     )
     hold_encoder: bool = setting(
         False, "train sentences (and the judge of points) and leave the encoder as --start-from gave it: much faster"

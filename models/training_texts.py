@@ -27,7 +27,7 @@ class Texts:
     vocabulary: Sequence[str]
     words: int  # T
     conditioned: bool = False  # the captioner is told the decided states
-    noise: float = 0.0  # share of told states that are wrong on purpose, so that the sentence follows what it is told
+    noise: float = 0.0  # mean share of told states that are wrong on purpose, so that sentences obey
     subjects: bool = False  # the face's sentence says who it is, where that is known
 
     def targets(
@@ -37,8 +37,10 @@ class Texts:
         told: NDArray[np.int8] | None = None
         said = labels
         if self.conditioned:
+            # From hardly any to many in one face: decided states may be a set that no data holds, and have to be said.
+            share = 2 * self.noise * rng.random((len(labels), 1))
             drawn = rng.random(labels.shape)
-            known = np.where(drawn < self.noise, 1 - labels, labels)
+            known = np.where(drawn < share, 1 - labels, labels)
             told = np.where(labels >= 0, known, drawn < 0.5).astype(np.int8)
             said = np.where(labels >= 0, told, -1).astype(np.int8)
         who = people if self.subjects else None

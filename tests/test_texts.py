@@ -220,3 +220,16 @@ def test_checker_refuses_empty_states_and_strange_words(tmp_path: Path, capsys: 
     assert texts.main([str(tmp_path / "absent.toml")]) == 2
     assert "absent.toml" in capsys.readouterr().err
     assert texts.main([str(corpus_file.SHIPPED)]) == 0
+
+
+def test_told_states_differ_from_the_true_ones_little_in_some_faces_and_much_in_others() -> None:
+    """Sets of units that no data holds are decided now and then, ten units and more; sentences learn to say them."""
+    corpus = texts.load()
+    labels = np.zeros((400, len(corpus.units)), np.int8)
+    told = Texts(corpus, texts.build(corpus), 24, conditioned=True, noise=0.25)
+    wrong = told.targets(labels, np.random.default_rng(3))["active"].numpy().mean(1)
+    assert wrong.mean() == pytest.approx(0.25, abs=0.03)
+    assert (wrong < 0.06).mean() > 0.1
+    assert (wrong > 0.45).mean() > 0.1
+    same = Texts(corpus, texts.build(corpus), 24, conditioned=True).targets(labels, np.random.default_rng(3))["active"]
+    assert not same.any()
