@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .network import AUNetwork
 
 Batch = dict[str, Tensor]
-ALARM_S = 1.0
+ALARM_S = 1.0  # after a torn batch; the signal comes within milliseconds, later on a busy machine
 
 
 class Losses(nn.Module):
