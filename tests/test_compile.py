@@ -23,7 +23,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_verifies_times_and_ends_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = small_bundle(tmp_path / "bundle")
-    assert main([str(bundle.folder), "--runtime", "openvino", "--batch", "3,1"]) == 0
+    assert main([str(bundle.folder), "--runtime", "openvino", "--precision", "fp32", "--batch", "3,1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     facts = json.loads(lines[-1])
     assert (facts["runtime"], facts["precision"], facts["equal_tokens"]) == ("openvino", "fp32", 1.0)
