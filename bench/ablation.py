@@ -13,24 +13,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from facts import about, heading, is_json, table
+from measuring.facts import about, heading, table
+from measuring.judging import FIGURES, HELD_OUT, command, judge, told
 
-from vlfau.models.augmentation import RENDERS
+from vlfau.models.data.augmentation import RENDERS
 from vlfau.models.errors import UserError
 
 Table = dict[str, Any]  # of a configuration file
 
-HERE = Path(__file__).parent
-HELD_OUT = 0.02  # of the people
-REFERENCE = ("--variants", "openvino:fp32")  # one precision is enough to compare trainings
 UNITS = [f"AU{number:02d}" for number in (1, 2, 4, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26, 43)]
 NETWORK: Table = {
     "size": "compact",
@@ -123,22 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-FIGURES = {
-    "f1": "F1 renders",
-    "auc": "AUC renders",
-    "core_within": "clips within",
-    "core_pooled": "clips pooled",
-    "core_auc": "clips AUC",
-}
-
-
-def told(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
 def judged(variant: Variant, data: Path, minutes: float, shared: Path | None, output: Path) -> dict[str, Any]:
     """Trained, exported and measured; or read, where that is done."""
-    from vlfau.models.run_folder import RunFolder
+    from vlfau.models.training.run_folder import RunFolder
 
     folder = output / variant.name
     done = folder / "judged.json"
@@ -155,21 +138,6 @@ def judged(variant: Variant, data: Path, minutes: float, shared: Path | None, ou
     return row
 
 
-def judge(run: Path, bundle: Path, data: Path, shared: Path | None) -> dict[str, Any]:
-    """FIGURES of a run's last weights, which become a bundle on the way; those of the clips only where they are."""
-    command("vlfau.models.export_command", run, "--output", bundle)
-    command("vlfau.calibration.command", "decisions", bundle, "--data", data, "--hold-out", HELD_OUT, "--count", 1600)
-    accuracy = command(
-        HERE / "accuracy.py", bundle, "--data", data, "--hold-out", HELD_OUT, "--caption-images", 0, *REFERENCE
-    )
-    (measured,) = accuracy["rows"].values()
-    figures = dict.fromkeys(FIGURES) | {key: measured[key] for key in ("f1", "auc")}
-    if shared is not None:
-        clips = command(HERE / "real_faces.py", "--model", bundle, "--shared", shared, "--brief")["baseline_off"]
-        figures |= {key: clips[key] for key in ("core_within", "core_pooled", "core_auc")}
-    return figures
-
-
 def train(variant: Variant, data: Path, minutes: float, output: Path) -> None:
     folder = output / variant.name
     renders = data if variant.renders is None else part_of(data, variant.renders, folder / "renders")
@@ -182,7 +150,7 @@ def train(variant: Variant, data: Path, minutes: float, output: Path) -> None:
     config = folder / "training.toml"
     config.write_text("".join(f"[{name}]\n" + toml(table) + "\n" for name, table in tables.items()))
     after = ["--start-from", output / variant.after / "run"] if variant.after else []
-    command("vlfau.models.train_command", "--config", config, "--output", folder / "run", *after)
+    command("vlfau.models.training.command", "--config", config, "--output", folder / "run", *after)
 
 
 def toml(settings: Table) -> str:
@@ -198,7 +166,7 @@ def inline(value: Any) -> str:
 
 def part_of(data: Path, count: int, folder: Path) -> Path:
     """A folder of links to the first shards that hold `count` pictures together."""
-    from vlfau.models.shards import read_renders
+    from vlfau.models.data.shards import read_renders
 
     renders = read_renders(data)
     folder.mkdir(exist_ok=True)
@@ -209,23 +177,6 @@ def part_of(data: Path, count: int, folder: Path) -> Path:
         if end >= count:
             break
     return folder
-
-
-def command(what: str | Path, *arguments: object) -> dict[str, Any]:
-    """Runs a module or a script of this project on one thread; the JSON of its last line, where it ends with one."""
-    last = (said(what, *arguments, OMP_NUM_THREADS="1") or [""])[-1]
-    found: dict[str, Any] = json.loads(last) if is_json(last) else {}
-    return found
-
-
-def said(what: str | Path, *arguments: object, **environment: str) -> list[str]:
-    """The lines that a module or a script of this project prints."""
-    runs = ["-m", what] if isinstance(what, str) else [str(what)]
-    line = [sys.executable, *runs, *map(str, arguments)]
-    done = subprocess.run(line, capture_output=True, text=True, env=os.environ | environment)
-    if done.returncode:
-        raise UserError(f"{' '.join(line)} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
-    return done.stdout.strip().splitlines()
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from facts import about, heading, table
+from measuring.facts import about, heading, table
 from numpy.typing import NDArray
 
 from vlfau.calibration.intervals import Said, differences
@@ -34,14 +34,14 @@ from vlfau.calibration.pictures import crops
 from vlfau.calibration.report import usual_variants
 from vlfau.models import metrics
 from vlfau.models.bundle import Bundle, open_bundle
-from vlfau.models.dataset import Points, Samples
+from vlfau.models.data import DataChoice, open_data, unseen
+from vlfau.models.data.samples import Points, Samples
 from vlfau.models.errors import UserError
-from vlfau.models.evaluate_run import run_through
-from vlfau.models.evaluation import Outcome, score
-from vlfau.models.reader import BundleReader
-from vlfau.models.rewriting import in_half
+from vlfau.models.evaluation.protocol import Outcome, score
+from vlfau.models.evaluation.reader import BundleReader
+from vlfau.models.evaluation.run import run_through
+from vlfau.models.runtimes.rewriting import in_half
 from vlfau.models.settings import add_flags, read
-from vlfau.models.training_data import DataChoice, open_data, unseen
 
 ENOUGH = 0.5  # of the units must be labelled for a picture without an active one to count as neutral
 

@@ -20,20 +20,21 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from arithmetic import fastest
-from facts import about, heading, table
+from measuring.arithmetic import fastest
+from measuring.facts import about, heading, table
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from vlfau.models import texts
-from vlfau.models.captioner import Decoder
-from vlfau.models.dair import unit_maps
 from vlfau.models.errors import UserError
-from vlfau.models.exporting import caption_graph, structured_crops, trace
-from vlfau.models.network import VLFAU
+from vlfau.models.export.graphs import caption_graph, trace
+from vlfau.models.export.selftest import structured_crops
 from vlfau.models.networks import NetworkChoice, build, configure
-from vlfau.models.vocabulary import END, START
+from vlfau.models.networks.captioner import Decoder
+from vlfau.models.networks.dair import unit_maps
+from vlfau.models.networks.vlfau import VLFAU
+from vlfau.models.sentences import loading
+from vlfau.models.sentences.vocabulary import END, START
 
 UNITS = tuple(f"AU{number:02d}" for number in (1, 2, 4, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26, 43))
 MEMORY = ("visual", "channel", "spatial")
@@ -186,7 +187,7 @@ def _inputs(network: VLFAU, faces: int, units: Sequence[int] | None = None) -> d
 
 
 def untrained(size: str) -> VLFAU:
-    corpus = texts.load().only(UNITS)
+    corpus = loading.load().only(UNITS)
     torch.manual_seed(3)
     network = build(configure(NetworkChoice(size=size), UNITS, corpus, {}))
     if not isinstance(network, VLFAU) or network.describe_unit is None or network.describe_face is None:

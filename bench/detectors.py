@@ -24,13 +24,15 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-from facts import about, heading, table
+from measuring.facts import about, heading, table
 from numpy.typing import NDArray
 
-from vlfau.engine.find import KEEP
-from vlfau.models.align import five_points
-from vlfau.models.detectors import Detections, Detector, iou, no_detections, open_detector
-from vlfau.models.landmarks import LandmarkNet, box_of, open_landmarks
+from vlfau.engine.tracking.find import KEEP
+from vlfau.models.faces import open_detector
+from vlfau.models.faces.align import five_points
+from vlfau.models.faces.base import Detections, Detector, no_detections
+from vlfau.models.faces.boxes import iou
+from vlfau.models.faces.landmarks import LandmarkNet, box_of, open_landmarks
 
 Picture = NDArray[np.uint8]
 

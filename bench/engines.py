@@ -19,14 +19,14 @@ from typing import Any, TypeVar
 
 import onnx
 import torch
-from facts import commit
+from measuring.facts import commit
 
-from vlfau.models import texts
 from vlfau.models.errors import UserError
-from vlfau.models.exporting import caption_graph, encoder_graph
-from vlfau.models.half_precision import to_half
+from vlfau.models.export.graphs import caption_graph, encoder_graph
 from vlfau.models.networks import NetworkChoice, build, configure
-from vlfau.models.runtimes import nvidia
+from vlfau.models.runtimes import tensorrt_engines
+from vlfau.models.runtimes.half_precision import to_half
+from vlfau.models.sentences import loading
 
 UNITS = ("AU01", "AU02", "AU04", "AU06", "AU07", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24")  # BP4D's
 Made = TypeVar("Made")
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--capability", default="sm89", help="of the GPU that the engines are for (default: sm89)")
     options = made.parse_args(arguments)
     try:
-        used = nvidia.flavour("tensorrt_rtx")
+        used = tensorrt_engines.flavour("tensorrt_rtx")
         rows = [
             measure(used, size, part, options.batch, options.words, options.capability)
             for size in options.sizes
@@ -54,16 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(used: nvidia.Flavour, size: str, part: str, batch: int, words: int, capability: str) -> dict[str, Any]:
+def measure(
+    used: tensorrt_engines.Flavour, size: str, part: str, batch: int, words: int, capability: str
+) -> dict[str, Any]:
     """Seconds from modules to ONNX, from FP32 to FP16, and from there to the engine."""
     torch.manual_seed(0)
     choice = NetworkChoice(size=size, pretrained=False)
-    network = build(configure(choice, UNITS, texts.load(), {"words": words})).eval()
+    network = build(configure(choice, UNITS, loading.load(), {"words": words})).eval()
     graph, exported = timed(lambda: (encoder_graph if part == "encoder" else caption_graph)(network))
     half, halved = timed(lambda: to_half(graph))
     assert any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in half.graph.initializer)
     body, axes = half.SerializeToString(), {"N": batch, "n": batch, "R": batch * len(UNITS)}
-    plan, built = timed(lambda: nvidia.build_engine(used, body, axes, capability=capability))
+    plan, built = timed(lambda: tensorrt_engines.build_engine(used, body, axes, capability=capability))
     facts = {"size": size, "part": part, "batch": batch, "nodes": len(half.graph.node), "onnx_mb": len(body) / 1e6}
     return facts | {"engine_mb": len(plan) / 1e6, "export_s": exported, "half_s": halved, "build_s": built}
 
@@ -74,7 +76,7 @@ def timed(work: Callable[[], Made]) -> tuple[Made, float]:
     return made, time.perf_counter() - start
 
 
-def table(used: nvidia.Flavour, rows: Sequence[dict[str, Any]], capability: str) -> str:
+def table(used: tensorrt_engines.Flavour, rows: Sequence[dict[str, Any]], capability: str) -> str:
     where = f"{used.name} {used.version} for {capability}, FP16, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}"
     lines = [f"{where}, {time.strftime('%Y-%m-%d')}, commit {commit()}", ""]
     lines += [

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from facts import PACKAGES, about, heading, table
+from measuring.facts import PACKAGES, about, heading, table
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEN = "seen:"  # what --demo prints before what it recognised

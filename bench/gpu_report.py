@@ -35,15 +35,14 @@ try:
 except ImportError:
     sys.path[:0] = [str(HERE.parent / ".typing")]  # the links that type checkers follow serve a bare checkout too
 
-import facts  # noqa: E402
-import stand_ins  # noqa: E402
-from arithmetic import Rates, cpu_rates, gpu_rates, percentiles  # noqa: E402
+from measuring import facts, stand_ins  # noqa: E402
+from measuring.arithmetic import Rates, cpu_rates, gpu_rates, percentiles  # noqa: E402
 
 STANDING_IN = stand_ins.install()  # before anything that imports what they stand in for
 
 from vlfau.models.bundle import Bundle, Manifest, open_bundle, write_manifest  # noqa: E402
 from vlfau.models.errors import UserError  # noqa: E402
-from vlfau.models.runtime import Executor, Runtime  # noqa: E402
+from vlfau.models.runtimes.base import Executor, Runtime  # noqa: E402
 
 UNITS = ("AU01", "AU02", "AU04", "AU06", "AU07", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24")  # BP4D's
 WORDS = 32  # 12 units and the face: 13 sentences of 32 words, as the target says
@@ -157,13 +156,14 @@ def make_bundle(report: Report, size: str, folder: Path, words: int = WORDS) -> 
     """A bundle with random weights; its ONNX graphs only where the exporter's packages are installed."""
     import torch
 
-    from vlfau.models import texts
-    from vlfau.models.checkpoint import save_tensors
-    from vlfau.models.exporting import caption_graph, encoder_graph, selftest
+    from vlfau.models.export.graphs import caption_graph, encoder_graph
+    from vlfau.models.export.selftest import selftest
+    from vlfau.models.files import save_tensors
     from vlfau.models.networks import NetworkChoice, build, configure
+    from vlfau.models.sentences import loading
 
     torch.manual_seed(0)
-    config = configure(NetworkChoice(size=size, pretrained=False), UNITS, texts.load(), {"words": words})
+    config = configure(NetworkChoice(size=size, pretrained=False), UNITS, loading.load(), {"words": words})
     network = build(config).eval()
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -215,14 +215,14 @@ def variants() -> list[Variant]:
 
     def tensorrt(flavour: str, **how: Any) -> Callable[[Bundle], Executor]:
         def opened(bundle: Bundle) -> Executor:
-            from vlfau.models.runtimes.nvidia import TensorRT
+            from vlfau.models.runtimes.tensorrt import TensorRT
 
             return TensorRT(bundle, asked=flavour, sizes=(1, 2, 4, 8, 16, 32), **how)
 
         return opened
 
     def torch_tensorrt(bundle: Bundle) -> Executor:
-        from vlfau.models.runtimes.torch_trt import TorchTensorRT
+        from vlfau.models.runtimes.torch_tensorrt import TorchTensorRT
 
         return TorchTensorRT(bundle)
 
@@ -440,8 +440,8 @@ def _timed(work: Callable[[], Any], seconds: float) -> list[float]:
 
 def cost(bundle: Bundle) -> tuple[float, float]:
     """GMAC of encoding a face, and millions of parameters of the encoder."""
-    from vlfau.models.network import cost as counted
     from vlfau.models.networks import build
+    from vlfau.models.networks.base import cost as counted
 
     found = counted(build(bundle.manifest.network))
     return found["gmac"], found["parameters"] / 1e6
@@ -496,14 +496,14 @@ def rtx_trial(folder: Path) -> dict[str, Any]:
     """In the child: import, build, run, compare; whatever happens is the answer."""
     said: dict[str, Any] = {}
     with _step(said, "import"):
-        from vlfau.models.runtimes import nvidia
+        from vlfau.models.runtimes import tensorrt, tensorrt_engines
 
-        used = nvidia.flavour("tensorrt_rtx")
+        used = tensorrt_engines.flavour("tensorrt_rtx")
         said["version"] = used.version
     if "failed" not in said:
         with _step(said, "build and run"):
             bundle = open_bundle(folder)
-            executor = nvidia.TensorRT(bundle, asked="tensorrt_rtx", sizes=(1,), folder=folder / "trial")
+            executor = tensorrt.TensorRT(bundle, asked="tensorrt_rtx", sizes=(1,), folder=folder / "trial")
             with Runtime(bundle, executor) as runtime:
                 said["agreement"] = agreement(runtime)["said"]
                 said["states_ms"] = times(runtime, 1, 0.5)["states"]

@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from clips import GRIDS, find_source, write_clip
-from comparison import compare, percentile, quantiles
-from facts import about, heading, table
-from streaming import Case, Run, run
+from measuring.clips import GRIDS, find_source, write_clip
+from measuring.comparison import compare, percentile, quantiles
+from measuring.facts import about, heading, table
+from measuring.streaming import Case, Run, run
 
 from vlfau.models.bundle import Bundle, open_bundle
 from vlfau.models.errors import UserError
@@ -231,7 +231,7 @@ def compare_samples(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
 
 def draw(folder: Path, runs: Runs, rows: dict[str, dict[str, Any]], facts: dict[str, Any]) -> None:
     """Of the first case, which is one face, paced."""
-    from latency_plots import histogram, waterfall
+    from measuring.plots import histogram, waterfall
 
     name = next(iter(runs))
     title = f"{name}\n{facts['device']}, commit {facts['commit']}"

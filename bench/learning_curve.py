@@ -18,11 +18,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ablation import FIGURES, judge, told
-from facts import about, heading, table
+from measuring.facts import about, heading, table
+from measuring.judging import FIGURES, judge, told
 
 from vlfau.models.errors import UserError
-from vlfau.models.run_folder import RunFolder
+from vlfau.models.training.run_folder import RunFolder
 
 
 def main() -> int:

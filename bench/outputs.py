@@ -19,18 +19,20 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from facts import about, heading, table
+from measuring.facts import about, heading, table
 
 from vlfau.engine import wire
-from vlfau.engine.output_settings import PublishSettings
-from vlfau.engine.parquet import ParquetTable
-from vlfau.engine.progress import PlainProgress
-from vlfau.engine.prometheus import Metrics
-from vlfau.engine.publish import Publisher
-from vlfau.engine.render import Render
-from vlfau.engine.sinks import Origin, Pixels, Sink, Sinks
-from vlfau.engine.subtitles import Subtitles
-from vlfau.engine.tables import CsvTable, JsonLines
+from vlfau.engine.packets import Origin
+from vlfau.engine.settings import PublishSettings
+from vlfau.engine.sinks.base import Pixels, Sink
+from vlfau.engine.sinks.group import Sinks
+from vlfau.engine.sinks.parquet import ParquetTable
+from vlfau.engine.sinks.progress import PlainProgress
+from vlfau.engine.sinks.prometheus import Metrics
+from vlfau.engine.sinks.render import Render
+from vlfau.engine.sinks.subtitles import Subtitles
+from vlfau.engine.sinks.tables import CsvTable, JsonLines
+from vlfau.engine.sinks.zeromq import Publisher
 
 UNITS = tuple(f"AU{number:02d}" for number in (1, 2, 4, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26, 43))
 READER = "import sys\nfrom vlfau.engine import subscribe\nprint(sum(1 for _ in subscribe(sys.argv[1])))"

@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from clips import find_source, write_clip
-from facts import about, heading, peak_mb, table
-from sizes import installed_mb
-from streaming import Case, run
+from measuring.clips import find_source, write_clip
+from measuring.facts import about, heading, peak_mb, table
+from measuring.sizes import installed_mb
+from measuring.streaming import Case, run
 
 from vlfau.models.bundle import open_bundle
 from vlfau.models.errors import UserError
@@ -83,10 +83,13 @@ def looped(name: str, clip: Path, limit_s: float, *modules: str, model: Path | N
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         raise Skipped(f"{' and '.join(missing)} not installed")
-    script = str(Path(__file__).with_name("peer_loops.py"))
-    command = [sys.executable, script, name, str(clip), str(time.time()), "--limit", str(limit_s)]
+    command = [sys.executable, "-m", "measuring.peer_loops", name, str(clip), str(time.time()), "--limit", str(limit_s)]
     command += ["--model", str(model)] if model else []
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}  # a bench downloads nothing
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",  # a bench downloads nothing
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300 + 10 * limit_s)
     try:
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -16,8 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ablation import said
-from facts import about, heading
+from measuring.facts import about, heading
+from measuring.judging import said
 
 from vlfau.models.bundle import open_bundle
 from vlfau.models.errors import UserError

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from facts import about, heading, table
+from measuring.facts import about, heading, table
 from numpy.typing import NDArray
 
 from vlfau.models.bundle import Bundle, open_bundle, write_manifest
@@ -75,7 +75,7 @@ def main() -> int:
 
 
 def stream(source: Path, reports: Path, model: str, baseline_s: float) -> None:
-    command = [sys.executable, "-m", "vlfau.engine.stream_command", str(source), "--jsonl", str(reports)]
+    command = [sys.executable, "-m", "vlfau.engine.commands.stream", str(source), "--jsonl", str(reports)]
     command += ["--model", model, "--baseline", str(baseline_s), "--explain", "never", "--bind", "none", "--quiet"]
     done = subprocess.run([*command, "--runtime", "openvino"], capture_output=True, text=True)
     if done.returncode:

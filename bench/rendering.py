@@ -16,7 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import cv2
-from facts import about, heading, table
+from measuring.facts import about, heading, table
 
 from vlfau.models.errors import UserError
 from vlfau.models.synthesis.assets import load_assets

@@ -23,7 +23,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from facts import about, commit, heading, is_json, load
+from measuring.facts import about, commit, heading, is_json, load
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITTEN = ROOT / "bench" / "RESULTS.md"
@@ -51,7 +51,7 @@ BENCHES = (
         "Latency: capture to receipt",
         ("latency.py", "--quick", "--plots", PLOTS),
     ),
-    Bench("engine", "The engine's own share", ("engine.py", "--shards", SHARDS, "--seconds", "5")),
+    Bench("engine", "The engine's own share", ("overhead.py", "--shards", SHARDS, "--seconds", "5")),
     Bench("throughput", "Throughput beside the machine's floor", ("throughput.py", "--seconds", "0.5")),
     Bench(
         "peers",

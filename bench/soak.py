@@ -38,10 +38,10 @@ from typing import Any
 
 import numpy as np
 import zmq
-from clips import find_source
-from facts import about, cpu_s, free_port, heading, load, resident_mb, table
-from listening import Staller
-from soak_verdict import QUEUES_HOLD, Life, Soak, accounts, totals, verdict
+from measuring.clips import find_source
+from measuring.facts import about, cpu_s, free_port, heading, load, resident_mb, table
+from measuring.listening import Staller
+from measuring.soak_verdict import QUEUES_HOLD, Life, Soak, accounts, totals, verdict
 
 from vlfau.engine.wire import decode
 from vlfau.models.errors import UserError
@@ -104,7 +104,7 @@ def inside(arguments: list[str]) -> int:
     real = time.time_ns
     time.time_ns = lambda: real() + int.from_bytes(page[:8], "little", signed=True)  # type: ignore[assignment]
     time.time = lambda: time.time_ns() / 1e9  # type: ignore[assignment]
-    from vlfau.engine.stream_command import main as stream
+    from vlfau.engine.commands.stream import main as stream
 
     return stream(arguments)
 
@@ -123,7 +123,7 @@ class Cameras:
         return [f"http://127.0.0.1:{port}/camera.ts" for port in self.ports]
 
     def start(self, number: int) -> None:
-        script = str(Path(__file__).with_name("feeder.py"))
+        script = str(Path(__file__).parent / "measuring" / "feeder.py")
         command = [sys.executable, script, str(self.clip), str(self.ports[number]), "--speed", str(self.speeds[number])]
         self.processes[number] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -366,7 +366,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{given.minutes:g} minutes, {given.streams} cameras; {happened}")
     print("; ".join(wrong) or "flat, and every frame accounted for")
     if given.plot:
-        from soak_plot import draw
+        from measuring.plots import draw
 
         draw(given.plot, done.samples, done.faults, f"{facts['device']}, commit {facts['commit']}")
         print(f"wrote {given.plot}")

@@ -24,14 +24,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-from arithmetic import cpu_rates, macs
-from facts import about, heading
+from measuring.arithmetic import cpu_rates, macs
+from measuring.facts import about, heading
 
 from vlfau.models.bundle import Bundle, open_bundle, write_manifest
+from vlfau.models.cache import VARIABLE
 from vlfau.models.errors import UserError
-from vlfau.models.runtime import Runtime
 from vlfau.models.runtimes import open_runtime
-from vlfau.models.runtimes.cache import VARIABLE
+from vlfau.models.runtimes.base import Runtime
 from vlfau.models.runtimes.graphs import INT8_ENCODER, cpu_threads, encoder_file, has_precision
 
 SIZES = ("paper", "compact", "tiny")
@@ -77,9 +77,9 @@ def random_bundle(size: str, folder: Path) -> Bundle:
     """A network of that size with random weights, its encoder in FP32 and INT8. Speed does not depend on training."""
     import torch
 
-    from vlfau.calibration.graph_answers import log_odds
-    from vlfau.calibration.quantise import observe, quantise
-    from vlfau.models.exporting import export, structured_crops
+    from vlfau.calibration.quantise import log_odds, observe, quantise
+    from vlfau.models.export.run import export
+    from vlfau.models.export.selftest import structured_crops
     from vlfau.models.networks import NetworkChoice, build, configure
 
     torch.manual_seed(0)

@@ -21,25 +21,26 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from facts import about, heading, table
+from measuring.facts import about, heading, table
 from numpy.typing import NDArray
 
-from vlfau.models import align, texts
-from vlfau.models.augmentation import PAPER
-from vlfau.models.crop_cache import CropCache
-from vlfau.models.dataset import UNKNOWN, Crops, Points
-from vlfau.models.evaluate_run import network_words
-from vlfau.models.layouts import open_layout
-from vlfau.models.loading import Loader, Order
+from vlfau.models.data.augmentation import PAPER
+from vlfau.models.data.crop_cache import CropCache
+from vlfau.models.data.layouts import open_layout
+from vlfau.models.data.loading import Loader, Order
+from vlfau.models.data.samples import UNKNOWN, Crops, Points
+from vlfau.models.evaluation.run import network_words
+from vlfau.models.faces import align
 from vlfau.models.metrics import counts, f1, mean
-from vlfau.models.network import cost
 from vlfau.models.networks import NetworkChoice, build, configure
-from vlfau.models.processes import Processes
-from vlfau.models.progress import Display
-from vlfau.models.recipe import Recipe
-from vlfau.models.run_folder import RunFolder
-from vlfau.models.training import Losses, Trainer, unit_weights
-from vlfau.models.training_texts import Texts
+from vlfau.models.networks.base import cost
+from vlfau.models.sentences import loading
+from vlfau.models.sentences.targets import Texts
+from vlfau.models.training.display import Display
+from vlfau.models.training.processes import Processes
+from vlfau.models.training.recipe import Recipe
+from vlfau.models.training.run_folder import RunFolder
+from vlfau.models.training.trainer import Losses, Trainer, unit_weights
 
 UNITS = tuple(f"AU{number:02d}" for number in (1, 2, 4, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26, 43))
 
@@ -90,7 +91,7 @@ class OneOf:
 
 def overfit(minutes: float) -> dict[str, Any]:
     """One sentence per state, so that there is one right answer to learn."""
-    whole = texts.load().only(UNITS)
+    whole = loading.load().only(UNITS)
     units = {
         code: dataclasses.replace(unit, active=unit.active[:1], inactive=unit.inactive[:1], phrases=unit.phrases[:1])
         for code, unit in whole.units.items()
@@ -145,7 +146,7 @@ def _by_heart(network: Any, data: Bars, sentences: Texts) -> dict[str, Any]:
 
 def speed(size: str, batch: int, seconds: float, device: str, workers: int, compiled: bool) -> dict[str, Any]:
     """Pictures a second of whole training steps and of encoding, eager and compiled, and what loading them costs."""
-    corpus = texts.load().only(UNITS)
+    corpus = loading.load().only(UNITS)
     config = configure(NetworkChoice(size=size), UNITS, corpus, {})
     torch.manual_seed(0)
     network = build(config).to(device).to(memory_format=torch.channels_last)

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from vlfau.models.bundle import Bundle, open_bundle, write_manifest
-from vlfau.models.commands import command
+from vlfau.models.data import DataChoice
 from vlfau.models.errors import UserError
 from vlfau.models.runtimes import open_runtime
 from vlfau.models.settings import add_flags, read
-from vlfau.models.training_data import DataChoice
+from vlfau.models.terminal import command
 
 from .observers import OBSERVERS
 
@@ -70,11 +70,10 @@ def _parser() -> argparse.ArgumentParser:
 def _quantise(bundle: Bundle, options: argparse.Namespace) -> None:
     import onnx
 
-    from vlfau.models.half_precision import to_single
+    from vlfau.models.runtimes.half_precision import to_single
 
-    from .graph_answers import log_odds
     from .pictures import crops
-    from .quantise import layers, observe, quantise
+    from .quantise import layers, log_odds, observe, quantise
     from .search import probability_loss, search
 
     if options.count < 2:
@@ -114,7 +113,7 @@ def add_encoder(bundle: Bundle, kind: str, model: Any, facts: dict[str, Any]) ->
     """Into the bundle, proven where a CPU can; a graph that fails its self-test is taken out again."""
     import onnx
 
-    from .graph_answers import log_odds
+    from .quantise import log_odds
 
     name, selftest = f"encoder.{kind}.onnx", bundle.path("selftest.npz")
     stored: dict[str, Any] = bundle.selftest()

@@ -14,12 +14,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vlfau.models.align import align, five_points
 from vlfau.models.bundle import Manifest
-from vlfau.models.detectors import Detector, open_detector
+from vlfau.models.data import DataChoice, open_data, unseen
 from vlfau.models.errors import UserError
-from vlfau.models.landmarks import LandmarkNet, open_landmarks
-from vlfau.models.training_data import DataChoice, open_data, unseen
+from vlfau.models.faces import open_detector
+from vlfau.models.faces.align import align, five_points
+from vlfau.models.faces.base import Detector
+from vlfau.models.faces.landmarks import LandmarkNet, open_landmarks
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
@@ -131,7 +132,7 @@ def _frames(path: Path, limit: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def _renders(folder: Path, side: int, limit: int) -> NDArray[np.uint8]:
-    from vlfau.models.dataset import Shards
+    from vlfau.models.data.samples import Shards
 
     samples = Shards(folder, side, augmentation=None)
     with suppress(UserError):  # too few people to hold any out: then nothing can be reported on them either

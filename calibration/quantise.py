@@ -19,6 +19,8 @@ from vlfau.models.errors import UserError, unknown
 
 from .observers import observer
 
+BATCH = 16
+
 KINDS = {"int8": (TensorProto.INT8, 127.0), "fp8": (TensorProto.FLOAT8E4M3FN, 448.0)}  # type, largest magnitude
 PRODUCTS = ("Conv", "MatMul", "Gemm")
 BATCH = 8
@@ -170,3 +172,12 @@ def size(model: onnx.ModelProto, names: Sequence[str]) -> float:
     known = layers(model)
     whole = sum(layer.size for layer in known)
     return sum(layer.size for layer in known if layer.name in names) / max(whole, 1)
+
+
+def log_odds(model: onnx.ModelProto, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(N, S, S, 3) -> (N, A)"""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    parts = [session.run(["log_odds"], {"crops": crops[i : i + BATCH]})[0] for i in range(0, len(crops), BATCH)]
+    return np.asarray(np.concatenate(parts), np.float32)

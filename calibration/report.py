@@ -23,10 +23,10 @@ from vlfau.models import metrics
 from vlfau.models.bundle import Bundle
 from vlfau.models.errors import UserError
 from vlfau.models.openvino_core import openvino_core
-from vlfau.models.rewriting import in_half
-from vlfau.models.runtime import Runtime
 from vlfau.models.runtimes import open_runtime
+from vlfau.models.runtimes.base import Runtime
 from vlfau.models.runtimes.graphs import encoder_file, has_precision
+from vlfau.models.runtimes.rewriting import in_half
 
 from .decisions import Wanted, cross_fit, sigmoid
 from .intervals import MEASURES, Difference, Said, differences

@@ -65,7 +65,7 @@ def search(
 
 def probability_loss(reference: NDArray[np.floating], crops: NDArray[np.uint8]) -> Loss:
     """Without labels: the mean distance of each unit's probability from FP32's log-odds (N, A) on the same crops."""
-    from .graph_answers import log_odds
+    from .quantise import log_odds
 
     def sigmoid(x: NDArray[np.floating]) -> NDArray[np.float64]:
         return np.asarray(0.5 * (1 + np.tanh(0.5 * x)), np.float64)

@@ -18,16 +18,17 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from vlfau.engine.demo import TRUTH, demo_clip
+from vlfau.engine.commands.board import Board, save_picture
+from vlfau.engine.sinks.demo import TRUTH
 from vlfau.engine.subscriber import subscribe
-from vlfau.engine.watch import Board, save_picture
 from vlfau.engine.wire import Report
+from vlfau.models.bundle import demo_clip
 
 FOLDER = Path(__file__).with_name("pictures")
 PLOT = Path(__file__).parents[1] / "examples" / "plot_aus.py"
 SHOWN = ("talking", "smile", "displeasure")  # parts of the clip, each at its middle
 GAP = 6  # pixels between frames
-ENGINE = [sys.executable, "-m", "vlfau.engine.stream_command", "--demo", "--quiet"]
+ENGINE = [sys.executable, "-m", "vlfau.engine.commands.stream", "--demo", "--quiet"]
 WATCH_COLUMNS = 118
 WATCH_PIXELS = 1400
 

@@ -89,10 +89,10 @@ def help_of(main: Callable[[list[str]], Any], *part: str) -> str:
 
 def settings() -> str:
     from vlfau.engine.settings import SECTIONS
-    from vlfau.models.augmentation import PAPER
+    from vlfau.models.data import DataChoice
+    from vlfau.models.data.augmentation import PAPER
     from vlfau.models.networks import NetworkChoice
-    from vlfau.models.recipe import Recipe
-    from vlfau.models.training_data import DataChoice
+    from vlfau.models.training.recipe import Recipe
 
     lines = [
         "# Settings",
@@ -252,8 +252,8 @@ INTERFACE = {
         "vlfau.models.bundle:Bundle",
         "vlfau.models.bundle:Manifest",
         "vlfau.models.runtimes:open_runtime",
-        "vlfau.models.runtime:Runtime",
-        "vlfau.models.runtime:Prediction",
+        "vlfau.models.runtimes.base:Runtime",
+        "vlfau.models.runtimes.base:Prediction",
     ),
     "Errors": ("vlfau.models.errors:UserError", "vlfau.engine.app:StreamFailed"),
 }

@@ -19,19 +19,21 @@ from vlfau.models.errors import UserError
 
 from .packets import Ended, Faces, Frame, Outcome
 from .pipeline import Pipeline, read
-from .report import publish
+from .publishing import publish
 from .settings import EngineSettings, for_python
-from .sinks import Sinks, open_sinks
-from .sources import Source, open_sources
+from .sinks import open_sinks
+from .sinks.group import Sinks
+from .sources import open_sources
+from .sources.base import Source
 from .status import StatusTicker
 from .wire import Report
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from vlfau.models.runtime import Runtime
+    from vlfau.models.runtimes.base import Runtime
 
-    from .find import FaceFinder
+    from .tracking.find import FaceFinder
 
 CORES_A_FINDER = 4  # one thread finds the faces of all streams, until there are this many cores for a second
 NEWEST = 1  # frames that wait of a live source: the newest
@@ -122,7 +124,7 @@ class Engine:
     # The stages. Each opens its network on its own thread, so that both are loaded at the same time.
 
     def _find(self, items: Iterable[Frame | Ended]) -> Generator[Faces | Ended, None, None]:
-        from .find import find_faces
+        from .tracking.find import find_faces
 
         try:
             finder = self._open_finder(self.bundle, self)
@@ -131,7 +133,7 @@ class Engine:
         yield from find_faces(items, finder, streams=len(self.sources))
 
     def _predict(self, items: Iterable[Faces | Ended]) -> Generator[Outcome | Ended, None, None]:
-        from .predict import Predictor, predict_faces
+        from .prediction.predict import Predictor, predict_faces
 
         try:
             opened = self._open_runtime(self.bundle)
@@ -214,10 +216,10 @@ def _say(settings: EngineSettings, line: str) -> None:
 
 
 def _finder(bundle: Bundle, engine: Engine) -> FaceFinder:
-    from vlfau.models.detectors import open_detector
-    from vlfau.models.landmarks import open_landmarks
+    from vlfau.models.faces import open_detector
+    from vlfau.models.faces.landmarks import open_landmarks
 
-    from .find import FaceFinder
+    from .tracking.find import FaceFinder
 
     faces = engine.settings.faces
     detector = open_detector(faces.detector, faces.detector_model, size=faces.detector_size)

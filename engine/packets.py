@@ -6,6 +6,7 @@ Two clocks: `captured_ns` is unix time and may jump with the computer's clock; l
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,3 +82,13 @@ class Outcome:
     predict_ms: float
     explain_ms: float
     pixels: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A stream as the sinks need to know it."""
+
+    stream: str
+    file: Path | None = None  # a file that can be opened again for its sound; None for live sources
+    duration_s: float | None = None
+    frames: int | None = None

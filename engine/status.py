@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .counters import Counters
 from .pipeline import Pipeline
-from .sinks import Sinks
+from .sinks.group import Sinks
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -20,8 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import align
 from .errors import UserError, unknown
+from .faces import align
+
+PAD, START, END = 0, 1, 2  # the first three entries of every vocabulary
+MEMORY = ("visual", "channel", "spatial")  # what the captioner looks at, as named in both graphs
+
+CLIP, TRUTH = "demo.mp4", "demo.json"
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -154,3 +159,10 @@ def _manifest(table: Any, path: Path) -> Manifest:
 
 def _frozen(value: Any) -> Any:
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def demo_clip() -> Path:
+    clip = embedded() / CLIP
+    if not clip.is_file():
+        raise UserError(f"The demonstration clip {clip} is missing. Install the package again, or name a source.")
+    return clip

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+
+import numpy as np
 
 from ..bundle import Bundle
 from ..errors import UserError, unknown
-from ..runtime import Executor, Runtime
+from .base import Executor, Runtime
+from .choose import Raced, Trial
+from .race import race
 
 RUNTIMES = ("auto", "openvino", "onnxruntime", "tensorrt", "torch-tensorrt", "torch")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8", "fp8")
@@ -38,7 +44,14 @@ def open_runtime(
     if runtime == "auto":
         from .choose import choose
 
-        choice = choose(bundle, device=device, precision=asked, threads=threads, say=say)
+        choice = choose(
+            bundle,
+            device=device,
+            precision=asked,
+            threads=threads,
+            trial=_trial(bundle, device, asked, threads),
+            say=say,
+        )
         runtime, device, asked = choice.runtime, choice.device, choice.precision
     opened = Runtime(bundle, _executor(bundle, runtime, device, asked, threads))
     if prove:
@@ -61,19 +74,19 @@ def _to_stderr(line: str) -> None:
 def _executor(bundle: Bundle, runtime: str, device: str | None, precision: str | None, threads: int | None) -> Executor:
     match runtime:
         case "openvino":
-            from .cpu_openvino import OpenVino
+            from .openvino import OpenVino
 
             return OpenVino(bundle, device=device or "CPU", precision=precision, threads=threads)
         case "onnxruntime":
-            from .cpu_onnxruntime import OnnxRuntime
+            from .onnxruntime import OnnxRuntime
 
             return OnnxRuntime(bundle, device=device or "CPU", precision=precision, threads=threads)
         case "tensorrt":
-            from .nvidia import TensorRT
+            from .tensorrt import TensorRT
 
             return TensorRT(bundle, device=device, precision=precision)
         case "torch-tensorrt":
-            from .torch_trt import TorchTensorRT
+            from .torch_tensorrt import TorchTensorRT
 
             return TorchTensorRT(bundle, device=device, precision=precision)
         case "torch":
@@ -82,3 +95,25 @@ def _executor(bundle: Bundle, runtime: str, device: str | None, precision: str |
             return Torch(bundle, device=device, precision=precision, threads=threads)
         case _:
             raise unknown("runtime", runtime, RUNTIMES)
+
+
+def _trial(bundle: Bundle, device: str | None, precision: str | None, threads: int | None) -> Trial:
+    def run(names: Sequence[str]) -> Raced:
+
+        runtimes: dict[str, Runtime] = {}
+        failed: dict[str, str] = {}
+        crops = bundle.selftest()["crops"]
+        with ExitStack() as opened:
+            for name in names:
+                try:
+                    runtime = open_runtime(bundle, name, device=device, precision=precision, threads=threads)
+                except UserError as error:
+                    failed[name] = str(error)
+                    continue
+                runtimes[name] = opened.enter_context(runtime)
+                two = runtime.predict(crops[:2])
+                runtime.explain(two, range(len(two)), two.states, np.ones_like(two.states))  # nothing compiles then
+            rounds = race({name: partial(runtime.predict, crops[:1]) for name, runtime in runtimes.items()})
+            return Raced(rounds, {name: runtime.executor.precision for name, runtime in runtimes.items()}, failed)
+
+    return run

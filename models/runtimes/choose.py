@@ -13,21 +13,16 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..bundle import Bundle
+from ..cache import cache_folder
 from ..errors import UserError
-from ..runtime import Runtime
-from .cache import cache_folder
-from .race import Rounds, race
+from .race import Rounds
 
 PACKAGES = ("openvino", "onnxruntime", "onnxruntime-gpu", "torch", "torch-tensorrt", "tensorrt", "tensorrt-rtx")
 UNSURE_S = 3600.0  # a trial that others disturbed counts this long: a machine that is always busy starts quickly too
@@ -65,7 +60,7 @@ def choose(
     device: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
-    trial: Trial | None = None,
+    trial: Trial,
     say: Callable[[str], None] | None = None,
 ) -> Choice:
     """The fastest for one face; says which and why the others were passed over."""
@@ -81,7 +76,7 @@ def choose(
     if not candidates:
         passed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise UserError(f"No runtime can run this bundle here ({passed}). Run: pip install openvino")
-    choice = _measured(candidates, reasons, device, precision, trial or _trial(bundle, device, precision, threads))
+    choice = _measured(candidates, reasons, device, precision, trial)
     speak(str(choice) if choice.sure else f"{choice}\n(this machine was busy: it is measured again in an hour)")
     if path is not None:
         _remember(path, key, replace(choice, measured_at=time.time()))
@@ -90,15 +85,15 @@ def choose(
 
 def probe(bundle: Bundle, device: str | None, precision: str | None) -> dict[str, str | None]:
     """Each runtime with the reason why it cannot be tried, or None. Imports nothing heavy."""
-    from . import nvidia, torch_trt
+    from . import tensorrt_engines, torch_tensorrt
 
-    gpus = nvidia.gpu_count()
+    gpus = tensorrt_engines.gpu_count()
     cuda = gpus > 0 if device is None else device.lower().startswith("cuda")
     reasons: dict[str, str | None] = {}
-    reasons["tensorrt"] = nvidia.unavailable() if cuda or not gpus else f"the device asked for is {device}"
+    reasons["tensorrt"] = tensorrt_engines.unavailable() if cuda or not gpus else f"the device asked for is {device}"
     if reasons["tensorrt"] is None and not _engines(bundle):
         reasons["tensorrt"] = "no engine is compiled yet: vlfau-compile makes one"
-    reasons["torch-tensorrt"] = torch_trt.unavailable() or "compiles for minutes: only when asked for"
+    reasons["torch-tensorrt"] = torch_tensorrt.unavailable() or "compiles for minutes: only when asked for"
     if find_spec("torch") is None:
         reasons["torch"] = "not installed"
     else:
@@ -141,31 +136,8 @@ def _lines(passed: dict[str, str]) -> list[str]:
     return [f"  not {name}: {reason}" for name, reason in passed.items()]
 
 
-def _trial(bundle: Bundle, device: str | None, precision: str | None, threads: int | None) -> Trial:
-    def run(names: Sequence[str]) -> Raced:
-        from . import open_runtime
-
-        runtimes: dict[str, Runtime] = {}
-        failed: dict[str, str] = {}
-        crops = bundle.selftest()["crops"]
-        with ExitStack() as opened:
-            for name in names:
-                try:
-                    runtime = open_runtime(bundle, name, device=device, precision=precision, threads=threads)
-                except UserError as error:
-                    failed[name] = str(error)
-                    continue
-                runtimes[name] = opened.enter_context(runtime)
-                two = runtime.predict(crops[:2])
-                runtime.explain(two, range(len(two)), two.states, np.ones_like(two.states))  # nothing compiles then
-            rounds = race({name: partial(runtime.predict, crops[:1]) for name, runtime in runtimes.items()})
-            return Raced(rounds, {name: runtime.executor.precision for name, runtime in runtimes.items()}, failed)
-
-    return run
-
-
 def _key(bundle: Bundle, *asked: object) -> str:
-    from .nvidia import gpu_count
+    from .tensorrt_engines import gpu_count
 
     versions = {}
     for name in PACKAGES:
@@ -179,7 +151,7 @@ def _key(bundle: Bundle, *asked: object) -> str:
 
 
 def _engines(bundle: Bundle) -> list[str]:
-    from .nvidia import engine_folder
+    from .tensorrt_engines import engine_folder
 
     return sorted(path.name for path in engine_folder(bundle).glob(f"encoder-*-{bundle.checksum}.engine"))
 

@@ -18,6 +18,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle import embedded
 from ..errors import UserError
 from ..settings import add_flags, read, setting
 from .assets import Assets, load_assets
@@ -33,7 +34,6 @@ SIZE = (480, 360)
 SEED, KIND = 31, ICT  # bare forehead and visible brows; at rest the face looks at rest
 EYE_DISTANCE = 0.21  # the head fills most of the height and stays inside when it moves
 RAMP = 0.24  # seconds from rest to the expression and back, about as fast as people are
-EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _syllables(time: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
 @dataclass(frozen=True)
 class Settings:
     assets: str = setting("", "folder with the public 3-D assets, as for vlfau-synthesize", metavar="DIR")
-    output: str = setting(str(EMBEDDED), "folder for demo.mp4 and demo.json", metavar="DIR")
+    output: str = setting(str(embedded()), "folder for demo.mp4 and demo.json", metavar="DIR")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

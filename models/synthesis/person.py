@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numba as nb
 import numpy as np
 
-from ..align import LOWER_LIDS, UPPER_LIDS
+from ..faces.align import LOWER_LIDS, UPPER_LIDS
 from .assets import Assets
 from .expression import Expression
 from .heads import MAKEHUMAN, Floats, Head, Part

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..align import MIRROR
+from ..faces.align import MIRROR
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]

@@ -12,11 +12,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..data.shards import shard_path
 from ..errors import UserError
-from ..texts import compose
+from ..sentences.composing import compose
 from .assets import Assets, load_assets
 from .picture import PICTURES_PER_PERSON, Picture, make_picture
-from .shards import missing_shards, shard_path, write_shard
+from .shards import missing_shards, write_shard
 from .units import UNITS
 
 RECIPE = "10"  # changes whenever the same seed would give another picture

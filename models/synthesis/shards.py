@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from ..data.shards import _save, shard_path
 from ..errors import UserError
 from .picture import Picture
 from .units import UNITS
 
 SCHEMA = "1"
-
-
-def shard_path(folder: Path, index: int) -> Path:
-    return folder / f"shard-{index:05d}.safetensors"
 
 
 def write_shard(path: Path, pictures: Sequence[Picture], texts: Sequence[str], seed: int, recipe: str) -> None:
@@ -47,24 +43,6 @@ def write_shard(path: Path, pictures: Sequence[Picture], texts: Sequence[str], s
     os.replace(partial, lines)
     _save(partial, tensors, meta)
     os.replace(partial, path)
-
-
-def _save(path: Path, tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, str]) -> None:
-    """A safetensors file, every time the same bytes: the library's own writer orders the metadata at random."""
-    kinds = {"float32": "F32", "float16": "F16", "int32": "I32", "int8": "I8", "uint8": "U8"}
-    header: dict[str, Any] = {"__metadata__": dict(meta)}
-    start = 0
-    ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))  # wide types first: aligned
-    for name, tensor in ordered:
-        end = start + tensor.nbytes
-        header[name] = {"dtype": kinds[tensor.dtype.name], "shape": list(tensor.shape), "data_offsets": [start, end]}
-        start = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for _, tensor in ordered:
-            file.write(np.ascontiguousarray(tensor).tobytes())
 
 
 def missing_shards(folder: Path, count: int, size: int, seed: int, recipe: str) -> list[int]:

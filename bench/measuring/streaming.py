@@ -1,0 +1,174 @@
+"""One `vlfau-stream` in a process of its own, heard over TCP as any client hears it. Prints nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zmq
+from measuring.comparison import jitter
+from measuring.facts import cpu_s, free_port, peak_mb
+from numpy.typing import NDArray
+
+from vlfau.engine.wire import End, Report, Status, decode
+from vlfau.models.errors import UserError
+
+STAGES = ("detect", "align", "predict", "explain")
+WARM_S = 2.0  # from the first report on: sentences are still being compiled beside it, and caches are cold
+START_S = 120.0  # loading networks, and timing them where `auto` chooses for the first time
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Case:
+    runtime: str
+    faces: int  # put into the clip; what is found is another column
+    streams: int
+    paced: bool
+
+    @property
+    def name(self) -> str:
+        many = f"{self.streams} streams" if self.streams > 1 else f"{self.faces} face{'s' * (self.faces > 1)}"
+        return f"{self.runtime}, {many}, {'paced' if self.paced else 'unpaced'}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a subscriber saw of one process."""
+
+    latencies: Values  # (n,) ms, capture to receipt, without the first WARM_S (at most half of the run)
+    warm_ms: float  # the longest latency of those left out
+    stages: dict[str, float]  # mean ms
+    decode_ms: float  # mean, before capture
+    fps: float  # reports a second, of all streams together
+    jitter_ms: float
+    faces: float  # found in a frame, on average
+    dropped: int  # by the engine
+    lost: int  # between the engine and this subscriber
+    frames: int
+    cpu_percent: float  # of one core, from the first report to the end (of the whole process where there is no /proc)
+    peak_mb: float
+    start_s: float  # from the start of the process to the receipt of the first report
+    runtime: str
+    device: str
+
+
+@dataclass
+class Heard:
+    messages: list[tuple[int, bytes]]  # unix ns at receipt, message
+    cpu_s: float
+    over_s: float  # the time that cpu_s is of
+    peak_mb: float
+    status: int
+    start_s: float = 0.0
+
+
+def run(case: Case, clip: Path, model: str, seconds: float, python: str = sys.executable) -> Run:
+    """`python` is that of the installation to run."""
+    address = f"tcp://127.0.0.1:{free_port()}"
+    command = [python, "-m", "vlfau.engine.commands.stream", *[str(clip)] * case.streams]
+    command += ["--model", model, "--runtime", case.runtime, "--bind", address, "--wait-subscribers", "1", "--quiet"]
+    command += ["--duration", str(seconds), *(["--realtime"] if case.paced else [])]
+    with zmq.Context() as context, tempfile.TemporaryFile() as errors:
+        subscriber = context.socket(zmq.SUB)
+        subscriber.setsockopt(zmq.RCVHWM, 0)
+        subscriber.setsockopt(zmq.LINGER, 0)
+        for topic in (b"au/", b"status/", b"end/"):
+            subscriber.setsockopt(zmq.SUBSCRIBE, topic)
+        subscriber.connect(address)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        try:
+            heard = _listen(subscriber, process, case, START_S + seconds * (2 + 10 * case.streams))
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            subscriber.close()
+        if heard.status:
+            errors.seek(0)
+            said = errors.read().decode(errors="replace").strip().splitlines()
+            raise UserError(f"vlfau-stream ended with {heard.status}: {said[-1] if said else 'it said nothing'}")
+    return measured(heard, case)
+
+
+def _listen(subscriber: Any, process: subprocess.Popen[bytes], case: Case, limit_s: float) -> Heard:
+    """Nothing but receiving: messages are read afterwards, on time that no frame waits for."""
+    messages: list[tuple[int, bytes]] = []
+    began = first = time.perf_counter()
+    cpu_first, playing, ends, peak = 0.0, False, 0, 0.0
+    while ends < case.streams:
+        if not subscriber.poll(200):
+            if process.poll() is not None:
+                return Heard([], 0, 1, 0, process.returncode or 1)
+            if time.perf_counter() - began > limit_s:
+                raise UserError(f"No end after {limit_s:.0f} s of '{case.name}'. Give less to do: --seconds, --quick")
+            continue
+        message = subscriber.recv()
+        messages.append((time.time_ns(), message))
+        if not playing and message.startswith(b"au/"):
+            playing, first, cpu_first = True, time.perf_counter(), cpu_s(process.pid)
+        if not message.startswith(b"au/"):
+            peak = max(peak, peak_mb(process.pid))
+        ends += message.startswith(b"end/")
+    cpu_last, last = cpu_s(process.pid), time.perf_counter()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)  # so that nobody waits for it again
+    if cpu_last:
+        cpu, over = cpu_last - cpu_first, last - first
+    else:
+        cpu, over = used.ru_utime + used.ru_stime, time.perf_counter() - began
+    if not peak:
+        peak = used.ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+    return Heard(messages, cpu, over, peak, process.returncode, first - began)
+
+
+def measured(heard: Heard, case: Case) -> Run:
+    reports: list[tuple[int, Report]] = []
+    ends: list[End] = []
+    runtime = device = ""
+    for at, raw in heard.messages:
+        message = decode(raw)
+        if isinstance(message, Report):
+            reports.append((at, message))
+        elif isinstance(message, End):
+            ends.append(message)
+        elif isinstance(message, Status):
+            runtime, device = message.runtime or runtime, message.device or device
+    failed = [end.error for end in ends if end.error]
+    if failed or len(reports) < 2:
+        raise UserError(f"'{case.name}' gave {len(reports)} reports. {' '.join(failed) or 'Give a longer --source.'}")
+    warm = min(sum(at - reports[0][0] < WARM_S * 1e9 for at, _ in reports), len(reports) // 2)
+    kept = reports[warm:]
+    latencies = np.array([(at - report.captured_ns) / 1e6 for at, report in kept])
+    by_stage = np.array([[getattr(report.latency_ms, stage) for stage in STAGES] for _, report in kept])
+    total = np.array([report.latency_ms.total for _, report in kept])
+    stages = dict(zip(STAGES, by_stage.mean(0).tolist()))
+    stages["other"] = float(np.maximum(total - by_stage.sum(1), 0).mean())  # between the stages, and publishing
+    stages["wire"] = float(np.maximum(latencies - total, 0).mean())  # publishing, sending and receiving
+    streams = {report.stream for _, report in kept}
+    each = [np.array([x for x, (_, r) in zip(latencies, kept) if r.stream == name]) for name in streams]
+    return Run(
+        latencies=latencies,
+        stages=stages,
+        decode_ms=float(np.mean([report.latency_ms.decode for _, report in kept])),
+        warm_ms=max(((at - report.captured_ns) / 1e6 for at, report in reports[:warm]), default=0.0),
+        fps=(len(kept) - 1) / max(kept[-1][0] - kept[0][0], 1) * 1e9,
+        jitter_ms=float(np.mean([jitter(one) for one in each])),
+        faces=float(np.mean([len(report.faces) for _, report in kept])),
+        dropped=sum(end.dropped for end in ends),
+        lost=sum(end.frames_out for end in ends) - len(reports),
+        frames=len(reports),
+        cpu_percent=heard.cpu_s / max(heard.over_s, 1e-3) * 100,
+        peak_mb=heard.peak_mb,
+        start_s=heard.start_s,
+        runtime=runtime,
+        device=device,
+    )

@@ -1,0 +1,41 @@
+"""vlfau-keys: makes a CURVE key pair and says what to do with it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vlfau.models.errors import UserError
+
+from ..keys import make_pair, read_public
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        prog="vlfau-keys",
+        description="Make key pairs for encrypted streams: one for the engine, one for each subscriber.",
+        epilog="Engine: vlfau-stream 0 --curve-secret engine.key_secret --allow subscribers/   "
+        "Subscriber: vlfau-watch --server-key engine.key --curve-secret alice.key_secret",
+    )
+    result.add_argument("names", nargs="+", metavar="NAME", help="name of a pair, for example engine or alice")
+    result.add_argument("--folder", type=Path, default=Path(), help="where the files go (default: here)")
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        for name in options.names:
+            public, secret = make_pair(options.folder, name)
+            print(f"{public}  public, give it away: {read_public(public).decode()}")
+            print(f"{secret}  secret, readable by you only")
+    except (UserError, OSError) as error:
+        print(f"vlfau-keys: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""vlfau-watch: shows what a running engine reports, live, once, or as a picture."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from vlfau.models.errors import UserError
+
+from ..subscriber import DEFAULT_ADDRESS, Subscription, subscribe
+from ..wire import AnyMessage, Report
+from .board import Board, save_picture
+from .completion import add_completion
+
+REFRESH_S = 0.1
+SETTLE_S = 1.2  # a status comes every second; --once and --snapshot wait for one
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(prog="vlfau-watch", description="Watch a running vlfau-stream from a terminal.")
+    result.add_argument("address", nargs="?", default=DEFAULT_ADDRESS, help="where it publishes (default: %(default)s)")
+    result.add_argument("--stream", default="", metavar="NAME", help="show this stream only")
+    result.add_argument("--once", action="store_true", help="print what it says now and leave")
+    result.add_argument("--snapshot", type=Path, metavar="FILE.svg", help="store the view as a picture and leave")
+    result.add_argument(
+        "--timeout", type=float, default=10.0, metavar="SECONDS", help="patience of --once and --snapshot"
+    )
+    result.add_argument("--server-key", metavar="KEY", help="public key (file) of an engine that encrypts")
+    result.add_argument("--curve-secret", type=Path, metavar="FILE", help="your own secret key file of vlfau-keys")
+    add_completion(result)
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # bars need Unicode; a terminal without it still gets the words
+    topics = [f"{kind}/{options.stream}" for kind in ("au", "status", "end")]
+    board = Board(options.address)
+    try:
+        with subscribe(
+            options.address,
+            topics,
+            stop_at_end=False,
+            server_key=options.server_key,
+            secret=options.curve_secret,
+            receive_queue=1000,
+        ) as messages:
+            if options.once or options.snapshot:
+                listen(messages, board, options.timeout)
+                if options.snapshot:
+                    save_picture(board, str(options.snapshot))
+                if options.once:
+                    Console().print(board)
+            else:
+                watch(messages, board)
+    except (UserError, TimeoutError, OSError) as error:
+        print(f"vlfau-watch: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def listen(messages: Subscription[AnyMessage], board: Board, timeout_s: float) -> None:
+    """Until there is a report, and a status has had the time to come."""
+    give_up = time.monotonic() + timeout_s
+    settled = give_up
+    while time.monotonic() < settled:
+        try:
+            message = messages.receive(timeout_s=min(0.1, timeout_s))
+        except TimeoutError:
+            continue
+        if message is None:
+            return
+        board.hear(message)
+        if isinstance(message, Report) and settled == give_up:
+            settled = min(time.monotonic() + SETTLE_S, give_up)
+        if board.reports and board.statuses:
+            return
+    if not board.streams:
+        raise TimeoutError(f"No message from {board.address} within {timeout_s:g} s. Is an engine running?")
+
+
+def watch(messages: Subscription[AnyMessage], board: Board) -> None:
+    with Live(board, screen=True, auto_refresh=False) as live:
+        while True:
+            shown = time.monotonic()
+            live.refresh()
+            while (left_s := REFRESH_S - (time.monotonic() - shown)) > 0:
+                try:
+                    message = messages.receive(timeout_s=left_s)
+                except TimeoutError:
+                    break
+                if message is not None:
+                    board.hear(message)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

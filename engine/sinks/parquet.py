@@ -1,0 +1,144 @@
+"""The rows of tables.py as Parquet, for data frames and databases. Needs pyarrow.
+
+A Parquet file can be read only once its footer is there, so rows go into small finished files, such as
+`NAME.parts/00000.parquet`, a new one every ten seconds or 20,000 rows, and beside them, in larger groups, into the one
+file that was asked for. At the end that one gets its footer, which takes a moment also after hours, and the folder
+goes. After a kill the folder holds every finished part, and readers of Parquet take it as it is.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlfau.models.errors import UserError
+
+from ..wire import Report
+from .base import Pixels, Sink
+from .files import file_errors
+from .tables import Cell, columns, rows
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+PART_ROWS = 20_000
+PART_SECONDS = 10.0
+GROUP_ROWS = 5_000  # of the whole file: small groups make it large and slow to read
+WHOLE = ("frame", "face_id", "success", "text_frame")
+WORDS = ("stream", "text")
+
+
+class ParquetTable(Sink):
+    def __init__(self, path: Path, units: Sequence[str], *, part_rows: int = PART_ROWS) -> None:
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError:
+            raise UserError("--parquet needs pyarrow. Install it with: pip install 'vlfau-stream[parquet]'") from None
+        self._arrow: Any = pyarrow
+        self._parquet: Any = pyarrow.parquet
+        self.path = path
+        self.parts = path.with_name(path.name + ".parts")
+        self._units = tuple(units)
+        self._part_rows = part_rows
+        self._rows: list[list[Cell]] = []
+        self._parts = 0
+        self._group: list[Any] = []  # tables of the parts that are not in the whole file yet
+        self._group_rows = 0
+        self._whole: Any = None
+        self._failed = False
+        self._since = time.monotonic()
+        self._schema = pyarrow.schema([(name, _kind(pyarrow, name)) for name in columns(self._units)])
+
+    def __enter__(self) -> Self:
+        with file_errors(self.path):
+            if self.parts.exists():
+                raise UserError(f"{self.parts} is left from a run that was killed. Keep it elsewhere or remove it.")
+            self.parts.mkdir()
+        return self
+
+    def write(self, report: Report, pixels: Pixels | None = None) -> None:
+        if not self._rows:
+            self._since = time.monotonic()
+        self._rows.extend(rows(report, self._units))
+        if len(self._rows) >= self._part_rows or time.monotonic() - self._since > PART_SECONDS:
+            self._finish_part()
+
+    def close(self) -> None:
+        try:
+            if not self._failed:
+                self._finish_part()
+                self._finish_whole()
+        finally:
+            if self._failed:  # the parts stay, and nothing beside them
+                if self._whole is not None:
+                    with suppress(OSError):
+                        self._whole.close()
+                self._unfinished.unlink(missing_ok=True)
+        if not self._failed:
+            shutil.rmtree(self.parts)
+
+    def _finish_whole(self) -> None:
+        with self._failing():
+            self._finish_group()
+            self._open_whole().close()
+            self._unfinished.replace(self.path)
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """After the first failure nothing more is written: the whole file would lack what is in the parts."""
+        try:
+            with file_errors(self.path):
+                yield
+        except BaseException:
+            self._failed = True
+            raise
+
+    @property
+    def _unfinished(self) -> Path:
+        return self.parts / ".whole.new"  # readers of a folder pass over names with a dot
+
+    def _open_whole(self) -> Any:
+        if self._whole is None:
+            self._whole = self._parquet.ParquetWriter(self._unfinished, self._schema, compression="zstd")
+        return self._whole
+
+    def _finish_group(self) -> None:
+        if self._group:
+            tables, self._group, self._group_rows = self._group, [], 0
+            self._open_whole().write_table(self._arrow.concat_tables(tables).combine_chunks())
+
+    def _finish_part(self) -> None:
+        if not self._rows:
+            return
+        cells, self._rows = self._rows, []
+        table = self._arrow.Table.from_arrays(
+            [self._arrow.array(column, field.type) for column, field in zip(zip(*cells), self._schema)],
+            schema=self._schema,
+        )
+        part = self.parts / f"{self._parts:05d}.parquet"
+        unfinished = part.with_name(f".{part.name}.new")
+        with self._failing():
+            try:
+                self._parquet.write_table(table, unfinished, compression="zstd")
+                unfinished.replace(part)
+            except OSError:
+                unfinished.unlink(missing_ok=True)
+                raise
+            self._parts += 1
+            self._group.append(table)
+            self._group_rows += len(table)
+            if self._group_rows >= GROUP_ROWS:
+                self._finish_group()
+
+
+def _kind(arrow: Any, name: str) -> Any:
+    if name in WORDS:
+        return arrow.string()
+    if name in WHOLE or name.endswith("_c"):
+        return arrow.int64()
+    return arrow.float64()

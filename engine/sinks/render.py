@@ -1,0 +1,237 @@
+"""The video with the reports drawn in, encoded while it runs: H.264, the source's timestamps, and a file's own sound.
+
+What is drawn is left to drawing.py. MP4 files are written in fragments, so that a kill leaves everything up to the last
+keyframe playable, and are turned into plain ones at a proper end. Live sources have no sound here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from vlfau.models.errors import UserError
+
+from ..packets import Origin
+from ..wire import Report
+from .base import Pixels, Sink
+from .drawing import draw
+from .files import file_error, per_stream
+
+TICKS = 90_000  # a second; 1/90000 s holds every common frame rate
+CODECS = ("libx264", "libopenh264", "mpeg4")  # the first that this PyAV was built with
+KEYFRAME_EVERY = 50  # frames: what a kill can cost
+QUALITY = {"libx264": {"preset": "veryfast", "crf": "20"}}
+PLAYED = ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")  # sound that players take from such files
+BITS_PER_PIXEL = 4  # a second, for encoders without a quality scale
+START_KEPT_S = 1.0  # a source that starts later (live, --start) is moved to zero, for no player waits
+JUMP_S = 1.0  # a clock that goes back further than this was set anew
+
+
+class Render(Sink):
+    """One film per stream, opened with its first picture."""
+
+    needs_pixels = True
+
+    def __init__(self, path: Path, origins: Sequence[Origin]) -> None:
+        if path.suffix.lower() not in (".mp4", ".mov", ".mkv"):
+            raise UserError(f"Cannot render to {path.name}. Use a name that ends in .mp4, .mov or .mkv.")
+        self._path = path
+        self._origins = {origin.stream: origin for origin in origins}
+        self._films: dict[str, Film] = {}
+
+    def write(self, report: Report, pixels: Pixels | None = None) -> None:
+        if pixels is None:
+            raise ValueError("Render needs the picture of every report.")
+        film = self._films.get(report.stream)
+        if film is None:
+            origin = self._origins.get(report.stream, Origin(report.stream))
+            path = per_stream(self._path, report.stream, list(self._origins))
+            if origin.file is not None and path.exists() and path.samefile(origin.file):
+                raise UserError(f"{path} is the video that is read. Give --render another name.")
+            film = self._films[report.stream] = Film(path, pixels.shape[:2], report.pts, origin.file)
+        film.add(draw(pixels, report), report.pts)
+
+    def close(self) -> None:
+        first: BaseException | None = None
+        for film in self._films.values():
+            try:
+                film.close()
+            except UserError as error:
+                first = first or error
+        if first is not None:
+            raise first
+
+
+class Film:
+    """One output file."""
+
+    def __init__(self, path: Path, size: tuple[int, int], first_pts: float, sound: Path | None) -> None:
+        self.path = path
+        self.height, self.width = (side + side % 2 for side in size)  # H.264 in 4:2:0 needs even sides
+        self._origin = first_pts if first_pts > START_KEPT_S else 0.0
+        self._last = -1
+        self._failed = False
+        self._sound = _Sound(sound, first_pts) if sound is not None else None
+        options = {} if path.suffix.lower() == ".mkv" else {"movflags": "frag_keyframe+hybrid_fragmented"}
+        try:
+            self._container: Any = av.open(str(path), "w", options=options | {"flush_packets": "1"})
+            self._video: Any = self._add_video()
+            if self._sound is not None:
+                self._sound.join(self._container)
+        except (OSError, av.FFmpegError) as error:
+            raise file_error(path, _as_os_error(error)) from error
+
+    def add(self, picture: Pixels, pts: float) -> None:
+        if self._last >= 0 and pts - self._origin < self._last / TICKS - JUMP_S:
+            self._origin = pts - (self._last + TICKS // 30) / TICKS
+        tick = max(round((pts - self._origin) * TICKS), self._last + 1)
+        self._last = tick
+        frame = av.VideoFrame.from_ndarray(self._fitted(picture), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace=self._matrix, dst_color_range="MPEG")
+        frame.pts, frame.time_base = tick, Fraction(1, TICKS)
+        self._mux(self._video.encode(frame))
+        if self._sound is not None:
+            self._mux(self._sound.until(pts, self._origin))
+
+    def close(self) -> None:
+        """Finishes the file; after a failure it only lets go of it."""
+        try:
+            if not self._failed:
+                self._mux(self._video.encode(None))
+                if self._sound is not None:
+                    self._mux(self._sound.rest())
+            self._container.close()
+        except (OSError, av.FFmpegError) as error:
+            if not self._failed:
+                raise file_error(self.path, _as_os_error(error)) from error
+        finally:
+            if self._sound is not None:
+                self._sound.close()
+
+    def _add_video(self) -> Any:
+        name = next((name for name in CODECS if name in av.codecs_available), None)
+        if name is None:
+            raise UserError("This PyAV has no encoder for video. Install the one from PyPI: pip install --force av")
+        video = self._container.add_stream(name, rate=30, options=QUALITY.get(name, {}))
+        video.width, video.height, video.pix_fmt = self.width, self.height, "yuv420p"
+        context = video.codec_context
+        context.time_base = video.time_base = Fraction(1, TICKS)
+        context.gop_size = KEYFRAME_EVERY
+        context.max_b_frames = 0  # they would move the start of a fragmented file by their delay
+        high = self.height >= 720  # what players assume where a file does not say; this one says it too
+        self._matrix = "ITU709" if high else "ITU601"
+        context.colorspace, context.color_range = (1 if high else 6), 1
+        if name not in QUALITY:
+            video.bit_rate = BITS_PER_PIXEL * self.width * self.height
+        return video
+
+    def _fitted(self, picture: Pixels) -> Pixels:
+        """The picture in the film's size: odd sides get one more line, another resolution is scaled and centred."""
+        height, width = picture.shape[:2]
+        if (height, width) == (self.height, self.width):
+            return picture
+        if 0 <= self.height - height <= 1 and 0 <= self.width - width <= 1:
+            edges = (0, self.height - height, 0, self.width - width)
+            return np.asarray(cv2.copyMakeBorder(picture, *edges, cv2.BORDER_REPLICATE), np.uint8)
+        factor = min(self.height / height, self.width / width)
+        small = cv2.resize(picture, (max(int(width * factor), 1), max(int(height * factor), 1)))
+        fitted = np.zeros((self.height, self.width, 3), np.uint8)
+        top, left = (self.height - small.shape[0]) // 2, (self.width - small.shape[1]) // 2
+        fitted[top : top + small.shape[0], left : left + small.shape[1]] = small
+        return fitted
+
+    def _mux(self, packets: Any) -> None:
+        try:
+            for packet in packets:
+                self._container.mux(packet)
+        except (OSError, av.FFmpegError) as error:
+            self._failed = True
+            raise file_error(self.path, _as_os_error(error)) from error
+
+
+class _Sound:
+    """The packets of a file's sound, copied as they are where the container takes the codec, else as AAC."""
+
+    def __init__(self, path: Path, start: float) -> None:
+        self._input: Any = None
+        self._start, self._origin, self._heard = start, 0.0, start
+        try:
+            self._input = av.open(str(path))
+            self._stream = next(iter(self._input.streams.audio), None)
+        except (OSError, av.FFmpegError):  # damaged, or a folder of pictures: the reports are what counts
+            self._stream = None
+        self._output: Any = None
+        self._packets: Iterator[Any] = iter(())
+        self._waiting: Any = None
+
+    def join(self, container: Any) -> None:
+        """Adds the stream to the file, before anything is written to it."""
+        if self._stream is None:
+            return
+        if self._start > START_KEPT_S:
+            self._input.seek(max(int((self._start - 1) * av.time_base), 0))
+        name = self._stream.codec_context.name
+        if name in PLAYED and name in container.supported_codecs:
+            self._output = container.add_stream_from_template(self._stream)
+            self._packets = self._copied()
+        else:
+            self._output = container.add_stream("aac", rate=self._stream.codec_context.sample_rate)
+            self._packets = self._encoded()
+
+    def until(self, pts: float, origin: float) -> Iterator[Any]:
+        """Packets up to that moment of the source, moved by the film's origin."""
+        self._origin, self._heard = origin, pts
+        while True:
+            if self._waiting is None:
+                self._waiting = next(self._packets, None)
+            if self._waiting is None or self._seconds(self._waiting) > pts - origin:
+                return
+            packet, self._waiting = self._waiting, None
+            yield packet
+
+    def rest(self) -> Iterator[Any]:
+        """What belongs to the last picture."""
+        yield from self.until(self._heard + 0.04, self._origin)
+
+    def close(self) -> None:
+        if self._input is not None:
+            self._input.close()
+
+    @staticmethod
+    def _seconds(packet: Any) -> float:
+        return float((packet.pts if packet.pts is not None else 0) * packet.time_base)
+
+    def _copied(self) -> Iterator[Any]:
+        try:
+            for packet in self._input.demux(self._stream):
+                if packet.dts is None or self._seconds(packet) < self._start - 0.1:
+                    continue
+                shift = round(self._origin / packet.time_base)
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = self._output
+                yield packet
+        except (OSError, av.FFmpegError):  # damaged sound ends here, the picture goes on
+            return
+
+    def _encoded(self) -> Iterator[Any]:
+        try:
+            for frame in self._input.decode(self._stream):
+                if frame.time is None or frame.time < self._start - 0.1:
+                    continue
+                frame.pts -= round(self._origin / frame.time_base)
+                yield from self._output.encode(frame)
+        except (OSError, av.FFmpegError):
+            pass
+        yield from self._output.encode(None)
+
+
+def _as_os_error(error: BaseException) -> OSError:
+    if isinstance(error, OSError):
+        return error
+    return OSError(getattr(error, "errno", 0) or 0, str(error))

@@ -1,0 +1,109 @@
+"""The sentences as captions that any player shows: WebVTT or SubRip, by the name of the file.
+
+A caption is on the screen as long as its sentence holds. It is written when it ends, so a kill loses only the captions
+that are on the screen at that moment. Faces that speak of different things share a caption, one line each.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlfau.models.errors import UserError
+
+from ..wire import Report
+from .base import Pixels, Sink
+from .files import GrowingFile, per_stream
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+FORMATS = (".vtt", ".srt")
+LAST_S = 0.04  # how long the last frame of a stream of one frame shows
+
+
+class Subtitles(Sink):
+    """One file per stream."""
+
+    def __init__(self, path: Path, streams: Sequence[str]) -> None:
+        if path.suffix.lower() not in FORMATS:
+            raise UserError(f"Cannot tell the format of {path.name}. Use a name that ends in .vtt or .srt.")
+        self._path = path
+        self._streams = list(streams)
+        self._tracks: dict[str, Captions] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            for stream in self._streams:
+                self._open(stream)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def write(self, report: Report, pixels: Pixels | None = None) -> None:
+        captions = self._tracks.get(report.stream) or self._open(report.stream)
+        captions.show(report)
+
+    def close(self) -> None:
+        for captions in self._tracks.values():
+            try:
+                captions.finish()
+            finally:
+                captions.close()
+
+    def _open(self, stream: str) -> Captions:
+        path = per_stream(self._path, stream, self._streams)
+        self._tracks[stream] = captions = Captions(path).__enter__()
+        return captions
+
+
+class Captions(GrowingFile):
+    """Turns the sentences of one stream into cues that follow each other without overlap."""
+
+    def __init__(self, path: Path) -> None:
+        self._srt = path.suffix.lower() == ".srt"
+        super().__init__(path, b"" if self._srt else b"WEBVTT\n\n")
+        self._number = 0
+        self._since = self._until = 0.0
+        self._frame_s = LAST_S
+        self._lines: tuple[str, ...] = ()
+
+    def show(self, report: Report) -> None:
+        lines = _lines(report)
+        step = report.pts - self._until
+        if 0 < step < 1:
+            self._frame_s = step
+        if lines != self._lines or not 0 <= step < 1:  # a jump of the clock or a gap ends what was shown before it
+            self._write_cue(report.pts if 0 <= step < 1 else self._until + self._frame_s)
+            self._since, self._lines = report.pts, lines
+        self._until = report.pts
+
+    def finish(self) -> None:
+        self._write_cue(self._until + self._frame_s)
+        self._lines = ()
+
+    def _write_cue(self, end: float) -> None:
+        if not self._lines or end <= self._since:
+            return
+        self._number += 1
+        number = f"{self._number}\n" if self._srt else ""
+        words = "\n".join(self._lines if self._srt else map(_escaped, self._lines))
+        self.add(f"{number}{self._clock(self._since)} --> {self._clock(end)}\n{words}\n\n".encode())
+
+    def _clock(self, seconds: float) -> str:
+        whole_ms = max(round(seconds * 1000), 0)
+        minutes, rest_ms = divmod(whole_ms, 60_000)
+        comma = "," if self._srt else "."
+        return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest_ms // 1000:02d}{comma}{rest_ms % 1000:03d}"
+
+
+def _lines(report: Report) -> tuple[str, ...]:
+    said = [(face.track, face.text) for face in report.faces if face.text]
+    return tuple(text if len(said) == 1 else f"{track}: {text}" for track, text in said)
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text.replace("-->", "->"), quote=False)

@@ -1,0 +1,81 @@
+"""What the user names -> sources with stream names. What each kind of source does is in its own module."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Event
+
+from vlfau.models.errors import UserError
+
+from ..counters import Counters
+from ..settings import SourceSettings
+from .addresses import ADDRESS, PICTURES, derived_name, is_camera, is_list, is_live, unique
+from .base import Context, Source
+
+
+def open_sources(addresses: Sequence[str], settings: SourceSettings, stopping: Event) -> list[Source]:
+    if not addresses:
+        raise UserError(
+            "No source was given. Name a video file, a camera (0), an address (rtsp://...), a folder or -, "
+            "or give --demo."
+        )
+    if len(settings.name) > len(addresses):
+        raise UserError(
+            f"{len(settings.name)} names were given for {len(addresses)} sources. Give one name per source."
+        )
+    names = unique([*settings.name, *map(derived_name, addresses[len(settings.name) :])])
+    return [
+        open_source(Context(address, settings, Counters(name), stopping)) for address, name in zip(addresses, names)
+    ]
+
+
+def open_source(context: Context) -> Source:
+    address = context.address
+    if address == "-":
+        from .stdin import StdinSource
+
+        return StdinSource(context)
+    if is_camera(address):
+        from .live import LiveSource
+
+        return LiveSource(context, camera=True)
+    if ADDRESS.match(address) and not address.lower().startswith("file://"):
+        from .file import FileSource
+        from .live import LiveSource, is_film
+
+        live = context.settings.live
+        if live is None:
+            live = is_live(address) and not (is_list(address) and is_film(context))
+        return LiveSource(context) if live else FileSource(context)
+    return _open_path(context)
+
+
+def _open_path(context: Context) -> Source:
+    from .file import FileSource
+    from .images import ImageSource
+
+    address = re.sub(r"^file://", "", context.address)
+    path = Path(address).expanduser()
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.suffix.lower() in PICTURES]
+        if not files:
+            raise UserError(f"Folder {path} holds no pictures ({', '.join(sorted(PICTURES))}).")
+        return ImageSource(context, files)
+    if path.is_file():
+        if path.suffix.lower() in PICTURES:
+            return ImageSource(context, [path])
+        return FileSource(context, path)
+    if glob.has_magic(address):
+        files = [Path(name) for name in glob.glob(str(path), recursive=True)]
+        if not files:
+            raise UserError(f"Nothing matches '{address}'. Check the pattern and quote it for the shell.")
+        return ImageSource(context, files)
+    if path.exists():  # a named pipe or another device: read like a file, but never opened twice
+        return FileSource(context)
+    raise UserError(
+        f"Source '{context.address}' does not exist. Name a video file, a folder or pattern of pictures, a camera (0), "
+        "an address (rtsp://...) or - for standard input."
+    )

@@ -1,0 +1,57 @@
+"""Reads addresses: which kind of source one is, and the stream name derived from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..wire import stream_name
+
+PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+RECORDED = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".mpg", ".wmv"}  # an address ending so is a file, not live
+
+
+ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+
+def is_camera(address: str) -> bool:
+    """A number, a device, or one of the names under which Linux keeps a device wherever it is plugged in."""
+    return address.isdecimal() or address.startswith(("/dev/video", "/dev/v4l/"))
+
+
+def is_live(address: str) -> bool:
+    parts = urlsplit(address)
+    return not (parts.scheme.lower() in ("http", "https") and Path(parts.path).suffix.lower() in RECORDED)
+
+
+def is_list(address: str) -> bool:
+    """Of HTTP Live Streaming, which names the pieces of a film as well as those of a camera."""
+    return Path(urlsplit(address).path).suffix.lower() in (".m3u8", ".m3u")
+
+
+def derived_name(address: str) -> str:
+    """Short, and without user names and passwords."""
+    if address == "-":
+        return "stdin"
+    if is_camera(address):
+        device = Path(address).name.removeprefix("video")
+        return f"camera{device}" if device.isdecimal() else stream_name(f"camera-{device}")
+    if ADDRESS.match(address) and not address.lower().startswith("file://"):
+        parts = urlsplit(address)
+        return stream_name("-".join(part for part in (parts.hostname or "", Path(parts.path).stem) if part))
+    path = Path(re.sub(r"[*?\[\]]", "", address))
+    return stream_name(path.name if Path(address).is_dir() else path.stem or path.parent.name)
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    taken: list[str] = []
+    for wanted in map(stream_name, names):
+        name, number = wanted, 2
+        while name in taken:
+            name, number = f"{wanted}-{number}", number + 1
+        taken.append(name)
+    return taken

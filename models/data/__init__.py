@@ -1,0 +1,192 @@
+"""Which pictures a run trains on and which it is tested on. Opens any layout; reads no picture and knows no loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..cache import cache_folder
+from ..errors import UserError
+from ..settings import setting
+from ..terminal import clock
+from .augmentation import PAPER, RENDERS, Augmentation
+from .crop_cache import CropCache, FindPoints
+from .datasets import NUMBERING, PARTS
+from .folds import Fold, make_folds
+from .layouts import STYLES, open_layout
+from .samples import Augmented, Crops, Samples, Shards
+from .shards import Renders, read_renders
+from .table import Table
+
+if TYPE_CHECKING:
+    from .loading import Group  # torch, which is not needed to read data
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    """[data] of a configuration file."""
+
+    data: Path | None = setting(None, "folder of labelled data of any known layout, a CSV, or shards")  # noqa: RUF009
+    layout: str = setting("auto", "its layout, where it is not recognised", choices=STYLES)
+    dataset: str | None = setting(None, "BP4D or DISFA, where both lie in one folder")
+    units: tuple[str, ...] = setting((), "action units to train, e.g. AU01 AU12; all that are coded by default")
+    fold: int = setting(1, "fold to train; see --all-folds")
+    folds: int = setting(3, "folds over the subjects of data without published parts")
+    hold_out: float = setting(0.1, "share of the people of rendered shards that are tested on; 0 trains on all")
+    align: bool = setting(
+        True, "find faces and align them as the engine does; with --no-align pictures are taken as aligned"
+    )
+    cache: Path | None = setting(None, "folder for aligned crops; by default the user's cache")  # noqa: RUF009
+
+
+def unseen(choice: DataChoice, provenance: Mapping[str, Any]) -> DataChoice:
+    """Of the data that a bundle was trained on, no more is held out than was then: the rest it has seen."""
+    trained = provenance.get("data", {})
+    if choice.data is None or trained.get("data") != choice.data.name or "hold_out" not in trained:
+        return choice
+    return replace(choice, hold_out=min(choice.hold_out, trained["hold_out"]))
+
+
+class TrainingData:
+    """Opened data of one fold. `open()` gives the training samples as they are now: folders of shards may grow."""
+
+    def __init__(
+        self,
+        choice: DataChoice,
+        fold: Fold | None,
+        units: tuple[str, ...],
+        opener: Callable[[list[str] | None], Augmented],
+        test: Samples | None,
+        dataset: str = "",
+        people: tuple[str, ...] = (),
+    ) -> None:
+        self.choice, self.fold, self.units, self.test = choice, fold, units, test
+        self.dataset, self.people = dataset, people  # BP4D, DISFA or ""; who the subjects are, where the data tells
+        self._opener = opener
+        self.files: list[str] | None = None  # the files the last open() read, where they can grow in number
+
+    def open(self, files: list[str] | None = None) -> Augmented:
+        """With `files`, exactly what an earlier open() found: a resumed epoch must see the same pictures."""
+        samples = self._opener(files)
+        if isinstance(samples, Shards):
+            self.files = [path.name for path in samples.renders.files]
+        return samples
+
+    def __str__(self) -> str:
+        if self.fold is not None:
+            return str(self.fold)
+        people = len(np.unique(self.test.subjects)) if self.test is not None else 0
+        return f"{len(self.test) if self.test is not None else 0} held-out pictures of {people} people"
+
+
+def open_data(
+    choice: DataChoice,
+    side: int,
+    *,
+    all_folds: bool = False,
+    seed: int = 0,
+    augmentation: Augmentation | None = None,
+    find_points: FindPoints | None = None,
+    report: Callable[[str], None] = print,
+    group: Group | None = None,
+) -> Iterator[TrainingData]:
+    """One TrainingData per fold asked for. `side` is the network's; the processes of a `group` share the alignment."""
+    if choice.data is None:
+        raise UserError("No data given. Add --data FOLDER, or [data] data = ... to the configuration file.")
+    units: Sequence[str] | None = choice.units or None
+    if is_shards(choice):
+        yield _shards(choice, side, seed, augmentation or RENDERS)
+        return
+    table = open_layout(choice.data, choice.layout, dataset=choice.dataset, units=units)
+    said = len(table.notes)
+    for note in table.notes:
+        report(f"Note: {note}")
+    if choice.align and find_points is None:
+        from ..faces import open_detector
+        from ..faces.landmarks import open_landmarks
+        from ..faces.points import PointFinder
+
+        find_points = PointFinder(open_detector(), open_landmarks())
+    cache = CropCache(choice.cache or cache_folder("crops"), side, find_points if choice.align else None)
+    progress = _Progress(report, f"Cutting crops of {choice.data} into {cache.folder}")
+    if group is not None and group.world > 1:
+        cache.fill(table, progress, rank=group.rank, world=group.world)
+        group.wait()
+    table = cache.prepare(table, progress)
+    for note in table.notes[said:]:
+        report(f"Note: {note}")
+    folds = make_folds(table, choice.folds, seed)
+    if table.dataset in PARTS:
+        report(NUMBERING)
+    for fold in folds:
+        if all_folds or fold.number == choice.fold:
+            report(f"{fold}")
+            yield _fold(choice, table, cache, fold, side, seed, augmentation or PAPER)
+    if not all_folds and choice.fold not in [fold.number for fold in folds]:
+        raise UserError(f"There is no fold {choice.fold}. Choose one of {', '.join(str(f.number) for f in folds)}.")
+
+
+class _Progress:
+    """Says now and then how far the alignment is: of a large data set it takes the better part of an hour, once."""
+
+    def __init__(self, report: Callable[[str], None], what: str, every_s: float = 20.0) -> None:
+        self.report, self.what, self.every_s = report, what, every_s
+        self.began_s = self.shown_s = time.monotonic()
+
+    def __call__(self, done: int, whole: int) -> None:
+        now = time.monotonic()
+        if now - self.shown_s > self.every_s:
+            self.shown_s = now
+            left = (now - self.began_s) / done * (whole - done)
+            self.report(f"{self.what}: {done} of {whole}, {clock(left)} left")
+
+
+def is_shards(choice: DataChoice) -> bool:
+    folder = choice.data
+    return choice.layout in ("auto", "shards") and folder is not None and any(folder.glob("shard-*.safetensors"))
+
+
+def _shards(choice: DataChoice, side: int, seed: int, augmentation: Augmentation) -> TrainingData:
+    folder = choice.data
+    assert folder is not None
+
+    def opened(files: list[str] | None) -> Shards:
+        renders = read_renders(folder, choice.units or None)
+        if files is not None:
+            renders = _only_files(renders, files)
+        return Shards(renders, side, augmentation=augmentation, seed=seed)
+
+    def train(files: list[str] | None) -> Augmented:
+        whole = opened(files)
+        return whole.split(choice.hold_out)[0] if choice.hold_out else whole
+
+    first = opened(None)
+    test = first.split(choice.hold_out)[1] if choice.hold_out else None
+    return TrainingData(choice, None, first.units, train, test)
+
+
+def _only_files(renders: Renders, names: Sequence[str]) -> Renders:
+    """The same as if only these shards had been there."""
+    numbers = [number for number, path in enumerate(renders.files) if path.name in set(names)]
+    if len(numbers) != len(names):
+        raise UserError(
+            f"{renders.folder} lacks shards with which the run began. Put them back, or start with --fresh."
+        )
+    sizes = np.diff(renders.starts)
+    kept = np.repeat(np.isin(np.arange(len(sizes)), numbers), sizes)  # (n,)
+    arrays = {name: getattr(renders, name)[kept] for name in ("labels", "intensity", "points", "identity", "face")}
+    starts = np.concatenate([[0], np.cumsum(sizes[numbers])]).astype(np.int64)
+    return replace(renders, files=tuple(renders.files[number] for number in numbers), starts=starts, **arrays)
+
+
+def _fold(
+    choice: DataChoice, table: Table, cache: CropCache, fold: Fold, side: int, seed: int, augmentation: Augmentation
+) -> TrainingData:
+    train = Crops(table, cache, rows=fold.train, augmentation=augmentation, seed=seed)
+    test = Crops(table, cache, rows=fold.test, augmentation=None, seed=seed)
+    return TrainingData(choice, fold, table.units, lambda _: train, test, table.dataset, table.people)

@@ -1,0 +1,147 @@
+"""Lets a run folder or a bundle speak about pictures: states, sentences, and what evaluation draws. Scores nothing.
+
+A bundle is read through `Runtime`, as the engine does; its torch weights, where they are there, only serve what a
+runtime does not give: words under teacher forcing, features of the units, attention maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..bundle import MANIFEST, Bundle, open_bundle
+from ..errors import UserError
+from ..files import load_tensors
+from ..networks import build
+from ..networks.base import AUNetwork
+from ..sentences import loading
+from ..sentences.corpus import Corpus
+from ..sentences.targets import Texts
+from ..sentences.vocabulary import build as build_vocabulary
+from ..sentences.vocabulary import decode
+from ..training.run_folder import load_run
+
+Crops = NDArray[np.uint8]  # (n, S, S, 3)
+Sentences = tuple[list[list[str]], list[str]]  # n times A, n
+
+
+class Reader(Protocol):
+    name: str
+    units: tuple[str, ...]
+    side: int
+    thresholds: NDArray[np.float32]  # (A,)
+    has_captions: bool
+    network: AUNetwork | None
+    config: dict[str, Any]
+    corpus: Corpus  # whose sentences it was taught
+
+    def probabilities(self, crops: Crops) -> NDArray[np.float32]:
+        """(n, A)"""
+
+    def sentences(self, crops: Crops, told: NDArray[np.bool_], beam: int = 1) -> Sentences:
+        """One per unit and one per face, for the states decided; greedy, or the best of a beam."""
+
+
+class RunReader:
+    """A run folder."""
+
+    def __init__(self, folder: Path, which: str = "last", device: str = "cpu", corpus: Path | None = None) -> None:
+        loaded, run = load_run(folder, which)
+        self.network: AUNetwork | None = loaded.to(device)
+        self._network = loaded
+        self.name, self.config, self.device = f"{folder} ({which})", run["network"], device
+        self.units, self.side, self.has_captions = tuple(run["units"]), loaded.side, loaded.has_captions
+        self.thresholds = np.full(len(self.units), 0.5, np.float32)
+        kept = folder / "corpus.toml"
+        self.corpus = loading.load(path=corpus or (kept if kept.is_file() else loading.SHIPPED))
+
+    @torch.inference_mode()
+    def probabilities(self, crops: Crops) -> NDArray[np.float32]:
+        log_odds = self._network.encode(torch.from_numpy(crops).to(self.device)).log_odds
+        return np.asarray(torch.sigmoid(log_odds.float()).cpu().numpy())
+
+    def sentences(self, crops: Crops, told: NDArray[np.bool_], beam: int = 1) -> Sentences:
+        return spoken(self._network, self.config["vocabulary"], crops, told, beam)
+
+
+class BundleReader:
+    """A bundle, through a runtime."""
+
+    def __init__(
+        self, bundle: Bundle, runtime: str = "auto", precision: str | None = None, corpus: Path | None = None
+    ) -> None:
+        from ..runtimes import open_runtime
+
+        self.runtime = open_runtime(bundle, runtime, precision=precision)
+        manifest = bundle.manifest
+        self.name = f"{bundle.folder} on {self.runtime.description}"
+        self.units, self.side, self.config = manifest.units, manifest.side, manifest.network
+        self.thresholds, self.has_captions = self.runtime.thresholds, bundle.has_captions
+        self.corpus = loading.load(path=corpus or loading.SHIPPED)
+        self.network: AUNetwork | None = None
+        if "weights.safetensors" in manifest.files:
+            self.network = build(manifest.network)
+            self.network.load_state_dict(load_tensors(bundle.path("weights.safetensors")))
+            self.network.eval()
+
+    def probabilities(self, crops: Crops) -> NDArray[np.float32]:
+        return self.runtime.predict(crops).probabilities
+
+    def sentences(self, crops: Crops, told: NDArray[np.bool_], beam: int = 1) -> Sentences:
+        if beam > 1:  # runtimes decode greedily; the weights inside the bundle can do more
+            if self.network is None:
+                raise UserError(f"{self.name} has no weights.safetensors, which a beam needs. Use --beam 1.")
+            return spoken(self.network, self.config["vocabulary"], crops, told, beam)
+        prediction = self.runtime.predict(crops)
+        said = self.runtime.explain(prediction, range(len(crops)), told, np.ones_like(told))
+        return [[one.why[unit] for unit in self.units] for one in said], [one.text for one in said]
+
+
+@torch.inference_mode()
+def spoken(
+    network: AUNetwork, vocabulary: Sequence[str], crops: Crops, told: NDArray[np.bool_], beam: int = 1
+) -> Sentences:
+    """What a torch network says of each unit and of each face."""
+    device = next(network.parameters()).device
+    memory = network.encode(torch.from_numpy(crops).to(device)).memory
+    active = torch.from_numpy(told.astype(np.float32)).to(device)
+    rows = torch.ones_like(active).nonzero()
+    local, whole, _ = (tensor.cpu().numpy() for tensor in network.caption(memory, active, rows, beam))
+    said = [decode(tokens, vocabulary) for tokens in local]
+    count = active.shape[1]
+    return [said[i : i + count] for i in range(0, len(said), count)], [decode(tokens, vocabulary) for tokens in whole]
+
+
+def open_reader(
+    where: str | Path,
+    *,
+    which: str = "last",
+    runtime: str = "auto",
+    device: str = "cpu",
+    corpus: Path | None = None,
+) -> Reader:
+    """A run folder, a bundle, or 'embedded'. By default a run's own corpus is read, and the package's for a bundle."""
+    if str(where) == "embedded" or (Path(where) / MANIFEST).is_file():
+        return BundleReader(open_bundle(where), runtime, corpus=corpus)
+    return RunReader(Path(where), which, device, corpus)
+
+
+def texts_of(network: AUNetwork, config: dict[str, Any], corpus: Corpus) -> Texts:
+    """The targets that the network was trained towards."""
+    vocabulary = tuple(config["vocabulary"])
+    mine = corpus.only(network.units)
+    told = bool(config.get("state_conditioned"))
+    strange = sorted(set(build_vocabulary(mine)) - set(vocabulary))
+    if strange:
+        raise UserError(
+            f"The corpus has words outside the vocabulary of this network: {', '.join(strange[:5])}. Give the file "
+            "that it was taught with --corpus, or leave sentences out with --caption-images 0."
+        )
+    # A network that was told nobody's name has no words for people.
+    people = set(build_vocabulary(mine, subjects=True)) <= set(vocabulary)
+    return Texts(mine, vocabulary, network.words, told, subjects=people)

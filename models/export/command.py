@@ -1,0 +1,51 @@
+"""`vlfau-export`: a run folder in, a bundle out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..terminal import command
+from .run import PRECISIONS, export_run
+
+EPILOG = """examples:
+  vlfau-export runs/mine --output bundles/mine                  then: vlfau-stream VIDEO --model bundles/mine
+  vlfau-export runs/mine --output bundles/mine-fp16 --precision fp16
+"""
+
+
+@command("vlfau-export")
+def main(arguments: Sequence[str] | None = None) -> None:
+    made = argparse.ArgumentParser(
+        prog="vlfau-export",
+        description="Turn a trained run into a bundle: ONNX graphs, weights, manifest and self-test in one folder.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("run", type=Path, help="a run folder written by vlfau-train")
+    made.add_argument(
+        "--output", type=Path, required=True, help="folder for the bundle; an older bundle there is replaced"
+    )
+    made.add_argument("--weights", default="last", choices=("last", "best"), help="after which epoch (default: last)")
+    made.add_argument(
+        "--precision", default="fp32", choices=PRECISIONS, help="of the graphs' arithmetic (default: fp32)"
+    )
+    made.add_argument("--name", help="the bundle's name (default: the run folder's)")
+    made.add_argument("--licence", default="", help="a sentence about what the weights may be used for")
+    options = made.parse_args(arguments)
+    bundle = export_run(
+        options.run,
+        options.output,
+        which=options.weights,
+        precision=options.precision,
+        name=options.name,
+        licence=options.licence,
+    )
+    size = sum(file.stat().st_size for file in bundle.folder.iterdir()) / 1e6
+    print(f"Bundle {bundle.folder}: {len(bundle.manifest.units)} action units, {size:.1f} MB, verified.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""Encoder and caption graphs as ONNX."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from ..bundle import MEMORY
+from ..networks.base import AUNetwork
+from .selftest import structured_crops
+
+OPSET = 18
+
+
+class EncoderGraph(nn.Module):
+    """crops -> log_odds, and the memory of networks with captions."""
+
+    def __init__(self, network: AUNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
+        encoded = self.network.encode(crops)
+        return (encoded.log_odds.float(), *(encoded.memory if self.network.has_captions else ()))
+
+
+class CaptionGraph(nn.Module):
+    """Memory and decided states -> tokens."""
+
+    def __init__(self, network: AUNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, visual: Tensor, channel: Tensor, spatial: Tensor, active: Tensor, rows: Tensor
+    ) -> tuple[Tensor, ...]:
+        return tuple(self.network.caption((visual, channel, spatial), active, rows))
+
+
+def encoder_graph(network: AUNetwork) -> onnx.ModelProto:
+    crops = torch.from_numpy(structured_crops(2, network.side))
+    outputs = ["log_odds", *(MEMORY if network.has_captions else ())]
+    return trace(EncoderGraph(network), {"crops": crops}, outputs, {"crops": {0: "N"}})
+
+
+def caption_graph(network: AUNetwork) -> onnx.ModelProto:
+    """Greedy decoding with its T steps unrolled.
+
+    The other way is one step inside an ONNX Loop; `bench/captions.py` holds both against each other (same words, time,
+    seconds to open). For compact on CPUs the Loop takes as long as the unrolled graph when sentences have full length,
+    about half as long when they end at half length, since it stops there, and opens about ten times faster. Unrolled
+    it is all the same: FP16 is written into the graph and that rewriting enters no subgraph, every output has a fixed
+    shape, and on a GPU a Loop that ends early asks the host after every word. Sentences are made when a state changes,
+    not for every frame, so the milliseconds are few.
+    """
+    with torch.inference_mode():
+        encoded = network.encode(torch.from_numpy(structured_crops(2, network.side)))
+    units = encoded.log_odds.shape[1]
+    inputs = {
+        **{name: tensor.clone() for name, tensor in zip(MEMORY, encoded.memory)},
+        "active": (encoded.log_odds >= 0).float().clone(),
+        "rows": torch.tensor([[0, 0], [1, units - 1], [0, 1]]),
+    }
+    axes = {name: {0: "n"} for name in (*MEMORY, "active")} | {"rows": {0: "R"}}
+    return trace(CaptionGraph(network), inputs, ["local_tokens", "global_tokens", "global_log_odds"], axes)
+
+
+def trace(
+    module: nn.Module, inputs: Mapping[str, Tensor], outputs: list[str], axes: Mapping[str, Mapping[int, str]]
+) -> onnx.ModelProto:
+    if find_spec("onnxscript") is None:
+        model = scripted(module, inputs, outputs, axes)
+        _strip(model)
+        return model
+    shapes = tuple(dict(axes.get(name, {})) for name in inputs)
+    with _quiet(), torch.inference_mode(False), torch.no_grad():
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes=shapes,
+            opset_version=OPSET,
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _strip(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """The tracer's notes (paths of this machine, stack traces) do not belong in a bundle."""
+    graph = model.graph
+    parts = [model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]
+    for part in parts:
+        del part.metadata_props[:]
+        part.doc_string = ""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The tracer speaks about its own insides."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels):
+                logger.setLevel(level)
+
+
+OPSET = 17
+
+
+def scripted(
+    module: nn.Module, inputs: Mapping[str, Tensor], outputs: list[str], axes: Mapping[str, Mapping[int, str]]
+) -> onnx.ModelProto:
+    """`axes` names the open axes of inputs; the first axis of each output is open."""
+    opened = {name: dict(which) for name, which in axes.items()} | {name: {0: f"{name}_rows"} for name in outputs}
+    file = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the tracer warns of each number that it takes for a constant, rightly here
+        torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            file,  # type: ignore[arg-type]
+            dynamo=False,
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_axes=opened,
+            opset_version=OPSET,
+        )
+    model = onnx.load_from_string(file.getvalue())
+    onnx.checker.check_model(model, full_check=True)
+    return model

@@ -1,0 +1,115 @@
+"""The detector that needs no download: a small network proposes boxes, the landmark network keeps the faces."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import embedded
+from ..errors import UserError
+from ..openvino_core import openvino_core
+from .align import five_points
+from .base import Detections, no_detections, shrink
+from .boxes import suppress
+from .landmarks import box_of, open_landmarks
+
+STRIDE = 8  # picture pixels a cell
+UNIT = 32.0  # pixels; the network speaks of sides as log2(side / UNIT)
+
+SIDE = 320  # pixels, the longer side of the picture that the finder sees: faces from about 1/16 of it
+PROPOSALS = 48  # boxes a picture that are worth a look; a class of thirty fits
+OVERLAP = 0.4  # two proposals whose points agree are one face
+
+
+class EmbeddedDetector:
+    name = "embedded"
+
+    def __init__(self, size: int | None, threshold: float | None, reason: str) -> None:
+        self.size, self.reason = size or SIDE, reason
+        self.landmarks = open_landmarks()  # free for others on the same thread
+        self.threshold = self.landmarks.threshold if threshold is None else threshold
+        path = embedded() / "finder.onnx"
+        self._finder = Finder(path)
+        self._proposal = float(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["threshold"])
+
+    def find(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        """Pictures of one size share a call of the finder."""
+        small = [shrink(picture, self.size) for picture in pictures]
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for i, (picture, _) in enumerate(small):
+            groups[picture.shape].append(i)
+        found: list[Detections] = [no_detections()] * len(pictures)
+        for rows in groups.values():
+            for i, (boxes, _) in zip(rows, self._finder.propose([small[i][0] for i in rows], self._proposal)):
+                found[i] = self._keep(pictures[i], boxes[:PROPOSALS] * np.float32(small[i][1]))
+        return found
+
+    def _keep(self, picture: NDArray[np.uint8], boxes: NDArray[np.float32]) -> Detections:
+        """Two looks: at the proposed box and at the box of the points found there. A mistake rarely passes both."""
+        first = self.landmarks.locate(picture, boxes)
+        likely = first.presence >= self.threshold
+        second = self.landmarks.locate(picture, box_of(first.points[likely]))
+        rows = np.flatnonzero(second.presence >= self.threshold)
+        if not len(rows):
+            return no_detections()
+        points, presence = second.points[rows], second.presence[rows]
+        squares = box_of(points)
+        kept = suppress(squares, presence, OVERLAP)
+        return Detections(squares[kept], presence[kept], five_points(points[kept]))
+
+
+class Finder:
+    """One thread uses it."""
+
+    def __init__(self, path: Path) -> None:
+        core = openvino_core()
+        try:
+            self._model = core.read_model(path)
+        except RuntimeError as error:
+            raise UserError(f"Face finder {path} cannot be loaded: {str(error).splitlines()[-1]}") from None
+        self._core: Any = core
+        self._requests: dict[tuple[int, ...], Any] = {}
+
+    def maps(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, H, W, 3) with H and W in multiples of 32 -> (N, 4, H/8, W/8) as `face_training/networks.py` says."""
+        request = self._requests.get(pictures.shape)
+        if request is None:  # compiled once for each size: open sizes cost a third more time
+            model = self._model.clone()
+            model.reshape(list(pictures.shape))
+            options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1}
+            request = self._core.compile_model(model, "CPU", options).create_infer_request()
+            self._requests[pictures.shape] = request
+        request.infer([pictures], share_inputs=True)
+        return np.array(request.get_output_tensor(0).data)
+
+    def propose(
+        self, pictures: Sequence[NDArray[np.uint8]], threshold: float
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Small pictures of one size -> boxes (F, 4) in their pixels and scores (F,), best first, one box a peak."""
+        height, width = pictures[0].shape[:2]
+        batch = np.zeros((len(pictures), -(-height // 32) * 32, -(-width // 32) * 32, 3), np.uint8)
+        for row, picture in zip(batch, pictures):
+            row[:height, :width] = picture
+        return [decode(maps, threshold) for maps in self.maps(batch)]
+
+
+def decode(maps: NDArray[np.float32], threshold: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(4, C, D) of one picture -> boxes (F, 4), scores (F,): every cell that is the highest among its neighbours."""
+    heat = maps[0]
+    limit = np.log(threshold / (1 - threshold))
+    peaks = (heat >= cv2.dilate(heat, np.ones((3, 3), np.uint8))) & (heat > limit)
+    rows, columns = np.nonzero(peaks)
+    order = np.argsort(-heat[rows, columns], kind="stable")
+    rows, columns = rows[order], columns[order]
+    side = UNIT * np.exp2(maps[1, rows, columns].clip(-3, 5))
+    x = (columns + 0.5 + maps[2, rows, columns]) * STRIDE
+    y = (rows + 0.5 + maps[3, rows, columns]) * STRIDE
+    boxes = np.stack([x - side / 2, y - side / 2, x + side / 2, y + side / 2], 1).astype(np.float32)
+    return boxes, (1 / (1 + np.exp(-heat[rows, columns]))).astype(np.float32)

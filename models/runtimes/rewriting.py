@@ -1,0 +1,44 @@
+"""A bundle's graphs in another precision. Needs onnx, which streaming does not."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+
+from ..bundle import Bundle, open_bundle, write_manifest
+from ..errors import unknown
+from .half_precision import to_half, to_single
+
+WRITTEN = ("fp32", "fp16")
+
+
+def graph_in(bundle: Bundle, name: str, precision: str) -> bytes:
+    """One of its ONNX files, encoder.onnx or caption.onnx, in that precision. Loops stay as they are."""
+    if precision not in WRITTEN:
+        raise unknown("precision of a graph", precision, WRITTEN)
+    path = bundle.path(name)
+    if precision == bundle.manifest.precision:
+        return path.read_bytes()
+    model = onnx.load(str(path))
+    if any(one.type == onnx.AttributeProto.GRAPH for node in model.graph.node for one in node.attribute):
+        return path.read_bytes()
+    made = to_half(model) if precision == "fp16" else to_single(model)
+    return bytes(made.SerializeToString())
+
+
+def in_half(bundle: Bundle, folder: Path) -> Bundle:
+    """The same bundle with its graphs in FP16, in a folder of its own, verified; itself where it is so already. Its
+    stored answers stay FP32's."""
+    if bundle.manifest.precision == "fp16":
+        return bundle
+    folder.mkdir(parents=True, exist_ok=True)
+    graphs = [name for name in ("encoder.onnx", "caption.onnx") if name in bundle.manifest.files]
+    for name in graphs:
+        (folder / name).write_bytes(graph_in(bundle, name, "fp16"))
+    shutil.copy(bundle.path("selftest.npz"), folder)
+    files = dict.fromkeys([*graphs, "selftest.npz"], "")
+    write_manifest(folder, replace(bundle.manifest, precision="fp16", files=files))
+    return open_bundle(folder)

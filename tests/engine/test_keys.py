@@ -1,0 +1,65 @@
+"""Key pairs and their command."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from vlfau.engine.commands.keys import main
+from vlfau.engine.keys import make_pair, read_allowed, read_pair, read_public
+from vlfau.models.errors import UserError
+
+
+def test_a_pair_is_stored_and_read(tmp_path: Path) -> None:
+    public_file, secret_file = make_pair(tmp_path / "new", "alice")
+    public, secret = read_pair(secret_file)
+    assert read_public(public_file) == public != secret
+    assert read_public(public.decode()) == public, "the forty characters will do"
+    assert secret.decode() not in public_file.read_text(encoding="utf-8")
+    assert stat.S_IMODE(secret_file.stat().st_mode) == 0o600
+
+
+def test_keys_are_never_replaced(tmp_path: Path) -> None:
+    _, secret_file = make_pair(tmp_path, "alice")
+    before = secret_file.read_bytes()
+    with pytest.raises(UserError, match="is not replaced"):
+        make_pair(tmp_path, "alice")
+    assert secret_file.read_bytes() == before
+
+
+def test_an_allow_list_is_a_folder_or_a_file(tmp_path: Path) -> None:
+    files = [make_pair(tmp_path, name)[0] for name in ("a", "b")]
+    assert read_allowed(tmp_path) == {read_public(file) for file in files}
+    assert read_allowed(files[0]) == {read_public(files[0])}
+
+
+def test_wrong_files_are_named(tmp_path: Path) -> None:
+    public_file, _ = make_pair(tmp_path, "a")
+    with pytest.raises(UserError, match="public key only"):
+        read_pair(public_file)
+    (tmp_path / "noise.key").write_bytes(b"\xff\x00")
+    for path in (tmp_path / "absent.key", tmp_path / "noise.key"):
+        with pytest.raises(UserError, match="not a key file"):
+            read_pair(path)
+    with pytest.raises(UserError, match="neither a key file nor"):
+        read_public("~" * 40)
+    for name in ("", "../x", ".x"):
+        with pytest.raises(UserError, match="cannot be the name"):
+            make_pair(tmp_path, name)
+
+
+def test_the_command_makes_pairs_and_says_what_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["engine", "alice", "--folder", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "alice.key",
+        "alice.key_secret",
+        "engine.key",
+        "engine.key_secret",
+    ]
+    assert read_public(tmp_path / "engine.key").decode() in said
+    assert read_pair(tmp_path / "engine.key_secret")[1].decode() not in said, "a secret is never printed"
+    assert main(["engine", "--folder", str(tmp_path)]) == 2
+    assert "is not replaced" in capsys.readouterr().err

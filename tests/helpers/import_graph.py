@@ -1,0 +1,64 @@
+"""The imports of the tree, read from the sources: at module level, inside functions and for type checkers alike."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from shared_files import ROOT
+
+PACKAGES = ("engine", "models", "calibration")
+
+Graph = Mapping[str, set[str]]  # file -> the files it imports; paths relative to the root
+
+
+def import_graph(root: Path = ROOT, folders: tuple[str, ...] = PACKAGES) -> dict[str, set[str]]:
+    files = sorted(path for folder in folders for path in (root / folder).rglob("*.py"))
+    names = {_module(path.relative_to(root)): path.relative_to(root).as_posix() for path in files}
+    return {names[_module(path.relative_to(root))]: set(_imported(path, root, names)) for path in files}
+
+
+def circles(graph: Graph) -> list[list[str]]:
+    """Groups of files that reach each other (strongly connected components of more than one file)."""
+    reach = {file: _reachable(graph, file) for file in graph}
+    groups: list[list[str]] = []
+    for file in graph:
+        group = sorted(other for other in reach[file] if file in reach[other])
+        if group and group not in groups:
+            groups.append(group)
+    return groups
+
+
+def closure(graph: Graph, file: str) -> set[str]:
+    return {file} | _reachable(graph, file)
+
+
+def _reachable(graph: Graph, file: str) -> set[str]:
+    seen: set[str] = set()
+    waiting = [file]
+    while waiting:
+        for target in graph[waiting.pop()] - seen:
+            seen.add(target)
+            waiting.append(target)
+    return seen
+
+
+def _module(path: Path) -> str:
+    parts = path.with_suffix("").parts
+    return ".".join(("vlfau", *(parts[:-1] if parts[-1] == "__init__" else parts)))
+
+
+def _imported(path: Path, root: Path, names: Mapping[str, str]) -> Iterator[str]:
+    relative = path.relative_to(root)
+    package = ["vlfau", *relative.parent.parts]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (names[alias.name] for alias in node.names if alias.name in names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                target = names.get(f"{base}.{alias.name}") or names.get(base)
+                if target is not None and target != relative.as_posix():
+                    yield target

@@ -1,0 +1,638 @@
+"""The conformance suite: every runtime that this machine can hold gives the same answers, refuses the same things,
+leaks nothing and closes. Then what belongs to one runtime: caches, choice, buckets, plain twins of captured steps."""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+from small_bundle import SIDE, encoder, small_bundle
+from small_bundle import crops as small_crops
+
+from vlfau.models.bundle import END, PAD, Bundle, open_bundle, write_manifest
+from vlfau.models.errors import UserError
+from vlfau.models.openvino_core import openvino_core
+from vlfau.models.runtimes import choose as choosing
+from vlfau.models.runtimes import open_runtime
+from vlfau.models.runtimes.base import Runtime
+from vlfau.models.runtimes.half_precision import to_half
+from vlfau.models.runtimes.race import Rounds, race
+from vlfau.models.runtimes.tensorrt_engines import gpu_count
+
+# Largest difference in probability, and least share of equal tokens, against the stored FP32 answer. FP32 differs only
+# by the order of sums. BF16 keeps 8 bits of each product: a few thousandths after averaging; a near tie flips a word
+# and all after it.
+TOLERANCE = {"fp32": 1e-4, "bf16": 0.05, "fp16": 0.01, "int8": 0.1}
+EQUAL_TOKENS = {"fp32": 1.0, "bf16": 0.6, "fp16": 0.9, "int8": 0.6}
+
+gpu = [pytest.mark.gpu, pytest.mark.slow]
+REAL = [
+    pytest.param(("tiny", "openvino", "fp32"), marks=pytest.mark.slow),
+    pytest.param(("tiny", "onnxruntime", "fp32"), marks=pytest.mark.slow),
+    pytest.param(("tiny-weights", "torch", "bf16"), marks=pytest.mark.slow),
+    pytest.param(("tiny", "torch", "fp16"), marks=gpu),
+    pytest.param(("tiny", "tensorrt", "fp32"), marks=gpu),
+    pytest.param(("tiny", "tensorrt", "fp16"), marks=gpu),
+    pytest.param(("tiny", "torch-tensorrt", "fp16"), marks=gpu),
+]
+ALL = [
+    ("small", "openvino", "fp32"),
+    ("small", "onnxruntime", "fp32"),
+    ("small", "openvino", "bf16"),
+    ("small-half", "openvino", "fp16"),
+    ("small-half", "onnxruntime", "fp16"),
+    ("small-int8", "openvino", "int8"),
+    ("small-int8", "onnxruntime", "int8"),
+    ("tiny-weights", "torch", "fp32"),
+    *REAL,
+]
+
+
+def with_int8(bundle: Bundle) -> Bundle:
+    from vlfau.calibration.quantise import observe, quantise
+
+    model = onnx.load(str(bundle.path("encoder.onnx")))
+    onnx.save(quantise(model, observe(model, small_crops(32), "minmax")), bundle.folder / "encoder.int8.onnx")
+    write_manifest(bundle.folder, replace(bundle.manifest, files={**bundle.manifest.files, "encoder.int8.onnx": ""}))
+    return open_bundle(bundle.folder)
+
+
+def with_half(bundle: Bundle) -> Bundle:
+    """Written in FP16, as the package's own bundle is."""
+    half = to_half(onnx.load(str(bundle.path("encoder.onnx"))))
+    onnx.save(half, bundle.folder / "encoder.onnx")
+    write_manifest(bundle.folder, replace(bundle.manifest, precision="fp16"))
+    return open_bundle(bundle.folder)
+
+
+class Claims:
+    """OpenVINO's core on a processor that has BF16. One that only has AVX-512 computes it too, slowly, so OpenVINO does
+    not offer it there; its answers are those of BF16."""
+
+    def __init__(self, core: Any) -> None:
+        self._core = core
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+    def get_property(self, device: str, name: str) -> Any:
+        found = self._core.get_property(device, name)
+        return [*found, "BF16"] if name == "OPTIMIZATION_CAPABILITIES" else found
+
+
+def has_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes sure of it, or skips."""
+    from vlfau.models.runtimes import openvino
+
+    core = openvino_core()
+    if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
+    if "avx512bw" not in flags:
+        pytest.skip("this processor neither has BF16 nor the AVX-512 to do without it")
+    monkeypatch.setattr(openvino, "openvino_core", lambda: Claims(core))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLFAU_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def bundle_of(tmp_path: Path) -> Callable[[str], Bundle]:
+    def make(kind: str) -> Bundle:
+        if kind == "small":
+            return small_bundle(tmp_path / "bundle")
+        if kind == "small-int8":
+            return with_int8(small_bundle(tmp_path / "bundle"))
+        if kind == "small-half":
+            return with_half(small_bundle(tmp_path / "bundle"))
+        pytest.importorskip("torch")
+        if kind == "tiny-weights":
+            from tiny_bundle import tiny_weights
+
+            return tiny_weights(tmp_path / "bundle")
+        from tiny_bundle import tiny_bundle
+
+        return tiny_bundle()
+
+    return make
+
+
+@pytest.fixture(params=ALL, ids=lambda value: "-".join(value))
+def runtime(
+    request: pytest.FixtureRequest, bundle_of: Callable[[str], Bundle], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Runtime]:
+    kind, name, precision = request.param
+    if (name, precision) == ("openvino", "bf16"):
+        has_bf16(monkeypatch)
+    if request.node.get_closest_marker("gpu") and gpu_count() == 0:
+        pytest.skip("no NVIDIA GPU here")
+    bundle = bundle_of(kind)
+    device = "cpu" if name == "torch" and precision != "fp16" else None
+    with open_runtime(bundle, name, precision=precision, device=device) as opened:
+        yield opened
+
+
+def test_probabilities_are_those_of_the_bundle_and_depend_on_the_picture(runtime: Runtime) -> None:
+    stored = runtime.bundle.selftest()
+    expected = 1 / (1 + np.exp(-stored["log_odds"]))
+    allowed = TOLERANCE[runtime.executor.precision]
+    assert np.abs(runtime.predict(stored["crops"]).probabilities - expected).max() <= allowed
+    assert np.abs(runtime.predict(255 - stored["crops"]).probabilities - expected).max() > 2 * allowed
+
+
+def test_tokens_are_those_of_the_bundle_and_depend_on_the_states(runtime: Runtime) -> None:
+    stored = runtime.bundle.selftest()
+    prediction = runtime.predict(stored["crops"])
+    rows = np.argwhere(np.ones_like(stored["active"])).astype(np.int64)
+    said = runtime.executor.caption(prediction.memory, stored["active"], rows)
+    least = EQUAL_TOKENS[runtime.executor.precision]
+    for name in ("local_tokens", "global_tokens"):
+        assert (said[name] == stored[name]).mean() >= least
+    other = runtime.executor.caption(prediction.memory, 1 - stored["active"], rows)
+    assert (other["local_tokens"] == stored["local_tokens"]).mean() < min(least, 0.99)
+    for row in np.asarray(said["local_tokens"]):
+        ends = np.flatnonzero(row == END)
+        assert not len(ends) or (row[ends[0] + 1 :] == PAD).all()
+
+
+def test_any_batch_gives_the_same_answers_in_the_same_order(runtime: Runtime) -> None:
+    stored = runtime.bundle.selftest()["crops"]
+    most = runtime.max_batch
+    many = np.concatenate([np.roll(stored, shift, axis=2) for shift in range(2 * most // len(stored) + 2)])
+    singles = np.concatenate([runtime.predict(many[[i]]).log_odds for i in range(2 * most + 3)])
+    assert len(np.unique(singles.round(4), axis=0)) > most  # pictures that all look alike would prove nothing
+    allowed = 20 * TOLERANCE[runtime.executor.precision]
+    for count in sorted({1, 2, 3, most - 1, most, most + 1, 2 * most + 3}):
+        found = runtime.predict(many[:count])
+        assert len(found) == count
+        assert np.allclose(found.log_odds, singles[:count], atol=allowed)
+
+
+def test_sentences_of_chosen_faces_are_those_of_each_face_alone(runtime: Runtime) -> None:
+    stored = runtime.bundle.selftest()
+    most = runtime.max_batch
+    many = np.concatenate([stored["crops"]] * (most // len(stored["crops"]) + 2))[: most + 3]
+    prediction = runtime.predict(many)  # more than one batch
+    faces = [most + 2, 1, 0, most]
+    states = prediction.states[faces]
+    units = np.zeros_like(states)
+    units[0, 1] = units[2, :3] = True  # the second and the last face are described as a whole only
+    together = runtime.explain(prediction, faces, states, units)
+    assert [sorted(one.why) for one in together] == [
+        [runtime.units[1]], [], sorted(runtime.units[:3]), []
+    ]  # fmt: skip
+    if runtime.executor.precision == "fp32":
+        for i, face in enumerate(faces):
+            alone = runtime.explain(runtime.predict(many[[face]]), [0], states[[i]], units[[i]])[0]
+            assert alone == together[i]
+    assert len({one.text for one in together}) > 1 or runtime.bundle.manifest.name == "tiny"
+
+
+def test_few_and_many_rows_say_the_same_of_one_face(runtime: Runtime) -> None:
+    """OpenVINO has a graph of fixed shape for few rows; each row's sentence must not depend on its company."""
+    stored = runtime.bundle.selftest()
+    units = len(runtime.units)
+    memory = runtime.executor.take(runtime.predict(stored["crops"]).memory, [1])
+    rows = np.array([[0, i % units] for i in range(3 * units)])
+    many = runtime.executor.caption(memory, stored["active"][[1]], rows)
+    assert len(many["local_tokens"]) == 3 * units
+    for count in (1, 2, units):
+        few = runtime.executor.caption(memory, stored["active"][[1]], rows[:count])
+        assert len(few["local_tokens"]) == count
+        assert (few["local_tokens"] == many["local_tokens"][:count]).mean() >= EQUAL_TOKENS[runtime.executor.precision]
+        assert (few["global_tokens"] == many["global_tokens"]).mean() >= EQUAL_TOKENS[runtime.executor.precision]
+
+
+def test_results_outlive_later_calls(runtime: Runtime) -> None:
+    stored = runtime.bundle.selftest()["crops"]
+    first = runtime.predict(stored[:2])
+    kept = first.log_odds.copy(), first.probabilities.copy()
+    states = first.states
+    said = runtime.explain(first, [0, 1], states, np.ones_like(states))
+    for count in (1, 2, 3):
+        runtime.predict(255 - stored[:count])
+    assert np.array_equal(first.log_odds, kept[0])
+    assert np.array_equal(first.probabilities, kept[1])
+    assert runtime.explain(first, [0, 1], states, np.ones_like(states)) == said
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda good: good.astype(np.float32),
+        lambda good: good[0],
+        lambda good: good[:0],
+        lambda good: good[..., :2],
+        lambda good: good[:, :-1],
+        lambda good: good.transpose(0, 3, 1, 2),
+    ],
+    ids=["type", "no batch", "empty", "two colours", "side", "planes first"],
+)
+def test_wrong_pictures_are_refused_in_words(runtime: Runtime, wrong: Callable[[np.ndarray], np.ndarray]) -> None:
+    good = runtime.bundle.selftest()["crops"]
+    with pytest.raises(UserError, match=rf"uint8 crops of shape \(N, {runtime.side}"):
+        runtime.predict(wrong(good))
+    strided = np.repeat(good, 2, axis=2)[:, :, ::2]  # not contiguous, but right
+    assert np.allclose(runtime.predict(strided).log_odds, runtime.predict(good).log_odds, atol=1e-3)
+
+
+def test_a_thousand_calls_need_no_more_memory(runtime: Runtime) -> None:
+    stored = runtime.bundle.selftest()["crops"][:3]
+    prediction = runtime.predict(stored)
+    states = prediction.states
+    calls = 1000
+
+    def work(times: int) -> None:
+        for i in range(times):
+            made = runtime.predict(stored[: 1 + i % 3])
+            if i % 20 == 0:
+                runtime.explain(made, [0], states[:1], np.ones_like(states[:1]))
+
+    process = psutil.Process()
+    work(calls // 5)
+    gc.collect()
+    before = process.memory_info().rss
+    work(calls)
+    gc.collect()
+    grown = process.memory_info().rss - before
+    assert grown < 6e6  # a leaked output of one call per call would be 10 MB and more
+
+
+def test_closing_is_safe_and_final(runtime: Runtime) -> None:
+    crops = runtime.bundle.selftest()["crops"]
+    before = runtime.predict(crops)
+    kept = before.log_odds.copy()
+    runtime.close()
+    runtime.close()
+    assert np.array_equal(before.log_odds, kept)  # results outlive the runtime
+    for use in (lambda: runtime.predict(crops), lambda: runtime.explain(before, [0], before.states, before.states)):
+        with pytest.raises(UserError, match="This runtime is closed"):
+            use()
+
+
+def test_closing_is_safe_at_once(bundle_of: Callable[[str], Bundle]) -> None:
+    """OpenVINO is then still compiling the captions on a thread of its own."""
+    for name in ("openvino", "onnxruntime"):
+        open_runtime(bundle_of("small"), name, prove=False).close()
+
+
+def test_a_bundle_without_sentences_runs_and_explains_nothing(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "plain", captions=False)
+    for name in ("openvino", "onnxruntime"):
+        with open_runtime(bundle, name) as opened:
+            made = opened.predict(bundle.selftest()["crops"])
+            (said,) = opened.explain(made, [0], made.states[:1], made.states[:1])
+            assert (said.text, said.why) == ("", {})
+
+
+# ---- what must be refused
+
+
+def test_a_changed_file_is_refused_whichever_it_is(tmp_path: Path) -> None:
+    bundle = with_int8(small_bundle(tmp_path / "bundle"))
+    assert set(bundle.manifest.files) == {"encoder.onnx", "encoder.int8.onnx", "caption.onnx", "selftest.npz"}
+    for name in bundle.manifest.files:
+        path = bundle.folder / name
+        whole = path.read_bytes()
+        body = bytearray(whole)
+        body[len(body) // 2] ^= 1
+        path.write_bytes(bytes(body))
+        with pytest.raises(UserError, match=rf"{re.escape(name)} has sha256"):
+            open_bundle(bundle.folder)
+        path.write_bytes(whole)
+    assert open_bundle(bundle.folder).checksum == bundle.checksum
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime", "torch"])
+def test_another_network_under_a_right_checksum_fails_the_selftest(tmp_path: Path, name: str) -> None:
+    if name == "torch":
+        pytest.importorskip("torch")
+        from tiny_bundle import tiny_weights
+
+        bundle, other = tiny_weights(tmp_path / "bundle"), tiny_weights(tmp_path / "other", seed=2)
+        shutil.copy(other.folder / "weights.safetensors", bundle.folder)
+    else:
+        bundle = small_bundle(tmp_path / "bundle")
+        onnx.save(encoder(seed=9), bundle.folder / "encoder.onnx")
+    write_manifest(bundle.folder, bundle.manifest)
+    with pytest.raises(UserError, match=r"Self-test of .* failed"):
+        open_runtime(open_bundle(bundle.folder), name)
+
+
+def test_a_network_that_ignores_its_picture_fails_the_selftest(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    model = encoder()
+    blind = onnx.helper.make_node("Mul", ["pixels", "nothing"], ["dark"], name="blind")
+    model.graph.node.insert(1, blind)
+    model.graph.node[2].input[0] = "dark"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.float32), "nothing"))
+    onnx.save(model, bundle.folder / "encoder.onnx")
+    stored = bundle.selftest()
+    from small_bundle import reference
+
+    stored["log_odds"] = reference(model, None, stored["crops"])["log_odds"]  # so that the first check passes
+    np.savez(bundle.folder / "selftest.npz", **stored)  # type: ignore[arg-type]
+    write_manifest(bundle.folder, bundle.manifest)
+    with pytest.raises(UserError, match="another picture gives the same answer"):
+        open_runtime(open_bundle(bundle.folder), "openvino")
+
+
+def test_requests_that_cannot_be_met_say_what_to_do(bundle_of: Callable[[str], Bundle]) -> None:
+    bundle = bundle_of("small")
+    asked: list[tuple[dict[str, Any], str]] = [
+        ({"runtime": "openvno"}, "Did you mean 'openvino'"),
+        ({"runtime": "openvino", "precision": "fp12"}, "Unknown precision"),
+        ({"runtime": "openvino", "precision": "int8"}, "vlfau-calibrate int8"),
+        ({"runtime": "onnxruntime", "precision": "bf16"}, "written in fp32"),
+        ({"runtime": "openvino", "device": "NPU9"}, "no device 'NPU9'"),
+        ({"runtime": "onnxruntime", "device": "TPU"}, "no device 'TPU'"),
+        ({"runtime": "openvino", "threads": 0}, "at least 1 thread"),
+    ]
+    for arguments, message in asked:
+        with pytest.raises(UserError, match=message):
+            open_runtime(bundle, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(gpu_count() > 0, reason="this machine has a GPU")
+def test_gpu_runtimes_say_that_there_is_no_gpu(bundle_of: Callable[[str], Bundle]) -> None:
+    bundle = bundle_of("small")
+    for arguments, message in [
+        ({"runtime": "tensorrt"}, "needs an NVIDIA GPU"),
+        ({"runtime": "torch-tensorrt"}, "torch-tensorrt cannot be used"),
+        ({"runtime": "onnxruntime", "device": "cuda:0"}, "has no CUDAExecutionProvider"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            open_runtime(bundle, **arguments)  # type: ignore[arg-type]
+
+
+def test_the_cpu_runtimes_import_no_torch(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from vlfau.models.bundle import open_bundle\nfrom vlfau.models.runtimes import open_runtime\n"
+        f"bundle = open_bundle({str(bundle.folder)!r})\n"
+        "for name in ('openvino', 'onnxruntime', 'auto'): open_runtime(bundle, name).close()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+# ---- caches and the choice
+
+
+def test_compiled_graphs_are_kept_per_bundle(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    stored = bundle.selftest()
+    with open_runtime(bundle, "openvino") as opened:
+        memory = opened.predict(stored["crops"]).memory
+        opened.executor.caption(memory, stored["active"], np.array([[0, 0]]))  # closing sooner stops the compilation
+    folder = tmp_path / "cache" / "openvino" / bundle.checksum
+    kept = {path.name for path in folder.iterdir()}
+    assert len(kept) == 3  # encoder, captions of one face, captions of any number
+    open_runtime(bundle, "openvino").close()
+    assert {path.name for path in folder.iterdir()} == kept
+    other = small_bundle(tmp_path / "other", seed=5)
+    assert other.checksum != bundle.checksum
+
+
+def test_no_cache_folder_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLFAU_CACHE", "")
+    open_runtime(small_bundle(tmp_path / "bundle"), "openvino").close()
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("VLFAU_CACHE", str(blocked / "below"))
+    open_runtime(small_bundle(tmp_path / "bundle"), "openvino").close()
+
+
+def raced(seconds: dict[str, float], failed: dict[str, str] | None = None, disturbed: bool = False) -> choosing.Raced:
+    """A trial's outcome: a hundredth of noise, or rounds three times longer than the best."""
+    shape = np.array([1.0, 1.01, 1.0, 1.02, 1.0]) if not disturbed else np.array([1.0, 3.0, 3.1, 2.9, 3.0])
+    took = {name: value * shape for name, value in seconds.items()}
+    return choosing.Raced(Rounds(took), dict.fromkeys(seconds, "fp32"), failed or {})
+
+
+@pytest.mark.skipif(find_spec("onnxruntime") is None or gpu_count() > 0, reason="the candidates are others here")
+def test_auto_takes_the_fastest_says_why_and_remembers(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    tried: list[str] = []
+    seconds = {"openvino": 0.004, "onnxruntime": 0.002}
+
+    def trial(names: Sequence[str]) -> choosing.Raced:
+        tried.extend(names)
+        return raced(seconds)
+
+    said: list[str] = []
+    first = choosing.choose(bundle, trial=trial, say=said.append)
+    assert first.runtime == "onnxruntime"
+    assert first.reasons[0] == "runtime onnxruntime fp32 takes 2.00 ms a face"
+    assert first.reasons[1] == "  not openvino fp32 takes 4.00 ms a face"
+    for name in ("tensorrt", "torch-tensorrt", "torch"):
+        assert any(f"not {name}: " in reason for reason in first.reasons)  # a reason against each of the others
+    seconds["onnxruntime"] = 1.0
+    assert choosing.choose(bundle, trial=trial, say=said.append).runtime == "onnxruntime"
+    assert sorted(tried) == ["onnxruntime", "openvino"]  # the second time nothing was measured
+    assert "measured earlier" in said[1]
+    assert choosing.choose(bundle, threads=2, trial=trial, say=said.append).runtime == "openvino"  # another question
+    (tmp_path / "cache" / "choices.json").write_text("{broken")
+    assert choosing.choose(bundle, trial=trial, say=said.append).runtime == "openvino"
+    assert json.loads((tmp_path / "cache" / "choices.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.skipif(find_spec("onnxruntime") is None or gpu_count() > 0, reason="the candidates are others here")
+def test_auto_keeps_the_default_inside_the_noise_and_soon_forgets_what_a_busy_machine_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    near = choosing.choose(bundle, trial=lambda _: raced({"openvino": 0.0021, "onnxruntime": 0.0020}), say=_nobody)
+    assert near.runtime == "openvino"
+    assert near.reasons[1].endswith("2.00 ms a face, not clearly faster than the default openvino")
+    said: list[str] = []
+    seconds = {"openvino": 0.004, "onnxruntime": 0.002}
+    now = time.time()
+    for passed_s, told in ((0.0, "again in an hour"), (1800.0, "measured earlier"), (3601.0, "again in an hour")):
+        monkeypatch.setattr(time, "time", lambda at=now + passed_s: at)
+        busy = choosing.choose(bundle, threads=2, trial=lambda _: raced(seconds, disturbed=True), say=said.append)
+        assert busy.runtime == "onnxruntime"
+        assert told in said[-1]
+
+
+def test_auto_passes_over_a_runtime_that_fails(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    if gpu_count() == 0:
+        outcome = raced({"onnxruntime": 0.1}, {"openvino": "its self-test failed"})
+        choice = choosing.choose(bundle, trial=lambda _: outcome, say=_nobody)
+        assert choice.runtime == "onnxruntime"
+        assert any("not openvino: its self-test failed" in reason for reason in choice.reasons)
+    with pytest.raises(UserError, match="No runtime passed"):
+        choosing.choose(bundle, threads=3, trial=lambda _: raced({}, {"openvino": "broken"}), say=_nobody)
+
+
+def _nobody(_: str) -> None:
+    """Does not listen."""
+
+
+def test_a_race_is_decided_by_the_runners_and_not_by_who_disturbs_them() -> None:
+    """With a clock of its own: 2 and 3 ms, and a neighbour who takes 5 ms now and then, mostly from the faster one."""
+    now = [0.0]
+    rng = np.random.default_rng(0)
+
+    def runner(own: float, share: float) -> Callable[[], None]:
+        def run() -> None:
+            now[0] += own + (0.005 if rng.random() < share else 0.0)
+
+        return run
+
+    def outcome(quick: float, slow: float) -> Rounds:
+        return race({"quick": runner(0.002, quick), "slow": runner(0.003, slow)}, 0.5, lambda: now[0])
+
+    for shares in ((0.0, 0.0), (0.4, 0.2)):
+        found = outcome(*shares)
+        assert found.seconds("quick") == pytest.approx(0.002)
+        assert found.seconds("slow") == pytest.approx(0.003)
+        assert found.clearly_faster("quick", "slow")
+        assert not found.clearly_faster("slow", "quick")
+    assert not outcome(0.0, 0.0).disturbed
+    wild = outcome(0.97, 0.97)
+    assert wild.disturbed
+    assert not wild.clearly_faster("slow", "quick")
+    alike = race({"a": runner(0.002, 0.0), "b": runner(0.0019, 0.0)}, 0.1, lambda: now[0])
+    assert not alike.clearly_faster("b", "a")  # five percent are no reason
+    assert len(alike.took["a"]) >= 12
+
+
+def test_the_engine_can_open_auto_for_real(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    with open_runtime(bundle) as opened:
+        assert opened.prove() < 1e-3
+    said = capsys.readouterr().err
+    assert "ms a face" in said or "only one that can run" in said
+
+
+# ---- int8 beside fp32
+
+
+def test_int8_is_taken_where_it_was_calibrated(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    made = with_int8(bundle)
+    exact = bundle.selftest()["log_odds"]
+    for name, asked in (("openvino", None), ("onnxruntime", "int8")):  # where it is the faster one it need not be asked
+        with open_runtime(made, name, precision=asked) as opened, open_runtime(made, name, precision="fp32") as plain:
+            assert (opened.executor.precision, plain.executor.precision) == ("int8", "fp32")
+            found = opened.predict(bundle.selftest()["crops"]).log_odds
+            assert 1e-3 < np.abs(found - exact).max() < 0.8
+            assert np.abs(plain.predict(bundle.selftest()["crops"]).log_odds - exact).max() < 1e-3
+
+
+def test_a_faster_precision_that_nobody_asked_for_gives_way_when_it_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = with_int8(small_bundle(tmp_path / "bundle"))
+    onnx.save(encoder(seed=9), made.folder / "encoder.int8.onnx")  # another network under a right checksum
+    write_manifest(made.folder, made.manifest)
+    wrong = open_bundle(made.folder)
+    with open_runtime(wrong, "openvino") as opened:
+        assert opened.executor.precision == "fp32"
+    assert "Going on in fp32" in capsys.readouterr().err
+    with pytest.raises(UserError, match="Self-test"):
+        open_runtime(wrong, "openvino", precision="int8")
+
+
+# ---- batch buckets and captured steps, as far as a CPU goes
+
+
+def test_buckets_pad_cut_and_keep() -> None:
+    torch = pytest.importorskip("torch")
+    from vlfau.models.runtimes.cuda_buckets import Buckets, bucket
+
+    assert [bucket(count, (1, 2, 4, 8)) for count in (1, 2, 3, 5, 8)] == [1, 2, 4, 8, 8]
+    seen: list[int] = []
+
+    def run(given: dict[str, Any]) -> dict[str, Any]:
+        x = given["x"].float()
+        seen.append(len(x))
+        return {"sum": x.sum(1), "rows": x.repeat_interleave(3, 0)}
+
+    buckets = Buckets(run, lambda size: {"x": ((size, 5), torch.uint8)}, torch.device("cpu"), sizes=(1, 2, 4, 8))
+    rng = np.random.default_rng(0)
+    kept_before = None
+    for count in (3, 1, 8, 5):
+        x = rng.integers(0, 255, (count, 5)).astype(np.uint8)
+        host, kept = buckets({"x": x, "unused": x}, count, ["sum"], ["rows"])
+        assert np.array_equal(host["sum"], x.sum(1))
+        assert np.array_equal(kept["rows"].numpy(), x.repeat(3, 0))  # several rows per face are cut by their share
+        if kept_before is not None:
+            assert np.array_equal(kept_before[0].numpy(), kept_before[1])
+        kept_before = kept["rows"], x.repeat(3, 0)
+    assert seen == [4, 1, 8, 8]
+
+
+def test_chunked_steps_say_what_the_whole_loop_says(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from tiny_bundle import tiny_weights
+
+    from vlfau.models.runtimes.speaking import CHUNK, Speaker
+    from vlfau.models.runtimes.torch_eager import load_network
+
+    bundle = tiny_weights(tmp_path / "bundle")
+    decoder: Any = load_network(bundle, torch.device("cpu"), torch.float32).describe_unit
+    torch.manual_seed(0)
+    places = torch.randn(9, 16, 32)
+    told = torch.randn(9, 48)
+    steps: list[int] = []
+    whole = decoder.step
+
+    def counted(*given: Any) -> tuple[Any, ...]:
+        steps.append(1)
+        return tuple(whole(*given))
+
+    with torch.inference_mode():
+        expected = decoder.speak(places, told)[0].numpy()
+        decoder.step = counted
+        found = Speaker(decoder, graphs=False)(places, told)
+        assert np.array_equal(found, expected)
+        assert len(steps) == -(-decoder.words // CHUNK) * CHUNK
+        decoder.output.bias[END] += 100  # everybody ends at once: the second chunk is not spoken
+        steps.clear()
+        short = Speaker(decoder, graphs=False)(places, told)
+    assert len(steps) == CHUNK
+    assert (short[:, 0] == END).all()
+    assert not short[:, 1:].any()
+
+
+@pytest.mark.slow
+def test_torch_compile_is_optional_and_changes_no_answer(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler on a CPU")
+    from tiny_bundle import tiny_weights
+
+    from vlfau.models.runtimes.torch_eager import Torch
+
+    bundle = tiny_weights(tmp_path / "bundle")
+    with Runtime(bundle, Torch(bundle, device="cpu", compiled=True)) as opened:
+        assert opened.prove() < 1e-3
+        stored = bundle.selftest()
+        assert np.abs(opened.predict(stored["crops"][:3]).log_odds - stored["log_odds"][:3]).max() < 1e-3
+
+
+def test_the_stand_in_has_the_size_the_tests_assume(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    assert bundle.selftest()["crops"].shape == (3, SIDE, SIDE, 3)
+    tokens = bundle.selftest()["local_tokens"]
+    assert len({int((row == PAD).sum()) for row in tokens}) > 1  # sentences of different lengths
+    shutil.rmtree(bundle.folder)

@@ -1,0 +1,234 @@
+"""What docs/deploy/ holds for those who run it for months: Dockerfiles, a systemd unit, Prometheus and Grafana.
+
+Docker is not at hand where tests run: rules stand in for hadolint, named by the numbers of its own that they follow.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doc_blocks import parse
+from metric_names import known_metrics, metrics_in, served
+from shared_files import ROOT
+
+DEPLOY = ROOT / "docs" / "deploy"
+DOCKERFILES = ("cpu.Dockerfile", "gpu.Dockerfile")
+INSTRUCTIONS = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "VOLUME", "EXPOSE", "ENTRYPOINT", "CMD"}
+
+
+# Dockerfiles
+
+
+def faults(text: str) -> list[str]:
+    """What is wrong with a Dockerfile, with hadolint's rule where it has one."""
+    found: list[str] = []
+    lines = re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", text, flags=re.M)).splitlines()
+    stage, stages, user = "", set(), "root"
+    for line in filter(None, map(str.strip, lines)):
+        word, _, rest = line.partition(" ")
+        rest = rest.strip()
+        if word not in INSTRUCTIONS:
+            found.append(f"unknown or unwanted instruction {word} (DL1000, DL3020)")
+        if word == "FROM":
+            image, _, stage = rest.partition(" AS ")
+            stages.add(stage)
+            user = "root"
+            if image not in stages and not re.search(r":(?!latest)[\w.-]+$", image):
+                found.append(f"{image} has no version (DL3006, DL3007)")
+        if word == "WORKDIR" and not rest.startswith("/"):
+            found.append("WORKDIR is not absolute (DL3000)")
+        if word == "USER":
+            user = rest
+        if word in ("CMD", "ENTRYPOINT") and not rest.startswith("["):
+            found.append(f"{word} is not in JSON form (DL3025)")
+        if word == "COPY":
+            *sources, _ = [part for part in rest.split() if not part.startswith("--")]
+            origin = re.search(r"--from=(\S+)", rest)
+            if origin and origin[1] not in stages:
+                found.append(f"COPY from an unknown stage {origin[1]} (DL3022)")
+            missing = [name for name in sources if not origin and not (ROOT / name).exists()]
+            found += [f"COPY of {name}, which is not in the repository" for name in missing]
+        if word == "RUN":
+            found += _run_faults(rest)
+    if user in ("root", "0"):
+        found.append("it runs as root (DL3002)")
+    for wanted in ("ENTRYPOINT", "CMD"):
+        if not re.search(rf"^{wanted} ", text, re.M):
+            found.append(f"{wanted} is missing")
+    return found
+
+
+def _run_faults(command: str) -> list[str]:
+    found = []
+    if "apt-get install" in command:
+        if "--no-install-recommends" not in command:
+            found.append("recommended packages are installed (DL3015)")
+        if "-y" not in command.split():
+            found.append("apt-get asks (DL3014)")
+        if "rm -rf /var/lib/apt/lists/*" not in command:
+            found.append("package lists stay in the image (DL3009)")
+        if not command.startswith("apt-get update"):
+            found.append("lists of another layer are old (DL3009)")
+    if re.search(r"\bpip install", command) and "--no-cache-dir" not in command:
+        found.append("pip's cache stays in the image (DL3042)")
+    if re.search(r"\b(sudo|cd|apt) ", command):
+        found.append("sudo, cd or apt in RUN (DL3004, DL3003, DL3027)")
+    if "|" in command.replace("||", ""):
+        found.append("a pipe without pipefail (DL4006)")
+    return found
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_a_dockerfile_follows_the_rules(name: str) -> None:
+    assert faults((DEPLOY / name).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "rule"),
+    [
+        ("python:3.12-slim-bookworm", "python", "DL3006"),
+        ("python:3.12-slim-bookworm", "python:latest", "DL3007"),
+        ("USER vlfau\n", "", "DL3002"),
+        (" --no-install-recommends", "", "DL3015"),
+        ("--no-cache-dir ", "", "DL3042"),
+        ("    && rm -rf /var/lib/apt/lists/* \\\n", "", "DL3009"),
+        ('CMD ["--check"]', "CMD --check", "DL3025"),
+        ("COPY engine engine", "COPY motor motor", "not in the repository"),
+        ("COPY --from=build", "COPY --from=made", "DL3022"),
+        ("WORKDIR /data", "WORKDIR data", "DL3000"),
+        ("EXPOSE 5556", "ADD x y", "DL3020"),
+    ],
+)
+def test_a_fault_in_a_dockerfile_is_found(right: str, wrong: str, rule: str) -> None:
+    text = (DEPLOY / "cpu.Dockerfile").read_text(encoding="utf-8")
+    assert right in text
+    assert any(rule in fault for fault in faults(text.replace(right, wrong)))
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_the_image_gets_what_the_package_needs(name: str) -> None:
+    """What is copied is let through by the ignore file, and what the build reads is copied."""
+    text = (DEPLOY / name).read_text(encoding="utf-8")
+    copied = {part for line in re.findall(r"^COPY (?!--)(.+) \S+$", text, re.M) for part in line.split()}
+    allowed = {
+        line[1:]
+        for line in (DEPLOY / f"{name}.dockerignore").read_text(encoding="utf-8").splitlines()
+        if line.startswith("!")
+    }
+    assert copied == allowed
+    assert {"pyproject.toml", "README.md", "LICENSE", "engine", "models", "calibration"} <= copied
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for extra in re.findall(r"\"\.\[([\w,-]+)\]\"", text)[0].split(","):
+        assert f"\n{extra} = [" in project
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_hadolint_agrees_where_it_is(name: str) -> None:
+    hadolint = shutil.which("hadolint")
+    if hadolint is None:
+        pytest.skip("hadolint is a binary of its own and is not here; the rules above stand in for it")
+    ignored = ["--ignore", "DL3008"]  # versions of Debian's packages: the release is named, and it gets security fixes
+    done = subprocess.run([hadolint, *ignored, str(DEPLOY / name)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+# systemd
+
+
+def verify(unit: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is not here")
+    file = folder / "vlfau-stream.service"
+    file.write_text(unit, encoding="utf-8")
+    return subprocess.run([program, "verify", str(file)], capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    unit = (DEPLOY / "vlfau-stream.service").read_text(encoding="utf-8")
+    here = unit.replace("/opt/vlfau/bin/vlfau-stream", shutil.which("true") or "/bin/true")
+    assert here != unit
+    done = verify(here, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    wrong = verify(here.replace("Restart=on-failure", "Restart=sometimes"), tmp_path)
+    assert "restart specifier" in wrong.stderr, "the control"
+
+
+def test_the_service_reads_a_configuration_that_the_engine_takes() -> None:
+    unit = (DEPLOY / "vlfau-stream.service").read_text(encoding="utf-8")
+    assert "--config ${CREDENTIALS_DIRECTORY}/stream.toml" in unit
+    assert "LoadCredential=stream.toml:/etc/vlfau/stream.toml" in unit
+    parse("vlfau-stream", ["--config", "stream.toml"], DEPLOY)
+
+
+# Prometheus and Grafana
+
+
+def expressions(board: dict[str, Any]) -> list[str]:
+    found = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    return found + [one["query"] for one in board["templating"]["list"] if one["type"] == "query"]
+
+
+@pytest.fixture
+def board() -> dict[str, Any]:
+    return dict(json.loads((DEPLOY / "grafana.json").read_text(encoding="utf-8")))
+
+
+def test_the_board_asks_for_metrics_and_labels_that_there_are(board: dict[str, Any]) -> None:
+    asked = expressions(board)
+    assert all(metrics_in(expression) for expression in asked)
+    for expression in asked:
+        assert metrics_in(expression) <= known_metrics(), expression
+        for name, labels in re.findall(r"\b(vlfau_\w+)\{([^}]*)\}", expression):
+            assert set(re.findall(r"(\w+)[=!]", labels)) <= served()[name], expression
+        for labels in re.findall(r"by \(([^)]*)\)", expression):
+            assert {label.strip() for label in labels.split(",")} <= {"le", "stream", "stage"}
+    for panel in board["panels"]:
+        for target in panel["targets"]:
+            (name, *_) = sorted(metrics_in(target["expr"]))
+            assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= served()[name] | {"stream"}
+    assert "vlfau_report" not in known_metrics(), "the control: a name that is nearly right is none"
+
+
+def test_the_board_leaves_no_metric_out(board: dict[str, Any]) -> None:
+    unneeded = ("_created", "_bucket", "_sum", "_count")
+    wanted = {name for name in known_metrics() if not name.endswith(unneeded)}
+    assert wanted - set().union(*map(metrics_in, expressions(board))) == set()
+
+
+def test_grafana_can_lay_the_board_out(board: dict[str, Any]) -> None:
+    ids = [panel["id"] for panel in board["panels"]]
+    assert len(set(ids)) == len(ids)
+    taken: set[tuple[int, int]] = set()
+    for panel in board["panels"]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        taken |= cells
+        assert panel["title"]
+        assert panel["description"]
+        assert [target["refId"] for target in panel["targets"]] == list("ABCDEF"[: len(panel["targets"])])
+        assert {panel["datasource"]["uid"], *(t["datasource"]["uid"] for t in panel["targets"])} == {"${datasource}"}
+    names = {one["name"] for one in board["templating"]["list"]}
+    assert set(re.findall(r"\$(\w+)", " ".join(expressions(board)))) <= names
+    assert board["schemaVersion"] >= 39
+
+
+def test_prometheus_scrapes_where_the_service_serves() -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML comes with the docs extra")
+    table = yaml.safe_load((DEPLOY / "prometheus.yml").read_text(encoding="utf-8"))
+    (job,) = table["scrape_configs"]
+    assert f'metrics = "{job["static_configs"][0]["targets"][0]}"' in (DEPLOY / "stream.toml").read_text(
+        encoding="utf-8"
+    )

@@ -1,0 +1,336 @@
+"""The documentation builds without a warning, and every code block of it and of the README is run or says why not.
+
+`pytest tests/test_docs.py` ends with how many blocks there are, what became of each, and a line of JSON. Shell blocks
+run in a folder of their page's own, a stand-in for the reader's, with a clip cut from the package's; Python, Node and
+C++ listen to the reports of one run of the demo, published again.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree
+
+import pytest
+from doc_blocks import (
+    ADDRESS,
+    Block,
+    all_blocks,
+    blocks_of,
+    commands_of,
+    parse,
+    perform,
+    replayed,
+    scripts,
+    working_in,
+    workspace,
+)
+from metric_names import known_metrics, metrics_in
+from shared_files import ROOT
+
+from vlfau.engine import settings, wire
+from vlfau.engine.settings import PublishSettings
+from vlfau.models.bundle import open_bundle
+from vlfau.models.errors import UserError
+
+pytest.importorskip("torch", reason="commands of the pages train; torch is not installed")
+
+from vlfau.models import networks
+from vlfau.models.training import command as train_command
+
+BLOCKS = all_blocks()
+BECAME: dict[Block, str] = {}  # ran, checked: REASON or skipped: REASON
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_a_block(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
+    BECAME[block] = "failed"
+    try:
+        BECAME[block] = RUNNERS[block.language](block)
+    except pytest.skip.Exception as skipped:
+        BECAME[block] = f"skipped: {skipped}"
+        raise
+
+
+def run_shell_block(block: Block) -> str:
+    for command in commands_of(block.code):
+        perform(command, block)
+    words = {command.split()[0] for command in commands_of(block.code)}
+    if block.parsed_only:
+        return f"checked: {block.parsed_only}"
+    return "ran" if words - {"pip", "make"} else "checked: it installs, or runs these tests"
+
+
+def run_python_block(block: Block) -> str:
+    if ADDRESS not in block.code:
+        _execute(block, block.code)
+        return "ran"
+    with replayed(publishing(block)) as address:
+        _execute(block, block.code.replace(ADDRESS, address))
+    return "ran"
+
+
+def _execute(block: Block, code: str) -> None:
+    with working_in(workspace(block.page)):
+        exec(compile(code, str(block), "exec"), {"__name__": "__main__"})
+
+
+def publishing(block: Block) -> PublishSettings:
+    folder = workspace(block.page)
+    if block.marker != "encrypted":
+        return PublishSettings(bind="tcp://127.0.0.1:*", wait_subscribers=1)
+    secret, allow = folder / "engine.key_secret", folder / "subscribers"  # made by the blocks before
+    return PublishSettings(bind="tcp://127.0.0.1:*", wait_subscribers=1, curve_secret=secret, allow=allow)
+
+
+def run_node_block(block: Block) -> str:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("Node is not installed")
+    script = workspace(block.page) / "listen.js"
+    script.write_text(block.code)
+    subprocess.run([node, "--check", str(script)], check=True, timeout=60)
+    if subprocess.run([node, "-e", 'require("zeromq")'], capture_output=True, check=False, timeout=60).returncode:
+        return "checked: node --check only, for Node finds no zeromq (npm install zeromq, and NODE_PATH)"
+    with replayed(publishing(block)) as address:
+        script.write_text(block.code.replace(ADDRESS, address))
+        assert_heard([node, str(script)])
+    return "ran"
+
+
+def run_cpp_block(block: Block) -> str:
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("g++ is not installed")
+    source = workspace(block.page) / "listen.cpp"
+    headers = "".join(line + "\n" for line in block.code.splitlines() if line.startswith("#include"))
+    source.write_text(headers)
+    quickly = [compiler, "-std=c++17", "-O0", "-fsyntax-only", str(source)]
+    if subprocess.run(quickly, capture_output=True, check=False, timeout=120).returncode:
+        pytest.skip("headers of cppzmq or nlohmann-json are missing (apt install cppzmq-dev nlohmann-json3-dev)")
+    program = source.with_suffix("")
+    with replayed(publishing(block)) as address:
+        source.write_text(block.code.replace(ADDRESS, address))
+        build = [compiler, "-std=c++17", "-O0", "-Wall", "-Werror", str(source), "-lzmq", "-o", str(program)]
+        subprocess.run(build, check=True, timeout=120)
+        assert_heard([str(program)])
+    return "ran"
+
+
+def assert_heard(command: list[str]) -> None:
+    """A listener in another language says a line per face, with the units that are on, and ends by itself."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) >= 20
+    assert "AU" in done.stdout
+
+
+def check_csharp_block(block: Block) -> str:
+    """Unity is nowhere to be had: the names it reads must be those of the wire."""
+    known = {name for part in wire.json_schema()["$defs"].values() for name in part["properties"]}
+    read = set(re.findall(r'\["(\w+)"\]', block.code))
+    assert read - known - {"AU12"} == set()
+    assert "p" in read
+    assert block.code.count("{") == block.code.count("}")
+    assert block.code.count("(") == block.code.count(")")
+    return "checked: no Unity here; the fields it reads are those of the schema"
+
+
+def check_toml_block(block: Block) -> str:
+    """Read by the command it is for, under the name that its page gives it."""
+    folder, name = workspace(block.page), block.marker.removeprefix("as ") or "settings.toml"
+    (folder / name).write_text(block.code)
+    trains = re.search(r"^\[training\]", block.code, re.M) is not None
+    parse("vlfau-train" if trains else "vlfau-stream", ["--config", name], folder)
+    return "ran"
+
+
+def check_json_block(block: Block) -> str:
+    jsonschema = pytest.importorskip("jsonschema")
+    message = json.loads(block.code)
+    jsonschema.validate(message, wire.json_schema())
+    return "ran"
+
+
+def check_text_block(block: Block) -> str:
+    """A table that is read, or a tree of folders that are there."""
+    folder = workspace(block.page)
+    if block.code.startswith("path,"):
+        from vlfau.models.data.layouts import read_csv
+
+        (folder / "labels.csv").write_text(block.code)
+        assert len(read_csv(folder / "labels.csv")) == len(list(csv.reader(block.code.splitlines()))) - 1
+        return "ran"
+    names = [line.split()[0] for line in block.code.splitlines() if line and not line.startswith(" ")]
+    assert names
+    assert [name for name in names if not (ROOT / name).exists()] == []
+    return "ran"
+
+
+def check_promql_block(block: Block) -> str:
+    for line in block.code.splitlines():
+        assert metrics_in(line), line
+        assert metrics_in(line) <= known_metrics(), line
+    return "checked: no Prometheus here; the metrics are those of the engine"
+
+
+RUNNERS = {
+    "sh": run_shell_block,
+    "python": run_python_block,
+    "js": run_node_block,
+    "cpp": run_cpp_block,
+    "csharp": check_csharp_block,
+    "toml": check_toml_block,
+    "json": check_json_block,
+    "text": check_text_block,
+    "promql": check_promql_block,
+}
+
+
+def test_blocks_that_do_not_work_are_found(tmp_path: Path) -> None:
+    """The controls of what is above."""
+
+    def block(language: str, code: str, marker: str = "") -> Block:
+        return Block("docs/index.md", 1, language, code, marker)
+
+    for wrong in ("vlfau-stream 0 --colour blue", "docker build -f nowhere.Dockerfile ."):
+        with pytest.raises((SystemExit, AssertionError)):
+            run_shell_block(block("sh", wrong, "parse, control"))
+    for wrong in ("pip install '.[gold]'", "make gold", "ffmpeg -i video.mp4", "cp nothing.mp4 nowhere"):
+        with pytest.raises(AssertionError):
+            run_shell_block(block("sh", wrong))
+    with pytest.raises(AssertionError):
+        run_shell_block(block("sh", "vlfau-stream missing.mp4"))
+    with pytest.raises(UserError, match="Unknown"):
+        check_toml_block(block("toml", "[predict]\nexplian = 'change'\n"))
+    with pytest.raises(AssertionError):
+        check_csharp_block(block("csharp", 'x["aus"]["p"]["colour"]'))
+    with pytest.raises(AssertionError):
+        check_promql_block(block("promql", "vlfau_gold > 1"))
+    with pytest.raises(ImportError):
+        run_python_block(block("python", "from vlfau.engine import gold\n"))
+    fence = "```sh\nls\n```\n"
+    for page in (fence[:-4], f"<!-- test: sometimes -->\n{fence}", f"<!-- test: small -->\n\n{fence}", f"  {fence}"):
+        with pytest.raises(AssertionError):
+            blocks_of(page, "page")
+
+
+def test_every_language_of_a_fence_is_known() -> None:
+    assert {block.language for block in BLOCKS} - set(RUNNERS) == set()
+
+
+def test_the_readme_shows_every_command_and_its_files_are_there() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in scripts() if f"| `{name}` |" not in text] == []
+    targets = [target for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text) if "://" not in target]
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+    rows = re.findall(r"^\| \*\*.*\|$", text, re.M)
+    assert len(rows) == 5, "the table of the other systems"
+    assert [row for row in rows if "](https://" not in row] == [], "a claim without a source"
+
+
+def test_the_trainer_takes_the_recipes() -> None:
+    files = sorted((ROOT / "docs" / "recipes").glob("*.toml"))
+    assert len(files) == 4
+    for file in files:
+        chosen = train_command.configured(train_command.parser().parse_args(["--config", str(file)]))
+        units = chosen["data"].units
+        assert tuple(units) == open_bundle("embedded").manifest.units
+        networks.configure(chosen["network"], units, networks.corpus_of(chosen["network"], units), chosen["changes"])
+
+
+# The site
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    done = build(ROOT / "mkdocs.yml", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def build(config: Path, output: Path) -> subprocess.CompletedProcess[str]:
+    """Not with --quiet: it would keep --strict from hearing the warnings."""
+    pytest.importorskip("material", reason="mkdocs-material is not installed (pip install '.[docs]')")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(config), "-d", str(output)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+
+def test_the_site_is_whole_and_asks_nobody_else(site: Path) -> None:
+    pages = {str(path.relative_to(site)) for path in site.rglob("*.html")}
+    assert {"index.html", "tutorial/index.html", "reference/commands/index.html", "reference/wire/index.html"} <= pages
+    assert (site / "pictures" / "network.svg").is_file()
+    fetched = re.compile(r'<(?:script|link|img)[^>]*?(?:src|href)="?(https?:)?//', re.I)
+    assert fetched.search('<script src="https://elsewhere/x.js">')
+    for page in pages:
+        text = (site / page).read_text(encoding="utf-8")
+        assert [one for one in re.findall(r"<(?:script|link|img)[^>]*>", text) if fetched.search(one)] == [], page
+
+
+def test_a_broken_link_stops_the_build(tmp_path: Path) -> None:
+    """The control of the build."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("# A page\n\n[gone](nowhere.md)\n")
+    (tmp_path / "mkdocs.yml").write_text("site_name: control\n")
+    assert build(tmp_path / "mkdocs.yml", tmp_path / "site").returncode != 0
+
+
+def load(name: str) -> ModuleType:
+    spec = spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_leaves_nothing_out() -> None:
+    pytest.importorskip("mkdocs")
+    reference = load("reference")
+    commands = reference.commands()
+    assert [name for name in scripts() if f"usage: {name}" not in commands] == []
+    table = reference.settings()
+    for part in settings.SECTIONS.values():
+        assert [name for name in part.__dataclass_fields__ if f"| `{name}` |" not in table] == []
+    pages = reference.wire_format()
+    for part in wire.json_schema()["$defs"].values():
+        assert f"## {part['title']}" in pages
+        for field in part["properties"]:
+            assert f"| `{field}` |" in pages
+    assert [line for line in pages.splitlines() if line.startswith("| `") and line.endswith("|  |")] == [], "no meaning"
+    python = reference.python()
+    assert "open_engine(*sources: str, **settings: Any) -> Engine" in python
+    assert "topics: str | Iterable[str] = 'au/'" in python
+
+
+def test_the_diagrams_are_what_their_script_draws() -> None:
+    diagrams = load("diagrams")
+    for name, draw in diagrams.DIAGRAMS.items():
+        written = (ROOT / "docs" / "pictures" / name).read_text(encoding="utf-8")
+        assert written == draw().text(), f"{name} is old: python docs/diagrams.py"
+        ElementTree.fromstring(written)
+
+
+def test_what_became_of_the_blocks(capsys: pytest.CaptureFixture[str]) -> None:
+    """Last, since it tells what the tests before it did."""
+    count = Counter(what.partition(":")[0] for what in BECAME.values())
+    with capsys.disabled():
+        print(f"\n{len(BLOCKS)} code blocks in README.md and docs/, {len(BECAME)} looked at:")
+        for block, what in BECAME.items():
+            if what != "ran":
+                print(f"  {block} ({block.language}) {what}")
+        facts = {"blocks": len(BLOCKS), **{name: count[name] for name in ("ran", "checked", "skipped", "failed")}}
+        print(json.dumps(facts))
+    assert all(what for what in BECAME.values())
