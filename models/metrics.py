@@ -7,13 +7,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.integer[Any]]
+Kind = TypeVar("Kind", bound=np.floating[Any])
+
+
+def sigmoid(log_odds: NDArray[Kind]) -> NDArray[Kind]:
+    """Probabilities, in the same type; never overflows."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * log_odds)), log_odds.dtype)
+
+
+def number(value: float) -> float | None:
+    """For JSON, which has no NaN: None stands for it."""
+    return float(value) if np.isfinite(value) else None
 
 
 def counts(labels: Labels, states: NDArray[np.bool_]) -> NDArray[np.int64]:

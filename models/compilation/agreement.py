@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import UserError
+from ..metrics import sigmoid
 from ..runtimes.base import Runtime, allowed_error, expected_log_odds
 
 
@@ -26,7 +26,7 @@ class Agreement:
 def agreement(bundle: Bundle, runtime: Runtime) -> Agreement:
     """Against the stored FP32 answer; refuses a runtime whose answer does not depend on the picture."""
     stored = bundle.selftest()
-    expected = _probabilities(bundle, stored["log_odds"])
+    expected = sigmoid(stored["log_odds"] / runtime.temperatures)
     found = runtime.predict(stored["crops"])
     difference = np.abs(found.probabilities - expected)
     control = float(np.abs(runtime.predict(255 - stored["crops"]).probabilities - expected).max())
@@ -48,7 +48,3 @@ def agreement(bundle: Bundle, runtime: Runtime) -> Agreement:
         tokens = float(np.concatenate(same).mean())
     states = (found.probabilities >= runtime.thresholds) == (expected >= runtime.thresholds)
     return Agreement(difference.max(0).astype(float), states.mean(0), tokens, control)
-
-
-def _probabilities(bundle: Bundle, log_odds: NDArray[Any]) -> NDArray[np.float32]:
-    return np.asarray(1 / (1 + np.exp(-log_odds / np.array(bundle.manifest.temperatures, np.float32))), np.float32)

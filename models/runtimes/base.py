@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..bundle import END, PAD, START, Bundle
 from ..errors import UserError
+from ..metrics import sigmoid
 
 SELFTEST_TOLERANCE = {
     "fp32": 2e-3,
@@ -104,7 +105,7 @@ class Runtime:
         parts = [self.executor.encode(crops[i : i + self.max_batch]) for i in range(0, len(crops), self.max_batch)]
         log_odds = np.concatenate([np.asarray(part["log_odds"], np.float32) for part in parts])
         memory = parts[0] if len(parts) == 1 else {"parts": parts}
-        probabilities = (0.5 * (1 + np.tanh(0.5 * log_odds / self.temperatures))).astype(np.float32)  # no overflow
+        probabilities = sigmoid(log_odds / self.temperatures)
         return Prediction(probabilities, probabilities >= self.thresholds, log_odds, memory)
 
     def explain(

@@ -80,3 +80,16 @@ def test_calibration_error_of_honest_and_of_boastful_probabilities() -> None:
     labels = (rng.random(p.shape) < p).astype(np.int8)
     assert metrics.calibration_error(labels, p) < 0.02
     assert metrics.calibration_error(labels, np.where(p > 0.5, 0.99, 0.01)) > 0.2
+
+
+def test_probabilities_never_overflow_and_keep_their_type() -> None:
+    log_odds = np.array([-1000, -2, 0, 2, 1000], np.float32)
+    p = metrics.sigmoid(log_odds)
+    assert p.dtype == np.float32
+    assert p[[0, 2, 4]].tolist() == [0, 0.5, 1]
+    np.testing.assert_allclose(p[[1, 3]], 1 / (1 + np.exp([2.0, -2.0])), rtol=1e-6)
+
+
+def test_json_gets_no_nan() -> None:
+    assert metrics.number(np.float64("nan")) is None
+    assert metrics.number(np.float32(0.5)) == 0.5
