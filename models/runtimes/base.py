@@ -105,7 +105,7 @@ class Runtime:
         parts = [self.executor.encode(crops[i : i + self.max_batch]) for i in range(0, len(crops), self.max_batch)]
         log_odds = np.concatenate([np.asarray(part["log_odds"], np.float32) for part in parts])
         memory = parts[0] if len(parts) == 1 else {"parts": parts}
-        probabilities = sigmoid(log_odds / self.temperatures)
+        probabilities = sigmoid(np.asarray(log_odds / self.temperatures, np.float32))
         return Prediction(probabilities, probabilities >= self.thresholds, log_odds, memory)
 
     def explain(
