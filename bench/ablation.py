@@ -166,9 +166,9 @@ def inline(value: Any) -> str:
 
 def part_of(data: Path, count: int, folder: Path) -> Path:
     """A folder of links to the first shards that hold `count` pictures together."""
-    from vlfau.models.data.shards import read_renders
+    from vlfau.models.data.shards import read_shards
 
-    renders = read_renders(data)
+    renders = read_shards(data)
     folder.mkdir(exist_ok=True)
     for path, end in zip(renders.files, renders.starts[1:]):
         link = folder / path.name

@@ -158,9 +158,9 @@ def make_bundle(report: Report, size: str, folder: Path, words: int = WORDS) -> 
 
     from vlfau.models.export.graphs import caption_graph, encoder_graph
     from vlfau.models.export.selftest import selftest
-    from vlfau.models.files import save_tensors
     from vlfau.models.networks import NetworkChoice, build, configure
     from vlfau.models.sentences import loading
+    from vlfau.models.tensors import save_tensors
 
     torch.manual_seed(0)
     config = configure(NetworkChoice(size=size, pretrained=False), UNITS, loading.load(), {"words": words})

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from vlfau.models.data.augmentation import PAPER
 from vlfau.models.data.crop_cache import CropCache
 from vlfau.models.data.layouts import open_layout
-from vlfau.models.data.loading import Loader, Order
+from vlfau.models.data.loading import BatchOrder, Loader
 from vlfau.models.data.samples import UNKNOWN, Crops, Points
 from vlfau.models.evaluation.run import network_words
 from vlfau.models.faces import align
@@ -155,7 +155,7 @@ def speed(size: str, batch: int, seconds: float, device: str, workers: int, comp
     network.to(device)
     with tempfile.TemporaryDirectory() as folder:
         samples = stored_crops(Path(folder), network.side, max(4 * batch, 64))
-        order = Order(samples, batch, shuffle=False)
+        order = BatchOrder(samples, batch, shuffle=False)
         weights = {"unit_weights": torch.from_numpy(unit_weights(samples.labels))}
         rng = np.random.default_rng(0)
 
@@ -238,7 +238,7 @@ def _waiting(
     samples: Any, step: Step, ready: Any, batch: int, workers: int, seconds: float, device: str
 ) -> dict[str, Any]:
     """Training from stored crops as `vlfau-train` reads them, and the share of it that was waiting for them."""
-    order = Order(samples, batch, seed=0)
+    order = BatchOrder(samples, batch, seed=0)
     loader = Loader(samples, order, workers=workers, pin=device.startswith("cuda"))
     start, images = time.perf_counter(), 0
     while images < 2 * batch or time.perf_counter() - start < seconds:

@@ -21,9 +21,7 @@ from vlfau.models.faces import open_detector
 from vlfau.models.faces.align import align, five_points
 from vlfau.models.faces.base import Detector
 from vlfau.models.faces.landmarks import LandmarkNet, open_landmarks
-
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
+from vlfau.models.files import PICTURES, VIDEOS
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,9 +130,9 @@ def _frames(path: Path, limit: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def _renders(folder: Path, side: int, limit: int) -> NDArray[np.uint8]:
-    from vlfau.models.data.samples import Shards
+    from vlfau.models.data.samples import ShardSamples
 
-    samples = Shards(folder, side, augmentation=None)
+    samples = ShardSamples(folder, side, augmentation=None)
     with suppress(UserError):  # too few people to hold any out: then nothing can be reported on them either
         samples, _ = samples.split(DataChoice().hold_out)
     rows = np.unique(np.linspace(0, len(samples) - 1, limit).astype(int))

@@ -1,38 +1,21 @@
-"""Files of tensors, written whole or not at all."""
+"""Files: suffixes of images and videos, and writing a file whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-from collections.abc import Mapping
 from pathlib import Path
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
 from .errors import UserError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def load_tensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        tensors: dict[str, torch.Tensor] = load_file(path)
-    except (FileNotFoundError, SafetensorError, OSError) as error:
-        raise UserError(f"{path} is missing or damaged ({error}). Restore it or train again.") from None
-    return tensors
-
-
-def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """One safetensors file, whole or not at all."""
-    plain = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
-    write_or_stop(path, save(plain, metadata=dict(metadata or {})))
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".mpg", ".wmv")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota or a limit on the size of files
 
 
 def write_or_stop(path: Path, body: bytes) -> None:
-    """`write_whole`, with words for the person when the disk is full."""
+    """`write_whole`, whose errors become a UserError."""
     try:
         write_whole(path, body)
     except OSError as error:

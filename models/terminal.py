@@ -1,39 +1,96 @@
-"""How a command ends: what a person can mend is said in one sentence, without a traceback. Knows no command."""
+"""What all commands share: how they end, and how they show the progress of a long job."""
 
 from __future__ import annotations
 
 import functools
 import sys
+import time
 from collections.abc import Callable
 from typing import ParamSpec
 
 from .errors import UserError
 
 P = ParamSpec("P")
-USER_ERROR, STOPPED = 2, 130  # exit codes; 130 is the shell's for Ctrl-C
+FAILED, USER_ERROR, STOPPED = 1, 2, 130  # exit codes; 130 is the shell's for Ctrl-C
+
+REDRAW_S = 0.5  # of a line on a terminal
+LINE_S = 30.0  # between lines that stay, as in a log file
 
 
-def command(name: str, stopped: str = "Stopped.") -> Callable[[Callable[P, None]], Callable[P, int]]:
-    """Makes a `main` that returns nothing into one that returns the exit code; `stopped` is said after Ctrl-C."""
+def command(name: str, stopped: str = "Stopped.") -> Callable[[Callable[P, int | None]], Callable[P, int]]:
+    """Wraps a `main` so that it returns an exit code and prints a UserError as one line, without a traceback.
 
-    def made(main: Callable[P, None]) -> Callable[P, int]:
+    A `main` that returns None succeeded. `stopped` is printed after Ctrl-C; an empty one prints nothing.
+    """
+
+    def wrap(main: Callable[P, int | None]) -> Callable[P, int]:
         @functools.wraps(main)
         def run(*args: P.args, **kwargs: P.kwargs) -> int:
             try:
-                main(*args, **kwargs)
+                return main(*args, **kwargs) or 0
             except UserError as error:
                 print(f"{name}: {error}", file=sys.stderr)
                 return USER_ERROR
             except KeyboardInterrupt:
-                print(f"\n{name}: {stopped}", file=sys.stderr)
+                if stopped:
+                    print(f"\n{name}: {stopped}", file=sys.stderr)
                 return STOPPED
-            return 0
 
         return run
 
-    return made
+    return wrap
+
+
+class Progress:
+    """How much of a job is done, how fast it goes and how long the rest will take.
+
+    On a terminal one line is redrawn; in a log file, or with `report`, a new line comes every half minute.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int = 0,
+        done: int = 0,
+        *,
+        unit: str = "pictures",
+        report: Callable[[str], None] | None = None,
+        every_s: float | None = None,
+    ) -> None:
+        """`done` of `total` were done before; lines go to `report`, by default to standard error."""
+        self.title, self.total, self.done, self.unit, self.report = title, total, done, unit, report
+        self.before = done
+        self.live = report is None and sys.stderr.isatty()
+        self.every_s = every_s if every_s is not None else REDRAW_S if self.live else LINE_S
+        self.began_s = self.shown_s = time.monotonic()
+
+    def add(self, count: int) -> None:
+        self.show(self.done + count, self.total)
+
+    def show(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+        if time.monotonic() - self.shown_s > self.every_s:
+            self.shown_s = time.monotonic()
+            self._write()
+
+    def close(self) -> None:
+        """Shows the last line in any case."""
+        self._write()
+        if self.live:
+            print(file=sys.stderr)
+
+    def _write(self) -> None:
+        rate = (self.done - self.before) / max(time.monotonic() - self.began_s, 1e-6)
+        left = clock((self.total - self.done) / rate) if rate > 0 else "?"
+        line = f"{self.title}: {self.done} of {self.total}, {left} left, {rate:.1f} {self.unit}/s"
+        if self.report is not None:
+            self.report(line)
+        else:
+            end = "" if self.live else "\n"
+            print(f"\r{line}\033[K" if self.live else line, end=end, file=sys.stderr, flush=True)
 
 
 def clock(seconds: float) -> str:
+    """`12 min 05 s`, or `3 h 07 min`."""
     minutes = int(seconds) // 60
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {int(seconds) % 60:02d} s"

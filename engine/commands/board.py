@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import time
 
@@ -13,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text as Words
 
-from vlfau.models.sentences import loading
+from vlfau.models.sentences.loading import unit_names
 
 from ..sinks.drawing import TRACK_COLOURS
 from ..sinks.progress import clock
@@ -118,7 +117,7 @@ def _face(face: Face) -> RenderableType:
         style = "default" if unit.on else "bright_black"
         table.add_row(
             Words(name, style=style), bar(unit.p, shown), Words(f"{unit.p:.2f}", style=style),
-            Words(_unit_names().get(name, ""), style=style),
+            Words(unit_names().get(name, ""), style=style),
         )  # fmt: skip
     return Group(head, table)
 
@@ -148,8 +147,3 @@ def save_picture(board: Board, path: str, width: int = 118) -> None:
 def _colour(face: Face) -> str:
     red, green, blue = TRACK_COLOURS[face.track % len(TRACK_COLOURS)]
     return f"#{red:02x}{green:02x}{blue:02x}"
-
-
-@functools.cache
-def _unit_names() -> dict[str, str]:
-    return {code: unit.name for code, unit in loading.load().units.items()}

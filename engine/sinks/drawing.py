@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from vlfau.models.sentences import loading
+from vlfau.models.sentences.loading import unit_names
 
 from ..wire import Face, Report
 from .base import Pixels
@@ -125,7 +125,7 @@ def _draw_panel(
         _fill(picture, bar_x, bar_y, bar_w, bar_h, BAR_REST, 0.35)
         _fill(picture, bar_x, bar_y, round(bar_w * unit.p), bar_h, colour if unit.on else BAR_REST, 1.0)
         if named:
-            _stamp_line(picture, _unit_names().get(name, ""), bar_x + bar_w + round(9 * scale), y, row, size, ink)
+            _stamp_line(picture, unit_names().get(name, ""), bar_x + bar_w + round(9 * scale), y, row, size, ink)
 
 
 def _cost(place: tuple[int, int, int, int], others: list[tuple[int, int, int, int]], width: int) -> int:
@@ -195,11 +195,6 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(max(size, 7))
     assert isinstance(font, ImageFont.FreeTypeFont)  # every wheel of Pillow has FreeType
     return font
-
-
-@functools.cache
-def _unit_names() -> dict[str, str]:
-    return {code: unit.name for code, unit in loading.load().units.items()}
 
 
 def _stamp_line(picture: Pixels, text: str, x: int, y: int, row: int, size: int, colour: Colour) -> None:

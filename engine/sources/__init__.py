@@ -9,10 +9,11 @@ from pathlib import Path
 from threading import Event
 
 from vlfau.models.errors import UserError
+from vlfau.models.files import PICTURES
 
 from ..counters import Counters
 from ..settings import SourceSettings
-from .addresses import ADDRESS, PICTURES, derived_name, is_camera, is_list, is_live, unique
+from .addresses import ADDRESS, derived_name, is_camera, is_list, is_live, unique
 from .base import Context, Source
 
 

@@ -7,13 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from vlfau.models.files import VIDEOS
+
 from ..wire import stream_name
-
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-
-
-RECORDED = {".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".mpg", ".wmv"}  # an address ending so is a file, not live
-
 
 ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
@@ -25,7 +21,7 @@ def is_camera(address: str) -> bool:
 
 def is_live(address: str) -> bool:
     parts = urlsplit(address)
-    return not (parts.scheme.lower() in ("http", "https") and Path(parts.path).suffix.lower() in RECORDED)
+    return not (parts.scheme.lower() in ("http", "https") and Path(parts.path).suffix.lower() in VIDEOS)
 
 
 def is_list(address: str) -> bool:

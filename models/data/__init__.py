@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +12,14 @@ import numpy as np
 from ..cache import cache_folder
 from ..errors import UserError
 from ..settings import setting
-from ..terminal import clock
+from ..terminal import Progress
 from .augmentation import PAPER, RENDERS, Augmentation
 from .crop_cache import CropCache, FindPoints
 from .datasets import NUMBERING, PARTS
 from .folds import Fold, make_folds
 from .layouts import STYLES, open_layout
-from .samples import Augmented, Crops, Samples, Shards
-from .shards import Renders, read_renders
+from .samples import Augmented, Crops, Samples, ShardSamples
+from .shards import ShardArrays, read_shards
 from .table import Table
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class TrainingData:
     def open(self, files: list[str] | None = None) -> Augmented:
         """With `files`, exactly what an earlier open() found: a resumed epoch must see the same pictures."""
         samples = self._opener(files)
-        if isinstance(samples, Shards):
+        if isinstance(samples, ShardSamples):
             self.files = [path.name for path in samples.renders.files]
         return samples
 
@@ -113,7 +112,7 @@ def open_data(
 
         find_points = PointFinder(open_detector(), open_landmarks())
     cache = CropCache(choice.cache or cache_folder("crops"), side, find_points if choice.align else None)
-    progress = _Progress(report, f"Cutting crops of {choice.data} into {cache.folder}")
+    progress = Progress(f"Cutting crops of {choice.data} into {cache.folder}", report=report).show
     if group is not None and group.world > 1:
         cache.fill(table, progress, rank=group.rank, world=group.world)
         group.wait()
@@ -131,21 +130,6 @@ def open_data(
         raise UserError(f"There is no fold {choice.fold}. Choose one of {', '.join(str(f.number) for f in folds)}.")
 
 
-class _Progress:
-    """Says now and then how far the alignment is: of a large data set it takes the better part of an hour, once."""
-
-    def __init__(self, report: Callable[[str], None], what: str, every_s: float = 20.0) -> None:
-        self.report, self.what, self.every_s = report, what, every_s
-        self.began_s = self.shown_s = time.monotonic()
-
-    def __call__(self, done: int, whole: int) -> None:
-        now = time.monotonic()
-        if now - self.shown_s > self.every_s:
-            self.shown_s = now
-            left = (now - self.began_s) / done * (whole - done)
-            self.report(f"{self.what}: {done} of {whole}, {clock(left)} left")
-
-
 def is_shards(choice: DataChoice) -> bool:
     folder = choice.data
     return choice.layout in ("auto", "shards") and folder is not None and any(folder.glob("shard-*.safetensors"))
@@ -155,11 +139,11 @@ def _shards(choice: DataChoice, side: int, seed: int, augmentation: Augmentation
     folder = choice.data
     assert folder is not None
 
-    def opened(files: list[str] | None) -> Shards:
-        renders = read_renders(folder, choice.units or None)
+    def opened(files: list[str] | None) -> ShardSamples:
+        renders = read_shards(folder, choice.units or None)
         if files is not None:
             renders = _only_files(renders, files)
-        return Shards(renders, side, augmentation=augmentation, seed=seed)
+        return ShardSamples(renders, side, augmentation=augmentation, seed=seed)
 
     def train(files: list[str] | None) -> Augmented:
         whole = opened(files)
@@ -170,7 +154,7 @@ def _shards(choice: DataChoice, side: int, seed: int, augmentation: Augmentation
     return TrainingData(choice, None, first.units, train, test)
 
 
-def _only_files(renders: Renders, names: Sequence[str]) -> Renders:
+def _only_files(renders: ShardArrays, names: Sequence[str]) -> ShardArrays:
     """The same as if only these shards had been there."""
     numbers = [number for number, path in enumerate(renders.files) if path.name in set(names)]
     if len(numbers) != len(names):

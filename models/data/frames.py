@@ -14,10 +14,9 @@ from pathlib import Path
 import av
 
 from ..errors import UserError
+from ..files import PICTURES, VIDEOS
 from .table import PICTURE_FILE
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp")
-VIDEOS = (".avi", ".mp4", ".mkv", ".mov", ".wmv")
 SUBJECT = re.compile(r"[FM]\d{3}|SN\d{3}")
 DEPTH = 3  # folders between the root and the subjects' folders
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import UserError, unknown
 from . import lists, released
-from .shards import read_renders
+from .shards import read_shards
 from .table import PICTURE_FILE, UNKNOWN, Rows, Table, label_of, unit_name
 
 STYLES = ("auto", "bp4d", "disfa", "graphau", "mdhr", "jaanet", "aunet", "fgnet", "csv", "shards")
@@ -42,7 +42,7 @@ def open_layout(
     if style == "auto":
         style = recognise(root, files, dataset)
     if style == "shards":
-        return read_shards(root, units)
+        return _shards(root, units)
     if style == "csv":
         return read_csv(_only_csv(root, files), units)
     if style == "bp4d":
@@ -139,9 +139,9 @@ def read_csv(path: Path, units: Sequence[str] | None = None) -> Table:
     return table if units is None else choose_units(table, units)
 
 
-def read_shards(folder: Path, units: Sequence[str] | None = None) -> Table:
-    """Renders as a table; training reads them faster through `dataset.Shards`."""
-    renders = read_renders(folder, units)
+def _shards(folder: Path, units: Sequence[str] | None) -> Table:
+    """Renders as a table; training reads them faster through `samples.ShardSamples`."""
+    renders = read_shards(folder, units)
     rows = Rows("", "shards", renders.units)
     for path, start, end in zip(renders.files, renders.starts, renders.starts[1:]):
         number = rows.file(path)

@@ -36,7 +36,7 @@ class Group(Protocol):
     def wait(self) -> None: ...
 
 
-class Order(Sampler[list[Draw]]):
+class BatchOrder(Sampler[list[Draw]]):
     """Yields one process's share of every batch. Set `epoch` and `start` before iterating."""
 
     def __init__(
@@ -85,7 +85,7 @@ class Order(Sampler[list[Draw]]):
 class Loader:
     """Batches as tensors, made by worker processes (0: in this one). Counts the seconds spent waiting for them."""
 
-    def __init__(self, samples: Samples, order: Order, *, workers: int = 0, pin: bool = False) -> None:
+    def __init__(self, samples: Samples, order: BatchOrder, *, workers: int = 0, pin: bool = False) -> None:
         self.samples, self.order = samples, order
         self.waited_s = 0.0
         self._loader: DataLoader[object] = DataLoader(

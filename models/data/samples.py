@@ -22,7 +22,7 @@ from ..errors import UserError
 from ..faces import align
 from .augmentation import PAPER, RENDERS, Augmentation, photometric
 from .crop_cache import CropCache
-from .shards import Pictures, Renders, read_renders
+from .shards import ShardArrays, ShardImages, read_shards
 from .table import Table
 
 Batch = dict[str, NDArray[Any]]
@@ -79,12 +79,12 @@ def people_of(samples: Samples, rows: NDArray[np.integer]) -> list[str]:
     return [people[subject] for subject in samples.subjects[rows]] if people else [""] * len(rows)
 
 
-class Shards:
-    """Renders: aligned crops cut out of a loose view, with the landmark error that streaming will have."""
+class ShardSamples:
+    """Renders: aligned crops cut out of a looser view, with the landmark error that streaming will have."""
 
     def __init__(
         self,
-        renders: Renders | Path,
+        renders: ShardArrays | Path,
         side: int,
         *,
         units: Sequence[str] | None = None,
@@ -93,7 +93,7 @@ class Shards:
         seed: int = 0,
     ) -> None:
         """`rows` are the pictures to use (all by default); without augmentation a crop is what exact points give."""
-        self.renders = renders if isinstance(renders, Renders) else read_renders(renders, units)
+        self.renders = renders if isinstance(renders, ShardArrays) else read_shards(renders, units)
         self.side, self.augmentation, self.seed = side, augmentation, seed
         self.rows = np.arange(len(self.renders)) if rows is None else np.sort(np.asarray(rows, np.int64))
         self.units = self.renders.units
@@ -103,14 +103,14 @@ class Shards:
         self.subject_names = tuple(f"person {name}" for name in names)
         # rows are in rising order
         self.blocks: NDArray[np.int64] | None = np.searchsorted(self.rows, self.renders.starts).astype(np.int64)
-        self._pictures = Pictures(self.renders)
+        self._pictures = ShardImages(self.renders)
         self._five = align.five_points(self.renders.points)  # (n, 5, 2)
         self._closed = _closed(self.renders.points, self._five)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def split(self, share: float) -> tuple[Shards, Shards]:
+    def split(self, share: float) -> tuple[ShardSamples, ShardSamples]:
         """Two parts without a common person; the second has about `share` of them, always the same."""
         people = np.unique(self.renders.identity[self.rows])
         held = people[_hash(people) < share]
@@ -121,13 +121,13 @@ class Shards:
             )
         return self.only(~second, self.augmentation), self.only(second, None)
 
-    def plain(self) -> Shards:
+    def plain(self) -> ShardSamples:
         """The same pictures without augmentation."""
         return self.only(np.ones(len(self), np.bool_), None)
 
-    def only(self, chosen: NDArray[np.bool_], augmentation: Augmentation | None) -> Shards:
+    def only(self, chosen: NDArray[np.bool_], augmentation: Augmentation | None) -> ShardSamples:
         """Some of the pictures."""
-        return Shards(self.renders, self.side, rows=self.rows[chosen], augmentation=augmentation, seed=self.seed)
+        return ShardSamples(self.renders, self.side, rows=self.rows[chosen], augmentation=augmentation, seed=self.seed)
 
     def face(self, index: int) -> int:
         return int(self.renders.face[self.rows[index]])
@@ -183,7 +183,7 @@ def _closed(points: NDArray[np.floating], five: NDArray[np.floating]) -> NDArray
 
 
 class Crops:
-    """Pictures of a data set: the stored crop, shifted, mirrored and partly covered as in the paper."""
+    """Images of a data set: the stored crop, shifted, mirrored and partly covered as in the paper."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""Reads the shards that vlfau-synthesize writes: labels into memory, pictures mapped from the disk when asked for.
+"""The file format of shards, which vlfau-synthesize writes and training reads.
 
-The file is plain safetensors; its header is read here, since a memory map serves one picture without copying a shard.
-Cutting crops out of the pictures is `samples.py`'s work.
+A shard is plain safetensors. Its header is parsed here: labels are read into memory, images are mapped, so that
+reading one image copies nothing else.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ TENSORS = ("images", "intensity", "presence", "points", "identity", "face")
 
 
 @dataclass(frozen=True, slots=True)
-class Renders:
-    """All labels of a folder of shards; axes: n pictures, A units as asked for."""
+class ShardArrays:
+    """All labels of a folder of shards; axes: n images, A units as requested."""
 
     folder: Path
     files: tuple[Path, ...]
-    starts: NDArray[np.int64]  # (files + 1,) first picture of each file
+    starts: NDArray[np.int64]  # (files + 1,) first image of each file
     units: tuple[str, ...]
     labels: NDArray[np.int8]  # (n, A) 0, 1, -1 unknown
     intensity: NDArray[np.float32]  # (n, A) the stronger side; nan where there is no face
-    points: NDArray[np.float32]  # (n, 68, 2) in picture pixels
+    points: NDArray[np.float32]  # (n, 68, 2) in pixels of the image
     identity: NDArray[np.int32]  # (n,)
-    face: NDArray[np.uint8]  # (n,) 0 = a picture without a face
+    face: NDArray[np.uint8]  # (n,) 0 = an image without a face
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
-def read_renders(folder: Path, units: Sequence[str] | None = None) -> Renders:
-    """Every shard-*.safetensors of a folder, in the order of their names; shards of several recipes may lie there."""
+def read_shards(folder: Path, units: Sequence[str] | None = None) -> ShardArrays:
+    """Every shard-*.safetensors of a folder in the order of names; shards of different recipes may be mixed."""
     files = tuple(sorted(folder.glob("shard-*.safetensors")))
     if not files:
         raise UserError(f"{folder} holds no shard-*.safetensors. Give the --output folder of vlfau-synthesize.")
@@ -50,27 +50,27 @@ def read_renders(folder: Path, units: Sequence[str] | None = None) -> Renders:
     for path in files:
         metadata, arrays = open_shard(path)
         stored = metadata.get("units", "").split()
-        asked = list(units or stored)
-        for unit in asked:
+        names = list(units or stored)
+        for unit in names:
             if unit not in stored:
                 raise unknown(f"action unit in {path}", unit, stored)
-        column = [stored.index(unit) for unit in asked]
+        columns = [stored.index(unit) for unit in names]
         face = np.array(arrays["face"])
-        # A loss over left and right is not asked for: one label per unit, so a mirrored crop needs no other label.
-        intensity = np.asarray(arrays["intensity"], np.float32).max(2)[:, column]
+        # The stronger side counts: one label per unit, so that mirroring a crop changes no label.
+        intensity = np.asarray(arrays["intensity"], np.float32).max(2)[:, columns]
         intensity[face == 0] = np.nan
-        labels = np.array(arrays["presence"])[:, column]
+        labels = np.array(arrays["presence"])[:, columns]
         parts.append((labels, intensity, np.array(arrays["points"]), np.array(arrays["identity"]), face))
-        units = asked
+        units = names
     labels, intensity, points, identity, face = (np.concatenate(part) for part in zip(*parts))
     starts = np.concatenate([[0], np.cumsum([len(part[0]) for part in parts])]).astype(np.int64)
-    return Renders(folder, files, starts, tuple(units or ()), labels, intensity, points, identity, face)
+    return ShardArrays(folder, files, starts, tuple(units or ()), labels, intensity, points, identity, face)
 
 
-class Pictures:
-    """The pictures of all shards by number. Each process maps the files itself: a map does not travel to a worker."""
+class ShardImages:
+    """The images of all shards by number. Each process maps the files itself, since a map cannot be pickled."""
 
-    def __init__(self, renders: Renders) -> None:
+    def __init__(self, renders: ShardArrays) -> None:
         self.files, self.starts = renders.files, renders.starts
         self._maps: dict[int, NDArray[np.uint8]] = {}
 
@@ -90,7 +90,7 @@ class Pictures:
 
 
 def open_shard(path: Path) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
-    """Metadata and tensors of one file, mapped and not yet read."""
+    """Metadata and tensors of one file; the tensors are mapped, not read."""
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
@@ -109,11 +109,11 @@ def open_shard(path: Path) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
         }
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise UserError(f"{path} is damaged: {error}. Delete it and render it again.") from None
-    lacking = [name for name in TENSORS if name not in arrays]
-    if metadata.get("schema") != SCHEMA or lacking:
+    missing = [name for name in TENSORS if name not in arrays]
+    if metadata.get("schema") != SCHEMA or missing:
         raise UserError(
-            f"{path} is no shard of schema {SCHEMA}: it says schema {metadata.get('schema')!r} and lacks "
-            f"{', '.join(lacking) or 'no tensor'}. Render it again with this version's vlfau-synthesize."
+            f"{path} is not a shard of schema {SCHEMA}: its schema is {metadata.get('schema')!r}, it lacks "
+            f"{', '.join(missing) or 'no tensor'}. Render it again with this version of vlfau-synthesize."
         )
     counts = {len(arrays[name]) for name in TENSORS}
     if len(counts) != 1:
@@ -125,15 +125,15 @@ def shard_path(folder: Path, index: int) -> Path:
     return folder / f"shard-{index:05d}.safetensors"
 
 
-def _save(path: Path, tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, str]) -> None:
-    """A safetensors file, every time the same bytes: the library's own writer orders the metadata at random."""
-    kinds = {"float32": "F32", "float16": "F16", "int32": "I32", "int8": "I8", "uint8": "U8"}
-    header: dict[str, Any] = {"__metadata__": dict(meta)}
+def save_shard(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
+    """Writes the same bytes every time: the library's own writer orders the metadata at random."""
+    names = {np.dtype(kind): name for name, kind in KINDS.items()}
+    header: dict[str, Any] = {"__metadata__": {"schema": SCHEMA, **metadata}}
     start = 0
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))  # wide types first: aligned
     for name, tensor in ordered:
         end = start + tensor.nbytes
-        header[name] = {"dtype": kinds[tensor.dtype.name], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        header[name] = {"dtype": names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
         start = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from ..bundle import MANIFEST, Bundle, open_bundle
 from ..errors import UserError
-from ..files import load_tensors
 from ..networks import build
 from ..networks.base import AUNetwork
 from ..sentences import loading
@@ -24,6 +23,7 @@ from ..sentences.corpus import Corpus
 from ..sentences.targets import Texts
 from ..sentences.vocabulary import build as build_vocabulary
 from ..sentences.vocabulary import decode
+from ..tensors import load_tensors
 from ..training.run_folder import load_run
 
 Crops = NDArray[np.uint8]  # (n, S, S, 3)

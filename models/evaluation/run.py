@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..data import DataChoice, TrainingData, open_data
-from ..data.loading import Loader, Order
+from ..data.loading import BatchOrder, Loader
 from ..data.samples import Samples, Some, people_of
 from ..errors import UserError
 from ..networks.base import AUNetwork
@@ -148,7 +148,7 @@ def network_words(
 
 
 def _batches(samples: Samples, size: int) -> Iterator[dict[str, Any]]:
-    for made in Loader(samples, Order(samples, size, shuffle=False)):
+    for made in Loader(samples, BatchOrder(samples, size, shuffle=False)):
         yield {name: tensor.numpy() for name, tensor in made.items()}
 
 

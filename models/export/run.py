@@ -19,9 +19,9 @@ import torch
 
 from ..bundle import MANIFEST, Bundle, Manifest, open_bundle, write_manifest
 from ..errors import UserError, unknown
-from ..files import save_tensors
 from ..networks.base import AUNetwork
 from ..runtimes.half_precision import to_half
+from ..tensors import save_tensors
 from ..training.run_folder import RunFolder, load_run, revision
 from .graphs import caption_graph, encoder_graph
 from .selftest import selftest

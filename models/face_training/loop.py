@@ -24,6 +24,7 @@ from .. import settings
 from ..errors import UserError
 from ..training.checkpoint import Checkpoints
 from ..training.position import pack, unpack
+from ..training.schedule import cosine, update_mean, warmup
 from .crops import Renders
 
 N = TypeVar("N", bound=nn.Module)
@@ -101,13 +102,9 @@ class Run(Generic[N]):
         self.save()
 
     def _step(self, cost: Cost[N], random: np.random.Generator) -> dict[str, float]:
-        rate = (
-            self.budget.learning_rate
-            * min(1.0, (self.steps + 1) / 200)
-            * (0.5 + 0.5 * np.cos(np.pi * self.done) + 0.005)
-        )
+        rate = self.budget.learning_rate * warmup(self.steps, 200) * (cosine(self.done) + 0.005)
         for group in self.optimiser.param_groups:
-            group["lr"] = float(rate)  # a numpy number could not be loaded again
+            group["lr"] = rate
         self.network.train()
         losses = cost(self.network, random)
         self.optimiser.zero_grad(set_to_none=True)
@@ -115,13 +112,7 @@ class Run(Generic[N]):
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimiser.step()
         self.steps += 1
-        keep = min(0.999, (1 + self.steps) / (10 + self.steps))
-        with torch.no_grad():
-            for mine, its in zip(self.average.state_dict().values(), self.network.state_dict().values()):
-                if mine.dtype.is_floating_point:
-                    mine.lerp_(its, 1 - keep)
-                else:
-                    mine.copy_(its)
+        update_mean(self.average.state_dict(), self.network.state_dict(), 0.999, self.steps)
         return {name: float(value.detach()) for name, value in losses.items()}
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..faces.align import POINTS
-from ..files import load_tensors
+from ..tensors import load_tensors
 from .pixels import DEVIATION, MEAN, cell_centres
 
 STAGES = 4

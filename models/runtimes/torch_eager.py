@@ -100,8 +100,8 @@ def load_network(bundle: Bundle, device: torch.device, kind: torch.dtype) -> AUN
     """The trained network, channels last; normalisation of the pixels stays in FP32."""
     import torch
 
-    from ..files import load_tensors
     from ..networks import build
+    from ..tensors import load_tensors
 
     network = build(bundle.manifest.network)
     network.load_state_dict(load_tensors(bundle.path("weights.safetensors")))

@@ -43,6 +43,12 @@ def _only(corpus: Corpus, units: tuple[str, ...]) -> Corpus:
     return corpus.only(units)
 
 
+@functools.cache
+def unit_names() -> dict[str, str]:
+    """Code -> name of every unit of the shipped corpus, such as AU12 -> lip corner puller."""
+    return {code: unit.name for code, unit in load().units.items()}
+
+
 def _unit(code: str, entry: dict[str, Any]) -> Unit:
     texts = (tuple(entry[key]) for key in ("phrases", "active", "inactive"))
     return Unit(code, entry["name"], entry["muscle"], entry["tag"], *texts)

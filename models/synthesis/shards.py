@@ -14,14 +14,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
-from ..data.shards import _save, shard_path
+from ..data.shards import open_shard, save_shard, shard_path
 from ..errors import UserError
 from .picture import Picture
 from .units import UNITS
-
-SCHEMA = "1"
 
 
 def write_shard(path: Path, pictures: Sequence[Picture], texts: Sequence[str], seed: int, recipe: str) -> None:
@@ -36,12 +33,12 @@ def write_shard(path: Path, pictures: Sequence[Picture], texts: Sequence[str], s
         "face": np.array([p.face for p in pictures], np.uint8),
         "head": np.array([p.head for p in pictures], np.uint8),
     }
-    meta = {"schema": SCHEMA, "units": " ".join(UNITS), "seed": str(seed), "recipe": recipe}
+    metadata = {"units": " ".join(UNITS), "seed": str(seed), "recipe": recipe}
     lines = path.with_suffix(".jsonl")
     partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     os.replace(partial, lines)
-    _save(partial, tensors, meta)
+    save_shard(partial, tensors, metadata)
     os.replace(partial, path)
 
 
@@ -53,12 +50,9 @@ def missing_shards(folder: Path, count: int, size: int, seed: int, recipe: str) 
         if not path.exists():
             missing.append(index)
             continue
-        try:
-            with safe_open(path, "np") as file:
-                meta, stored = file.metadata() or {}, file.get_slice("face").get_shape()[0]
-        except SafetensorError as error:
-            raise UserError(f"{path} is no readable shard ({error}). Remove it and run again.") from None
-        came, wanted = (meta.get("seed"), meta.get("recipe"), stored), (str(seed), recipe, size)
+        metadata, arrays = open_shard(path)
+        came = metadata.get("seed"), metadata.get("recipe"), len(arrays["face"])
+        wanted = str(seed), recipe, size
         if came != wanted:
             raise UserError(
                 "{} was made with seed {}, recipe {} and {} pictures; ".format(path, *came)

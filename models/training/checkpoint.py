@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 
 from ..errors import UserError
-from ..files import FULL, load_tensors, write_or_stop, write_whole
+from ..files import FULL, write_or_stop, write_whole
+from ..tensors import as_bytes, load_tensors
 
 SCHEMA = 1
 
@@ -57,7 +57,7 @@ class Checkpoints:
         if (self.folder / name).is_file() and self.exists():
             self.note(state)  # nothing was trained since; overwriting would risk the only good copy
             return
-        body = save({key: value.detach().contiguous().cpu() for key, value in tensors.items()})
+        body = as_bytes(tensors)
         table = _json({"schema": SCHEMA, "tensors": name, "bytes": len(body), **state})
         try:
             self._commit(name, body, table)

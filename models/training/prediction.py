@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.loading import Loader, Order
+from ..data.loading import BatchOrder, Loader
 from ..data.samples import Samples, Some
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def plain_batches(
     """In the order of the data set; with a limit, the same evenly spread pictures every time."""
     if limit is not None and limit < len(samples):
         samples = Some(samples, np.linspace(0, len(samples) - 1, limit).astype(np.int64))
-    order = Order(samples, batch, shuffle=False)
+    order = BatchOrder(samples, batch, shuffle=False)
     for made in Loader(samples, order, workers=workers, pin=device.type == "cuda"):
         yield {name: tensor.to(device, non_blocking=True) for name, tensor in made.items()}
 

@@ -26,9 +26,10 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import UserError
-from ..files import FULL, load_tensors, save_tensors, write_or_stop
+from ..files import FULL, write_or_stop
 from ..networks import build
 from ..networks.base import AUNetwork
+from ..tensors import load_tensors, save_tensors
 from .checkpoint import Checkpoints
 from .position import check_fits
 

@@ -1,25 +1,34 @@
-"""The learning rate over a run, and the running mean of the weights. They know only how far the run is."""
+"""The learning rate over a run, and the running mean of the weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def rate_at(progress: float, step: int, *, peak: float, shape: str, warmup_steps: int, floor: float) -> float:
     """Linear warm-up by steps, then `shape` over the progress of the run; `floor` is a share of the peak."""
-    warm = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
     progress = min(max(progress, 0.0), 1.0)
     if shape == "constant":
         fall = 1.0
     elif shape == "linear":
         fall = 1.0 - progress
     else:  # cosine
-        fall = 0.5 * (1 + math.cos(math.pi * progress))
-    return peak * warm * (floor + (1 - floor) * fall)
+        fall = cosine(progress)
+    return peak * warmup(step, warmup_steps) * (floor + (1 - floor) * fall)
+
+
+def warmup(step: int, steps: int) -> float:
+    """Rises to 1 over the first steps."""
+    return min(1.0, (step + 1) / steps) if steps else 1.0
+
+
+def cosine(progress: float) -> float:
+    """Falls from 1 to 0."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 class RunningMean:
@@ -29,22 +38,18 @@ class RunningMean:
         self.decay = decay
         self.tensors = {name: value.detach().clone() for name, value in module.state_dict().items()}
 
-    @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))  # a young mean follows the weights quickly
-        means, values = [], []
-        for name, value in module.state_dict().items():
-            if value.is_floating_point():
-                means.append(self.tensors[name])
-                values.append(value.detach())
-            else:
-                self.tensors[name].copy_(value)
-        torch._foreach_lerp_(means, values, 1 - decay)
+        update_mean(self.tensors, module.state_dict(), self.decay, step)
 
-    @torch.no_grad()
-    def load(self, tensors: dict[str, torch.Tensor]) -> None:
-        for name, value in self.tensors.items():
-            value.copy_(tensors[name])
+
+@torch.no_grad()
+def update_mean(means: Mapping[str, Tensor], weights: Mapping[str, Tensor], decay: float, step: int) -> None:
+    """Moves the means towards the weights, in place; whole numbers, such as counters, are copied."""
+    decay = min(decay, (1 + step) / (10 + step))  # a young mean follows the weights quickly
+    floats = [name for name, value in weights.items() if value.is_floating_point()]
+    torch._foreach_lerp_([means[name] for name in floats], [weights[name].detach() for name in floats], 1 - decay)
+    for name in weights.keys() - set(floats):
+        means[name].copy_(weights[name])
 
 
 def decay_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, object]]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .. import metrics
 from ..data import TrainingData
-from ..data.loading import Loader, Order, _dead_workers_told
+from ..data.loading import BatchOrder, Loader, _dead_workers_told
 from ..data.samples import Samples, people_of
 from ..errors import UserError
 from ..sentences.targets import Texts
@@ -121,7 +121,7 @@ class Trainer:
         recipe, at, group = self.recipe, self.at, self.group
         samples = self.data.open(at.files)
         at.files = self.data.files
-        order = Order(samples, recipe.batch, seed=recipe.seed, rank=group.rank, world=group.world)
+        order = BatchOrder(samples, recipe.batch, seed=recipe.seed, rank=group.rank, world=group.world)
         order.epoch, order.start = at.epoch, at.batch
         batches = order.batches
         if recipe.epoch_images is not None:

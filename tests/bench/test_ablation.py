@@ -37,14 +37,14 @@ def test_variants_differ_in_one_thing_each(bench: ModuleType) -> None:
 
 
 def test_a_part_holds_the_renders_asked_for(bench: ModuleType, tmp_path: Path) -> None:
-    from vlfau.models.data.shards import read_renders
+    from vlfau.models.data.shards import read_shards
 
     whole = tmp_path / "all"
     make_shards(whole)
-    sizes = [int(end) for end in read_renders(whole).starts[1:]]
+    sizes = [int(end) for end in read_shards(whole).starts[1:]]
     part = bench.part_of(whole, 1, tmp_path / "part")
-    assert len(read_renders(part)) == sizes[0] < len(read_renders(whole))
-    assert len(read_renders(bench.part_of(whole, sizes[-1], tmp_path / "same"))) == sizes[-1]
+    assert len(read_shards(part)) == sizes[0] < len(read_shards(whole))
+    assert len(read_shards(bench.part_of(whole, sizes[-1], tmp_path / "same"))) == sizes[-1]
 
 
 def test_what_was_judged_is_not_trained_again(

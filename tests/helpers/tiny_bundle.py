@@ -33,7 +33,7 @@ def tiny_bundle() -> Bundle:
 def tiny_weights(folder: Path, seed: int = 1) -> Bundle:
     """The same without its graphs, in a moment: all that the torch runtime reads."""
     from vlfau.models.export.selftest import selftest
-    from vlfau.models.files import save_tensors
+    from vlfau.models.tensors import save_tensors
 
     network, config = _network(seed)
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,16 +15,17 @@ import synthetic_layouts as synthetic
 import torch
 from numpy.typing import NDArray
 
-from vlfau.models.data import DataChoice, _Progress, open_data
+from vlfau.models.data import DataChoice, open_data
 from vlfau.models.data.augmentation import PAPER, RENDERS, Augmentation, photometric
 from vlfau.models.data.crop_cache import CropCache, padded, pictures, read_picture
 from vlfau.models.data.layouts import open_layout
-from vlfau.models.data.loading import FILES_AT_ONCE, Loader, Order
-from vlfau.models.data.samples import Crops, Shards, batch
-from vlfau.models.data.shards import open_shard, read_renders
+from vlfau.models.data.loading import FILES_AT_ONCE, BatchOrder, Loader
+from vlfau.models.data.samples import Crops, ShardSamples, batch
+from vlfau.models.data.shards import open_shard, read_shards
 from vlfau.models.errors import UserError
 from vlfau.models.faces import align
 from vlfau.models.faces.points import PointFinder
+from vlfau.models.terminal import Progress
 
 STILL = Augmentation(flip=0, cutout=0, shift=0)
 
@@ -140,7 +141,7 @@ def test_broken_pictures_are_named_with_their_line(tmp_path: Path, name: str) ->
     samples = Crops(table, CropCache(None, 48, None))
     for workers in (0, 1):
         with pytest.raises(UserError, match="is truncated") as caught:
-            list(Loader(samples, Order(samples, 2, shuffle=False), workers=workers))
+            list(Loader(samples, BatchOrder(samples, 2, shuffle=False), workers=workers))
         assert "Traceback" not in str(caught.value)
 
 
@@ -166,7 +167,7 @@ def test_crops_shift_flip_and_stay_inside(tmp_path: Path) -> None:
 
 
 def test_shards_give_the_documented_batch(shards: Path) -> None:
-    samples = Shards(shards, 64, units=("AU12", "AU01", "AU43"), augmentation=None)
+    samples = ShardSamples(shards, 64, units=("AU12", "AU01", "AU43"), augmentation=None)
     made = batch(samples, range(30, 40))
     assert {name: (array.shape, str(array.dtype)) for name, array in made.items()} == {
         "crops": ((10, 64, 64, 3), "uint8"),
@@ -191,25 +192,25 @@ def test_shards_give_the_documented_batch(shards: Path) -> None:
 
 
 def test_sample_depends_on_seed_epoch_and_index_only(shards: Path) -> None:
-    samples = Shards(shards, 64, seed=5)
+    samples = ShardSamples(shards, 64, seed=5)
     made = batch(samples, [3, 9, 20], epoch=2)["crops"]
     np.testing.assert_array_equal(batch(samples, [9], epoch=2)["crops"][0], made[1])
-    np.testing.assert_array_equal(batch(Shards(shards, 64, seed=5), [20, 9], epoch=2)["crops"], made[[2, 1]])
+    np.testing.assert_array_equal(batch(ShardSamples(shards, 64, seed=5), [20, 9], epoch=2)["crops"], made[[2, 1]])
     assert (batch(samples, [9], epoch=3)["crops"][0] != made[1]).any()
-    assert (batch(Shards(shards, 64, seed=6), [9], epoch=2)["crops"][0] != made[1]).any()
+    assert (batch(ShardSamples(shards, 64, seed=6), [9], epoch=2)["crops"][0] != made[1]).any()
 
 
 def test_landmark_error_moves_the_crop_and_nothing_else_does(shards: Path) -> None:
-    exact = Shards(shards, 64, augmentation=None)
-    np.testing.assert_array_equal(Shards(shards, 64, augmentation=STILL).crop(4, 1), exact.crop(4))
-    moved = Shards(shards, 64, augmentation=replace(STILL, points=0.07))
+    exact = ShardSamples(shards, 64, augmentation=None)
+    np.testing.assert_array_equal(ShardSamples(shards, 64, augmentation=STILL).crop(4, 1), exact.crop(4))
+    moved = ShardSamples(shards, 64, augmentation=replace(STILL, points=0.07))
     assert (moved.crop(4, 1) != exact.crop(4)).any()
-    flipped = Shards(shards, 64, augmentation=replace(STILL, flip=1))
+    flipped = ShardSamples(shards, 64, augmentation=replace(STILL, flip=1))
     np.testing.assert_array_equal(flipped.crop(4, 1), exact.crop(4)[:, ::-1])
 
 
 def test_closed_eyes_are_found_lower_and_open_ones_are_not(shards: Path) -> None:
-    renders = read_renders(shards)
+    renders = read_shards(shards)
     found = int(np.flatnonzero(renders.face)[0])
     upper, lower = [37, 38, 43, 44], [41, 40, 47, 46]
     heights = {}
@@ -217,8 +218,8 @@ def test_closed_eyes_are_found_lower_and_open_ones_are_not(shards: Path) -> None
         points = renders.points.copy()
         five = align.five_points(points[found : found + 1])[0]
         points[found, upper] = points[found, lower] - gap * np.array([0, np.linalg.norm(five[1] - five[0])])
-        samples = Shards(replace(renders, points=points), 64, augmentation=replace(STILL, sink=0.05))
-        exact = Shards(replace(renders, points=points), 64, augmentation=None).points(found)
+        samples = ShardSamples(replace(renders, points=points), 64, augmentation=replace(STILL, sink=0.05))
+        exact = ShardSamples(replace(renders, points=points), 64, augmentation=None).points(found)
         moves = [samples.points(found, epoch)[27:36, 1] - exact[27:36, 1] for epoch in range(40)]  # of the nose
         heights[name] = np.mean(moves, 1)
     assert np.abs(heights["open"]).max() < 1e-6
@@ -228,13 +229,13 @@ def test_closed_eyes_are_found_lower_and_open_ones_are_not(shards: Path) -> None
 
 def test_points_lie_where_the_crop_shows_them(shards: Path) -> None:
     """Five of them are where the template has them, and they move with every change of the crop."""
-    exact = Shards(shards, 64, augmentation=None)
+    exact = ShardSamples(shards, 64, augmentation=None)
     found = int(np.flatnonzero(exact.renders.face)[0])
     five = align.five_points(exact.points(found))
     assert np.abs(five[:2] - align.TEMPLATE[:2]).max() < 0.05
-    mirrored = Shards(shards, 64, augmentation=replace(STILL, flip=1)).points(found, 1)
+    mirrored = ShardSamples(shards, 64, augmentation=replace(STILL, flip=1)).points(found, 1)
     np.testing.assert_allclose(align.five_points(mirrored)[0], [1 - five[1, 0], five[1, 1]], atol=1e-5)
-    shifted = Shards(shards, 64, augmentation=replace(STILL, shift=0.1), seed=3)
+    shifted = ShardSamples(shards, 64, augmentation=replace(STILL, shift=0.1), seed=3)
     moved = 64 * (shifted.points(found, 1) - exact.points(found)).mean(0)
     seen = cv2.warpAffine(exact.crop(found), np.array([[1, 0, moved[0]], [0, 1, moved[1]]]), (64, 64))
     middle = slice(16, 48)
@@ -259,13 +260,13 @@ def test_every_change_changes_and_keeps_the_shape(name: str) -> None:
 
 
 def test_people_are_split_and_stay_where_they_are(shards: Path) -> None:
-    samples = Shards(shards, 64)
+    samples = ShardSamples(shards, 64)
     train, held = samples.split(0.3)
     assert len(train) + len(held) == len(samples)
     assert not set(train.subject_names) & set(held.subject_names)
     assert train.augmentation is not None
     assert held.augmentation is None
-    fewer = Shards(shards, 64, rows=np.arange(24)).split(0.3)[1]
+    fewer = ShardSamples(shards, 64, rows=np.arange(24)).split(0.3)[1]
     assert set(fewer.subject_names) <= set(held.subject_names)
     with pytest.raises(UserError, match="too few"):
         samples.split(0.0)
@@ -276,26 +277,26 @@ def test_damaged_shards_are_refused(shards: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
     with pytest.raises(UserError, match=r"shard-00001\.safetensors is damaged.*the header says"):
-        Shards(shards, 64)
+        ShardSamples(shards, 64)
     path.write_bytes(b"nonsense" * 10)
     with pytest.raises(UserError, match="damaged"):
-        Shards(shards, 64)
+        ShardSamples(shards, 64)
     path.write_bytes(whole.replace(b"AU43", b"AU99", 1))
     with pytest.raises(UserError, match="AU43"):
-        Shards(shards, 64)
+        ShardSamples(shards, 64)
     path.write_bytes(whole.replace(b'"schema":"1"', b'"schema":"7"'))
     with pytest.raises(UserError, match="schema 1"):
-        Shards(shards, 64)
+        ShardSamples(shards, 64)
     with pytest.raises(UserError, match="holds no shard"):
-        Shards(shards.parent, 64)
+        ShardSamples(shards.parent, 64)
 
 
 # ---- order and workers
 
 
 def test_order_is_a_permutation_and_resumes(shards: Path) -> None:
-    samples = Shards(shards, 32)
-    order = Order(samples, 8, seed=1)
+    samples = ShardSamples(shards, 32)
+    order = BatchOrder(samples, 8, seed=1)
     order.epoch = 4
     whole = list(order)
     assert len(whole) == len(order) == order.batches == 6
@@ -306,39 +307,39 @@ def test_order_is_a_permutation_and_resumes(shards: Path) -> None:
     assert len(order) == 4
     order.start, order.epoch = 0, 5
     assert list(order) != whole
-    straight = Order(samples, 10, shuffle=False)
+    straight = BatchOrder(samples, 10, shuffle=False)
     assert [index for part in straight for _, index in part] == list(range(48))
 
 
 def test_processes_share_the_batches_of_one(shards: Path) -> None:
-    samples = Shards(shards, 32)
-    whole = list(Order(samples, 8, seed=1))
-    shares = [list(Order(samples, 8, seed=1, rank=rank, world=2)) for rank in (0, 1)]
+    samples = ShardSamples(shards, 32)
+    whole = list(BatchOrder(samples, 8, seed=1))
+    shares = [list(BatchOrder(samples, 8, seed=1, rank=rank, world=2)) for rank in (0, 1)]
     for part, first, second in zip(whole, *shares):
         assert len(first) == len(second) == 4
         assert sorted(first + second) == sorted(part)
     with pytest.raises(UserError, match="cannot be shared by 3"):
-        Order(samples, 8, world=3)
+        BatchOrder(samples, 8, world=3)
     with pytest.raises(UserError, match="do not fill"):
-        Order(samples, 64)
+        BatchOrder(samples, 64)
 
 
 def test_many_files_are_read_a_few_at_a_time(tmp_path: Path) -> None:
     synthetic.make_shards(tmp_path, count=3, files=FILES_AT_ONCE * 2)
-    samples = Shards(tmp_path, 32)
-    order = Order(samples, 3, seed=1).indices()
+    samples = ShardSamples(tmp_path, 32)
+    order = BatchOrder(samples, 3, seed=1).indices()
     assert sorted(order.tolist()) == list(range(len(samples)))
     first = order[: 3 * FILES_AT_ONCE] // 3
     assert len(set(first.tolist())) == FILES_AT_ONCE
 
 
 def test_workers_change_nothing_and_waiting_is_counted(shards: Path) -> None:
-    samples = Shards(shards, 32, seed=9)
+    samples = ShardSamples(shards, 32, seed=9)
     made = []
     torch.manual_seed(0)
     before = torch.get_rng_state()
     for workers in (0, 2):
-        order = Order(samples, 12, seed=2)
+        order = BatchOrder(samples, 12, seed=2)
         loader = Loader(samples, order, workers=workers)
         epochs = []
         for order.epoch in (0, 1):
@@ -420,13 +421,15 @@ def test_processes_share_the_alignment(tmp_path: Path) -> None:
     assert part.test is not None
 
 
-def test_progress_is_said_now_and_then(tmp_path: Path) -> None:
-    said: list[str] = []
-    progress = _Progress(said.append, "Cutting", every_s=-1)
-    progress(5, 10)
-    assert said[0].startswith("Cutting: 5 of 10, 0 min")
-    _Progress(said.append, "Cutting")(5, 10)
-    assert len(said) == 1
+def test_progress_is_reported_now_and_then() -> None:
+    lines: list[str] = []
+    Progress("Cutting", report=lines.append, every_s=-1).show(5, 10)
+    assert lines[0].startswith("Cutting: 5 of 10, 0 min")
+    progress = Progress("Cutting", total=10, done=4, report=lines.append)
+    progress.add(1)
+    assert len(lines) == 1  # half a minute has not passed
+    progress.close()
+    assert lines[1].startswith("Cutting: 5 of 10")
 
 
 def test_tightly_cut_pictures_are_looked_at_again_with_a_border(monkeypatch: pytest.MonkeyPatch) -> None:
