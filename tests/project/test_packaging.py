@@ -31,7 +31,7 @@ NEEDS_EXTRAS = (  # only training, rendering and exporting import these
     "models/evaluation/",
     "models/export/",
     "models/face_training/",
-    "models/files.py",
+    "models/tensors.py",
     "models/networks/",
     "models/runtimes/half_precision.py",
     "models/runtimes/rewriting.py",
