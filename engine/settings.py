@@ -1,4 +1,4 @@
-"""The settings of what goes on inside the engine: sources, faces, prediction. Outputs have their own module."""
+"""The settings of the engine: sources, faces, prediction and outputs, a section each, and how they are read."""
 
 from __future__ import annotations
 
@@ -12,73 +12,7 @@ from typing import Any
 from vlfau.models.errors import UserError, unknown
 from vlfau.models.settings import add_flags, load_toml, read, setting
 
-
-@dataclass(frozen=True, slots=True)
-class PublishSettings:
-    """Messages over ZeroMQ."""
-
-    bind: str = setting(
-        "tcp://127.0.0.1:5556", "Address to publish on: tcp://HOST:PORT, ipc://PATH, or none.", metavar="ADDRESS"
-    )
-    allow_public: bool = setting(False, "Bind to an address that other machines can reach.")
-    encoding: str = setting("json", "Payload of the messages.", choices=("json", "msgpack"))
-    wait_subscribers: int = setting(0, "Hold the input until this many subscribers have joined.", metavar="N")
-    send_queue: int = setting(1000, "Messages kept for a slow subscriber before it loses some.", metavar="MESSAGES")
-    curve_secret: Path | None = setting(
-        None, "Secret key file of vlfau-keys: encrypt, and let only holders of the public key in.", metavar="FILE"
-    )
-    allow: Path | None = setting(
-        None, "Folder of public key files (or one file): only these subscribers are let in.", metavar="PATH"
-    )
-    why: str = setting("active", "Units that get their own sentence.", choices=("active", "all"))
-
-
-@dataclass(frozen=True, slots=True)
-class FileSettings:
-    """Files written while the engine runs, any number at once."""
-
-    csv: Path | None = setting(None, "Table with OpenFace's column names.", metavar="FILE")
-    jsonl: Path | None = setting(None, "The messages of au/, one a line.", metavar="FILE")
-    parquet: Path | None = setting(None, "The columns of --csv as Parquet (needs pyarrow).", metavar="FILE")
-    render: Path | None = setting(None, "Video with boxes, unit bars and the sentence drawn in.", metavar="FILE")
-    subtitles: Path | None = setting(None, "The sentences as captions, .vtt or .srt.", metavar="FILE")
-    overwrite: bool = setting(True, "Replace output files that exist; with --no-overwrite they are an error.")
-
-
-@dataclass(frozen=True, slots=True)
-class ScreenSettings:
-    """For the person beside the machine."""
-
-    quiet: bool = setting(False, "Print nothing but errors.")
-    show: bool = setting(False, "Open a preview window.")
-    demo: bool = setting(False, "Look at the clip inside the package, and print what it shows and what is seen.")
-    metrics: str | None = setting(
-        None, "Serve Prometheus metrics at [HOST]:PORT; HOST is 127.0.0.1 if left out.", metavar="ADDRESS"
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class OutputSettings:
-    """The three parts together, as `open_sinks` takes them."""
-
-    publish: PublishSettings = PublishSettings()
-    files: FileSettings = FileSettings()
-    screen: ScreenSettings = ScreenSettings()
-
-
 RUNTIMES = ("auto", "openvino", "onnxruntime", "torch", "tensorrt", "torch-tensorrt")
-
-
-def _positive(part: Any, *names: str) -> None:
-    for name in names:
-        if (value := getattr(part, name)) is not None and value <= 0:
-            raise UserError(f"--{name.replace('_', '-')} needs a number above 0, got {value}.")
-
-
-def _not_negative(part: Any, *names: str) -> None:
-    for name in names:
-        if (value := getattr(part, name)) is not None and value < 0:
-            raise UserError(f"--{name.replace('_', '-')} needs a number of at least 0, got {value}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,27 +112,65 @@ class PredictSettings:
         explain_interval(self.explain)
 
 
-def explain_interval(explain: str) -> float | None:
-    """The seconds of `interval:SECONDS`, None for the other choices."""
-    kind, colon, seconds = explain.partition(":")
-    if kind == "interval":
-        try:
-            if colon and float(seconds) > 0:
-                return float(seconds)
-        except ValueError:
-            pass
-        raise UserError(f"--explain interval needs seconds above 0, such as interval:2, got '{explain}'.")
-    if explain not in ("change", "every", "never"):
-        raise unknown("choice for --explain", explain, ("change", "every", "never", "interval:SECONDS"))
-    return None
+@dataclass(frozen=True, slots=True)
+class PublishSettings:
+    """Messages over ZeroMQ."""
+
+    bind: str = setting(
+        "tcp://127.0.0.1:5556", "Address to publish on: tcp://HOST:PORT, ipc://PATH, or none.", metavar="ADDRESS"
+    )
+    allow_public: bool = setting(False, "Bind to an address that other machines can reach.")
+    encoding: str = setting("json", "Payload of the messages.", choices=("json", "msgpack"))
+    wait_subscribers: int = setting(0, "Hold the input until this many subscribers have joined.", metavar="N")
+    send_queue: int = setting(1000, "Messages kept for a slow subscriber before it loses some.", metavar="MESSAGES")
+    curve_secret: Path | None = setting(
+        None, "Secret key file of vlfau-keys: encrypt, and let only holders of the public key in.", metavar="FILE"
+    )
+    allow: Path | None = setting(
+        None, "Folder of public key files (or one file): only these subscribers are let in.", metavar="PATH"
+    )
+    why: str = setting("active", "Units that get their own sentence.", choices=("active", "all"))
+
+
+@dataclass(frozen=True, slots=True)
+class FileSettings:
+    """Files written while the engine runs, any number at once."""
+
+    csv: Path | None = setting(None, "Table with OpenFace's column names.", metavar="FILE")
+    jsonl: Path | None = setting(None, "The messages of au/, one a line.", metavar="FILE")
+    parquet: Path | None = setting(None, "The columns of --csv as Parquet (needs pyarrow).", metavar="FILE")
+    render: Path | None = setting(None, "Video with boxes, unit bars and the sentence drawn in.", metavar="FILE")
+    subtitles: Path | None = setting(None, "The sentences as captions, .vtt or .srt.", metavar="FILE")
+    overwrite: bool = setting(True, "Replace output files that exist; with --no-overwrite they are an error.")
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenSettings:
+    """For the person beside the machine."""
+
+    quiet: bool = setting(False, "Print nothing but errors.")
+    show: bool = setting(False, "Open a preview window.")
+    demo: bool = setting(False, "Look at the clip inside the package, and print what it shows and what is seen.")
+    metrics: str | None = setting(
+        None, "Serve Prometheus metrics at [HOST]:PORT; HOST is 127.0.0.1 if left out.", metavar="ADDRESS"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSettings:
+    """The three parts together, as `open_sinks` takes them."""
+
+    publish: PublishSettings = PublishSettings()
+    files: FileSettings = FileSettings()
+    screen: ScreenSettings = ScreenSettings()
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
     sources: tuple[str, ...] = ()
-    source: SourceSettings = SourceSettings()
-    faces: FaceSettings = FaceSettings()
-    predict: PredictSettings = PredictSettings()
+    source: SourceSettings = field(default_factory=SourceSettings)
+    faces: FaceSettings = field(default_factory=FaceSettings)
+    predict: PredictSettings = field(default_factory=PredictSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
 
 
@@ -228,26 +200,29 @@ def read_engine(sources: tuple[str, ...], config: Path | None, flags: argparse.N
         if isinstance(value, dict) == (key == "sources"):
             raise UserError(f"'{key}' in {config} needs {'a list of sources' if key == 'sources' else 'a section'}.")
     parts = {name: read(part, table.get(name), flags) for name, part in SECTIONS.items()}
-    named = tuple(str(source) for source in table.get("sources", ()))
-    output = OutputSettings(parts["publish"], parts["files"], parts["screen"])
-    looked_at = _with_demo(sources or named, output.screen)
-    return EngineSettings(looked_at, parts["source"], parts["faces"], parts["predict"], output)
+    return _engine(sources or tuple(str(source) for source in table.get("sources", ())), parts)
 
 
 def for_python(sources: tuple[str, ...], values: Mapping[str, Any]) -> EngineSettings:
     """Keyword arguments of `open_engine`, sorted into their parts by name. Nothing is published unless asked."""
-    quiet = {"bind": "none", "quiet": True} | dict(values)
+    left = {"bind": "none", "quiet": True} | dict(values)
     parts: dict[str, Any] = {}
     for name, part in SECTIONS.items():
-        own = {field.name for field in dataclasses.fields(part)}
-        given = {key: quiet.pop(key) for key in list(quiet) if key in own}
-        parts[name] = part(**{key: tuple(v) if isinstance(v, list) else v for key, v in given.items()})
-    if quiet:
-        known = [field.name for part in SECTIONS.values() for field in dataclasses.fields(part)]
-        raise unknown("setting", next(iter(quiet)), known)
+        own = {key: left.pop(key) for key in _names(part) if key in left}
+        parts[name] = part(**{key: tuple(v) if isinstance(v, list) else v for key, v in own.items()})
+    if left:
+        raise unknown("setting", next(iter(left)), [name for part in SECTIONS.values() for name in _names(part)])
+    return _engine(sources, parts)
+
+
+def _names(part: type[Any]) -> list[str]:
+    return [field.name for field in dataclasses.fields(part)]
+
+
+def _engine(sources: tuple[str, ...], parts: Mapping[str, Any]) -> EngineSettings:
     output = OutputSettings(parts["publish"], parts["files"], parts["screen"])
-    looked_at = _with_demo(sources, output.screen)
-    return EngineSettings(looked_at, parts["source"], parts["faces"], parts["predict"], output)
+    sources = _with_demo(sources, output.screen)
+    return EngineSettings(sources, parts["source"], parts["faces"], parts["predict"], output)
 
 
 def _with_demo(sources: tuple[str, ...], screen: ScreenSettings) -> tuple[str, ...]:
@@ -258,3 +233,30 @@ def _with_demo(sources: tuple[str, ...], screen: ScreenSettings) -> tuple[str, .
     from vlfau.models.bundle import demo_clip
 
     return (str(demo_clip()),)
+
+
+def explain_interval(explain: str) -> float | None:
+    """The seconds of `interval:SECONDS`, None for the other choices."""
+    kind, colon, seconds = explain.partition(":")
+    if kind == "interval":
+        try:
+            if colon and float(seconds) > 0:
+                return float(seconds)
+        except ValueError:
+            pass
+        raise UserError(f"--explain interval needs seconds above 0, such as interval:2, got '{explain}'.")
+    if explain not in ("change", "every", "never"):
+        raise unknown("choice for --explain", explain, ("change", "every", "never", "interval:SECONDS"))
+    return None
+
+
+def _positive(part: Any, *names: str) -> None:
+    for name in names:
+        if (value := getattr(part, name)) is not None and value <= 0:
+            raise UserError(f"--{name.replace('_', '-')} needs a number above 0, got {value}.")
+
+
+def _not_negative(part: Any, *names: str) -> None:
+    for name in names:
+        if (value := getattr(part, name)) is not None and value < 0:
+            raise UserError(f"--{name.replace('_', '-')} needs a number of at least 0, got {value}.")

@@ -222,10 +222,6 @@ def stream_name(wanted: str) -> str:
 # Messages and bytes
 
 
-def kind_of(message: AnyMessage) -> str:
-    return _NAMES[type(message)]
-
-
 def topic(message: AnyMessage) -> str:
     return f"{_NAMES[type(message)]}/{message.stream}"
 

@@ -11,7 +11,7 @@ from typing import ParamSpec
 from .errors import UserError
 
 P = ParamSpec("P")
-FAILED, USER_ERROR, STOPPED = 1, 2, 130  # exit codes; 130 is the shell's for Ctrl-C
+OK, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 130  # exit codes; 130 is the shell's for Ctrl-C
 
 REDRAW_S = 0.5  # of a line on a terminal
 LINE_S = 30.0  # between lines that stay, as in a log file
@@ -27,7 +27,7 @@ def command(name: str, stopped: str = "Stopped.") -> Callable[[Callable[P, int |
         @functools.wraps(main)
         def run(*args: P.args, **kwargs: P.kwargs) -> int:
             try:
-                return main(*args, **kwargs) or 0
+                return main(*args, **kwargs) or OK
             except UserError as error:
                 print(f"{name}: {error}", file=sys.stderr)
                 return USER_ERROR

@@ -12,13 +12,13 @@ import numpy as np
 
 from vlfau.models.bundle import Bundle, open_bundle
 from vlfau.models.errors import UserError
+from vlfau.models.terminal import FAILED, OK
 
 from ..settings import RUNTIMES, EngineSettings
 
 T = TypeVar("T")
 
 PACKAGES = ("vlfau-stream", "numpy", "opencv-python", "av", "openvino", "onnxruntime", "torch", "tensorrt", "pyzmq")
-OK, BROKEN = 0, 1
 
 
 def check(settings: EngineSettings) -> int:
@@ -33,7 +33,7 @@ def check(settings: EngineSettings) -> int:
     good.append(_step("detector", lambda: _detector(settings)) is not None)
     good.append(_step("video", _video) is not None)
     print("all good" if all(good) else "something is missing, see above")
-    return OK if all(good) else BROKEN
+    return OK if all(good) else FAILED
 
 
 def _step(name: str, do: Callable[[], tuple[T, str]]) -> T | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlfau.models.errors import UserError
+from vlfau.models.terminal import command
 
 from ..keys import make_pair, read_public
 
@@ -24,17 +25,16 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command("vlfau-keys")
+def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
-    try:
-        for name in options.names:
+    for name in options.names:
+        try:
             public, secret = make_pair(options.folder, name)
-            print(f"{public}  public, give it away: {read_public(public).decode()}")
-            print(f"{secret}  secret, readable by you only")
-    except (UserError, OSError) as error:
-        print(f"vlfau-keys: {error}", file=sys.stderr)
-        return 2
-    return 0
+        except OSError as error:
+            raise UserError(str(error)) from error
+        print(f"{public}  public, give it away: {read_public(public).decode()}")
+        print(f"{secret}  secret, readable by you only")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from vlfau.models.errors import UserError
+from vlfau.models.terminal import command
 
 from ..subscriber import DEFAULT_ADDRESS, Subscription, subscribe
 from ..wire import AnyMessage, Report
@@ -38,35 +39,37 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command("vlfau-watch")
+def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # bars need Unicode; a terminal without it still gets the words
-    topics = [f"{kind}/{options.stream}" for kind in ("au", "status", "end")]
     board = Board(options.address)
     try:
-        with subscribe(
-            options.address,
-            topics,
-            stop_at_end=False,
-            server_key=options.server_key,
-            secret=options.curve_secret,
-            receive_queue=1000,
-        ) as messages:
+        with _subscribe(options) as messages:
             if options.once or options.snapshot:
                 listen(messages, board, options.timeout)
-                if options.snapshot:
-                    save_picture(board, str(options.snapshot))
-                if options.once:
-                    Console().print(board)
             else:
                 watch(messages, board)
-    except (UserError, TimeoutError, OSError) as error:
-        print(f"vlfau-watch: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 0
-    return 0
+        if options.snapshot:
+            save_picture(board, str(options.snapshot))
+        if options.once:
+            Console().print(board)
+    except OSError as error:  # no message in time, or a picture that cannot be written
+        raise UserError(str(error)) from error
+    except KeyboardInterrupt:  # the usual way to leave
+        return
+
+
+def _subscribe(options: argparse.Namespace) -> Subscription[AnyMessage]:
+    return subscribe(
+        options.address,
+        [f"{kind}/{options.stream}" for kind in ("au", "status", "end")],
+        stop_at_end=False,
+        server_key=options.server_key,
+        secret=options.curve_secret,
+        receive_queue=1000,
+    )
 
 
 def listen(messages: Subscription[AnyMessage], board: Board, timeout_s: float) -> None:

@@ -58,16 +58,3 @@ class Baseline:
         inside = self._time[self._rows, column]
         part = (wanted - (sums[self._rows, column] - inside)) / np.maximum(inside, 1e-12)
         return np.asarray((column + part.clip(0, 1)) * (2 * EDGE / BINS) - EDGE, np.float32)
-
-
-def apply(
-    log_odds: NDArray[np.floating],
-    seconds: float,
-    *,
-    fps: float = 25.0,
-    percentile: float = PERCENTILE,
-    neutral: float | NDArray[np.floating] = NEUTRAL,
-) -> NDArray[np.float32]:
-    """A whole track offline: (T, A) -> (T, A), frame by frame as the engine does it, to compare settings."""
-    baseline = Baseline(log_odds.shape[1], seconds, percentile=percentile, neutral=neutral)
-    return np.stack([row - baseline.update(row, 1 / fps) for row in log_odds]).astype(np.float32)

@@ -27,7 +27,7 @@ class Decision:
     explain: bool  # sentences are due
 
 
-class Memory:
+class TrackState:
     """What is remembered of one track."""
 
     def __init__(self, settings: PredictSettings, thresholds: NDArray[np.float32], baseline_s: float) -> None:

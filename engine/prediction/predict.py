@@ -17,7 +17,7 @@ from .. import wire
 from ..packets import Ended, Faces, Outcome
 from ..pipeline import waiting
 from ..settings import PredictSettings
-from .decide import Decision, Memory
+from .decide import Decision, TrackState
 
 REMEMBERED = 256  # tracks of a stream whose states and sentences are kept
 
@@ -26,7 +26,7 @@ REMEMBERED = 256  # tracks of a stream whose states and sentences are kept
 class Job:
     """One face of one frame on its way through."""
 
-    memory: Memory
+    track: TrackState
     decision: Decision
     row: int  # in the prediction
     explanation: Explanation | None = None
@@ -51,10 +51,10 @@ class Predictor:
         self._all_units, self._late = all_units, frozenset(late_text)
         wanted = settings.baseline
         self._baseline_s = runtime.bundle.manifest.baseline_seconds if wanted is None else wanted
-        self._memories: dict[str, dict[int, Memory]] = {}
+        self._tracks: dict[str, dict[int, TrackState]] = {}
 
     def forget(self, stream: str) -> None:
-        self._memories.pop(stream, None)
+        self._tracks.pop(stream, None)
 
     def outcomes(self, group: Sequence[Faces]) -> Iterator[Outcome]:
         """Of each frame, in order within its stream; those that do not wait for sentences come first."""
@@ -83,26 +83,26 @@ class Predictor:
                 if not valid or prediction is None:
                     own.append(None)
                     continue
-                memory = self._memory(faces.stamp.stream, track)
-                decision = memory.decide(prediction.log_odds[row] / self.runtime.temperatures, faces.stamp.pts)
+                state = self._track(faces.stamp.stream, track)
+                decision = state.decide(prediction.log_odds[row] / self.runtime.temperatures, faces.stamp.pts)
                 if decision.explain and faces.stamp.stream in self._late and not self.runtime.ready_to_explain:
                     decision.explain = False  # still due in the next frame; units do not wait for graphs to compile
                 if decision.explain:
-                    memory.describe(decision.states, faces.stamp.pts)
-                own.append(Job(memory, decision, row))
+                    state.describe(decision.states, faces.stamp.pts)
+                own.append(Job(state, decision, row))
                 row += 1
             jobs.append(own)
         return jobs
 
-    def _memory(self, stream: str, track: int) -> Memory:
-        memories = self._memories.setdefault(stream, {})
-        memory = memories.pop(track, None)
-        if memory is None:
-            memory = Memory(self.settings, self.runtime.thresholds, self._baseline_s)
-            if len(memories) >= REMEMBERED:
-                del memories[next(iter(memories))]
-        memories[track] = memory  # the newest at the end
-        return memory
+    def _track(self, stream: str, track: int) -> TrackState:
+        tracks = self._tracks.setdefault(stream, {})
+        state = tracks.pop(track, None)
+        if state is None:
+            state = TrackState(self.settings, self.runtime.thresholds, self._baseline_s)
+            if len(tracks) >= REMEMBERED:
+                del tracks[next(iter(tracks))]
+        tracks[track] = state  # the newest at the end
+        return state
 
     def _explain(self, jobs: Sequence[Job], prediction: Prediction | None) -> None:
         if not jobs or prediction is None:
@@ -127,7 +127,7 @@ class Predictor:
 
     def _face(self, faces: Faces, i: int, job: Job | None) -> wire.Face:
         yaw, pitch, roll = faces.poses[i].tolist()
-        memory, decision = (job.memory, job.decision) if job is not None else (None, None)
+        state, decision = (job.track, job.decision) if job is not None else (None, None)
         return wire.Face(
             track=int(faces.tracks[i]),
             box=wire.box(faces.boxes[i]),
@@ -136,9 +136,9 @@ class Predictor:
             pose=wire.pose(yaw, pitch, roll),
             valid=job is not None,
             aus={} if decision is None else wire.units(self.runtime.units, decision.probabilities, decision.states),
-            text_frame=None if memory is None else memory.text_frame,
-            text=None if memory is None else memory.text,
-            why={} if memory is None else memory.why,
+            text_frame=None if state is None else state.text_frame,
+            text=None if state is None else state.text,
+            why={} if state is None else state.why,
             quality=round(float(faces.quality[i]), 3),
             baseline=decision is not None and decision.rested,
         )
@@ -147,7 +147,7 @@ class Predictor:
 def _say(jobs: Sequence[Job | None], frame: int) -> None:
     for job in jobs:
         if job is not None and job.explanation is not None and job.explanation.text:
-            job.memory.say(frame, job.explanation.text, job.explanation.why)
+            job.track.say(frame, job.explanation.text, job.explanation.why)
 
 
 def predict_faces(items: Iterable[Faces | Ended], predictor: Predictor) -> Generator[Outcome | Ended, None, None]:

@@ -7,63 +7,75 @@ stops the run with its error; the others are closed properly, and every finished
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..packets import Origin
 from .base import Sink
-from .files import _check_path
+from .files import check_path
 from .group import Sinks
 
 if TYPE_CHECKING:
-    from ..settings import OutputSettings
+    from ..settings import FileSettings, OutputSettings, PublishSettings, ScreenSettings
 
 
 def open_sinks(settings: OutputSettings, units: Sequence[str], origins: Sequence[Origin]) -> Sinks:
     """The sinks that the settings ask for, not yet entered. `units` are the bundle's, in its order."""
-    sinks: list[Sink] = []
-    files, screen = settings.files, settings.screen
-    streams = [origin.stream for origin in origins]
-    if settings.publish.bind.lower() not in ("", "none"):
+    sinks = [
+        *_messages(settings.publish),
+        *_files(settings.files, units, origins),
+        *_displays(settings.screen, origins),
+    ]
+    return Sinks(sinks, [origin.stream for origin in origins])
+
+
+def _messages(publish: PublishSettings) -> Iterator[Sink]:
+    if publish.bind.lower() not in ("", "none"):
         from .zeromq import Publisher
 
-        sinks.append(Publisher(settings.publish))
+        yield Publisher(publish)
+
+
+def _files(files: FileSettings, units: Sequence[str], origins: Sequence[Origin]) -> Iterator[Sink]:
     for path in (files.csv, files.jsonl, files.parquet, files.render, files.subtitles):
-        _check_path(path, files.overwrite)
+        check_path(path, files.overwrite)
     if files.jsonl:
         from .tables import JsonLines
 
-        sinks.append(JsonLines(files.jsonl))
+        yield JsonLines(files.jsonl)
     if files.csv:
         from .tables import CsvTable
 
-        sinks.append(CsvTable(files.csv, units))
+        yield CsvTable(files.csv, units)
     if files.parquet:
         from .parquet import ParquetTable
 
-        sinks.append(ParquetTable(files.parquet, units))
+        yield ParquetTable(files.parquet, units)
     if files.subtitles:
         from .subtitles import Subtitles
 
-        sinks.append(Subtitles(files.subtitles, streams))
+        yield Subtitles(files.subtitles, [origin.stream for origin in origins])
     if files.render:
         from .render import Render
 
-        sinks.append(Render(files.render, origins))
+        yield Render(files.render, origins)
+
+
+def _displays(screen: ScreenSettings, origins: Sequence[Origin]) -> Iterator[Sink]:
     if screen.metrics:
         from .prometheus import Metrics
 
-        sinks.append(Metrics(screen.metrics))
+        yield Metrics(screen.metrics)
     if screen.show:
         from .preview import Preview
 
-        sinks.append(Preview())
-    if screen.demo and not screen.quiet:
+        yield Preview()
+    if screen.quiet:
+        return
+    if screen.demo:
         from .demo import DemoText
 
-        sinks.append(DemoText())
-    if not screen.quiet:
-        from .progress import open_progress
+        yield DemoText()
+    from .progress import open_progress
 
-        sinks.append(open_progress(origins))
-    return Sinks(sinks, streams)
+    yield open_progress(origins)

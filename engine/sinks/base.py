@@ -13,6 +13,7 @@ from ..wire import End, Report, Status, Text
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+KNOWN_TRACKS = 256  # tracks of a stream whose last sentence is remembered
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB, upright, as the report's boxes count
 

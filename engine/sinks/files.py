@@ -42,7 +42,7 @@ def per_stream(path: Path, stream: str, streams: Sequence[str]) -> Path:
     return path if len(streams) <= 1 else path.with_name(f"{path.stem}.{stream}{path.suffix}")
 
 
-def _check_path(path: Path | None, overwrite: bool) -> None:
+def check_path(path: Path | None, overwrite: bool) -> None:
     if path is None:
         return
     if not path.parent.is_dir():

@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..wire import End, Report, Status, Text
-from .base import Pixels, Sink
+from .base import KNOWN_TRACKS, Pixels, Sink
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-
 WAIT_STEP_S = 0.02
-
-
-KNOWN_TRACKS = 256  # tracks of a stream whose last sentence is remembered
 
 
 class Changes:

@@ -1,4 +1,4 @@
-"""The rows of tables.py as Parquet, for data frames and databases. Needs pyarrow.
+"""The rows of the CSV as Parquet, for data frames and databases. Needs pyarrow.
 
 A Parquet file can be read only once its footer is there, so rows go into small finished files, such as
 `NAME.parts/00000.parquet`, a new one every ten seconds or 20,000 rows, and beside them, in larger groups, into the one
@@ -20,7 +20,7 @@ from vlfau.models.errors import UserError
 from ..wire import Report
 from .base import Pixels, Sink
 from .files import file_errors
-from .tables import Cell, columns, rows
+from .openface import Cell, columns, rows
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -32,7 +32,7 @@ class Subtitles(Sink):
             raise UserError(f"Cannot tell the format of {path.name}. Use a name that ends in .vtt or .srt.")
         self._path = path
         self._streams = list(streams)
-        self._tracks: dict[str, Captions] = {}
+        self._tracks: dict[str, OpenCaptions] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -54,13 +54,13 @@ class Subtitles(Sink):
             finally:
                 captions.close()
 
-    def _open(self, stream: str) -> Captions:
+    def _open(self, stream: str) -> OpenCaptions:
         path = per_stream(self._path, stream, self._streams)
-        self._tracks[stream] = captions = Captions(path).__enter__()
+        self._tracks[stream] = captions = OpenCaptions(path).__enter__()
         return captions
 
 
-class Captions(GrowingFile):
+class OpenCaptions(GrowingFile):
     """Turns the sentences of one stream into cues that follow each other without overlap."""
 
     def __init__(self, path: Path) -> None:

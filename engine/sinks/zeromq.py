@@ -23,8 +23,7 @@ from vlfau.models.errors import UserError
 from ..keys import read_allowed, read_pair
 from ..settings import PublishSettings
 from ..wire import End, Report, Status, Text, encode, topic
-from .base import Pixels, Sink
-from .group import KNOWN_TRACKS
+from .base import KNOWN_TRACKS, Pixels, Sink
 
 if TYPE_CHECKING:
     from typing_extensions import Self

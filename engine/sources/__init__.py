@@ -45,13 +45,23 @@ def open_source(context: Context) -> Source:
         return LiveSource(context, camera=True)
     if ADDRESS.match(address) and not address.lower().startswith("file://"):
         from .file import FileSource
-        from .live import LiveSource, is_film
+        from .live import LiveSource
 
-        live = context.settings.live
-        if live is None:
-            live = is_live(address) and not (is_list(address) and is_film(context))
-        return LiveSource(context) if live else FileSource(context)
+        return LiveSource(context) if _is_live(context) else FileSource(context)
     return _open_path(context)
+
+
+def _is_live(context: Context) -> bool:
+    address, settings = context.address, context.settings
+    if settings.live is not None:
+        return settings.live
+    if not is_live(address):
+        return False
+    if not is_list(address):
+        return True
+    from .decoding import has_length
+
+    return not has_length(address, settings.open_timeout, settings.read_timeout)
 
 
 def _open_path(context: Context) -> Source:

@@ -11,24 +11,6 @@ from typing import Protocol
 from ..counters import Counters
 from ..packets import Ended, Frame, Origin, Stamp
 from ..settings import SourceSettings
-from .decoding import Picture
-
-
-class Pace:
-    """Holds each frame until its time has come, counted from the first."""
-
-    def __init__(self, context: Context) -> None:
-        self._stopping = context.stopping
-        self._zero: float | None = None  # monotonic seconds at pts 0
-        self._last = 0.0
-
-    def wait_for(self, picture: Picture) -> None:
-        now = time.monotonic()
-        if self._zero is None or not 0 <= picture.pts - self._last < 10:  # the first, or the clock in the file jumped
-            self._zero = now - picture.pts
-        self._last = picture.pts
-        if (early := self._zero + picture.pts - now) > 0:
-            self._stopping.wait(early)
 
 
 @dataclass
@@ -83,6 +65,23 @@ class Selection:
 
     def over(self, pts: float) -> bool:
         return self.settings.duration is not None and pts >= self.begin + self.settings.duration - 1e-6
+
+
+class Pace:
+    """Holds each frame until its time has come, counted from the first."""
+
+    def __init__(self, context: Context) -> None:
+        self._stopping = context.stopping
+        self._zero: float | None = None  # monotonic seconds at pts 0
+        self._last = 0.0
+
+    def wait_for(self, pts: float) -> None:
+        now = time.monotonic()
+        if self._zero is None or not 0 <= pts - self._last < 10:  # the first, or the clock in the file jumped
+            self._zero = now - pts
+        self._last = pts
+        if (early := self._zero + pts - now) > 0:
+            self._stopping.wait(early)
 
 
 def stamp(stream: str, index: int, pts: float, decode_ms: float) -> Stamp:

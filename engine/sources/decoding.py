@@ -182,6 +182,15 @@ class Decoder:
         self.close()
 
 
+def has_length(address: str, open_timeout_s: float, read_timeout_s: float) -> bool:
+    """Whether an address holds something of known length. One that does not answer may be a camera that is off."""
+    try:
+        with Decoder(address, open_timeout_s=open_timeout_s, read_timeout_s=read_timeout_s) as decoder:
+            return decoder.duration_s is not None
+    except (Damaged, OSError, ValueError):
+        return False
+
+
 def reason(error: BaseException) -> str:
     """FFmpeg's word on it, without numbers and addresses (which may hold passwords)."""
     if isinstance(error, av.error.ExitError):  # how FFmpeg words that our timeout woke it

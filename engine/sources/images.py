@@ -15,7 +15,6 @@ from vlfau.models.errors import UserError
 
 from ..packets import Ended, Frame, Origin
 from .base import Context, Pace, Selection, stamp
-from .decoding import Picture
 
 
 class ImageSource:
@@ -48,7 +47,7 @@ class ImageSource:
                 counters.note = f"{file.name} is not a readable picture"
                 continue
             if pace is not None:
-                pace.wait_for(Picture(pixels, pts, 0.0))
+                pace.wait_for(pts)
             counters.state = "playing"
             counters.height, counters.width = pixels.shape[:2]
             counters.frames_in += 1

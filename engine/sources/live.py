@@ -30,18 +30,6 @@ OPTIONS = {
 }
 
 
-def is_film(context: Context) -> bool:
-    """Whether an address holds something of known length. One that does not answer may be a camera that is off."""
-    settings = context.settings
-    try:
-        with Decoder(
-            context.address, open_timeout_s=settings.open_timeout, read_timeout_s=settings.read_timeout
-        ) as decoder:
-            return decoder.duration_s is not None
-    except (Damaged, OSError, ValueError):
-        return False
-
-
 @dataclass
 class Backoff:
     """0.5, 1, 2, 4 ... 30 seconds; None when the allowed number of attempts in a row is used up."""

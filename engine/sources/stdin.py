@@ -13,7 +13,7 @@ from threading import Event
 from ..packets import Ended, Frame, Origin
 from .base import Context
 from .decoding import Damaged, Decoder, reason
-from .file import recorded, unreadable
+from .recorded import recorded, unreadable
 
 LOOK_S = 0.25  # how often a silent input looks whether it should stop
 

@@ -143,7 +143,7 @@ class FaceFinder:
 
     def _faces(self, frame: Frame, watch: Watch, finds: NDArray[np.float32] | None) -> Faces:
         candidates = self._candidates(frame, watch, finds)
-        points, scores, origin = self._choose(frame, watch, candidates)
+        points, scores, origin = self._choose(frame, candidates)
         landmarks = five_points(points)
         aligning = time.monotonic_ns()
         crops = align(frame.pixels, landmarks, self.side)
@@ -153,7 +153,7 @@ class FaceFinder:
             sure = tracks >= 0
             tracks, boxes, points, landmarks = tracks[sure], boxes[sure], points[sure], landmarks[sure]
             scores, crops = scores[sure], crops[sure]
-        watch.missing = self._missing(watch)
+        watch.missing = _missing(watch)
         poses = head_pose(points, frame.pixels.shape[1], frame.pixels.shape[0])
         good = quality(landmarks, poses, crops, share_inside(points, frame.pixels.shape[1], frame.pixels.shape[0]))
         done = time.monotonic_ns()
@@ -176,8 +176,8 @@ class FaceFinder:
     def _candidates(self, frame: Frame, watch: Watch, finds: NDArray[np.float32] | None) -> Candidates:
         tracker = watch.tracker
         expected, ids = tracker.expected(watch.now), [track.id for track in tracker.tracks]
-        hoped = tracker.hoped(watch.now)
-        fresh = apart_from(hoped if finds is None else np.concatenate([finds, hoped]), expected)
+        reappearing = tracker.reappearing(watch.now)
+        fresh = apart_from(reappearing if finds is None else np.concatenate([finds, reappearing]), expected)
         candidates = Candidates()
         self._locate(frame, np.concatenate([expected, fresh]), [*ids, *[-1] * len(fresh)], candidates)
         lost = set(ids) - set(candidates.origin)
@@ -195,7 +195,7 @@ class FaceFinder:
             candidates.add(self.landmarks.locate(frame.pixels, boxes), origin, self.landmarks.threshold)
 
     def _choose(
-        self, frame: Frame, watch: Watch, candidates: Candidates
+        self, frame: Frame, candidates: Candidates
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
         """Points (F, 68, 2), scores (F,) and origins (F,) of the faces that count."""
         if not candidates.points:
@@ -212,10 +212,6 @@ class FaceFinder:
             rank = np.lexsort((-sides[ok], origin[ok] < 0))
             ok = ok[rank[: self.settings.max_faces]]
         return points[ok], scores[ok], origin[ok]
-
-    def _missing(self, watch: Watch) -> bool:
-        """A face went a moment ago; later the regular scan finds it."""
-        return any(watch.now - track.seen < 1 for track in watch.tracker.lost)
 
 
 def find_faces(
@@ -242,6 +238,11 @@ def _one_each(group: list[Frame | Ended]) -> list[Frame]:
         frames.append(item)
         group.pop(0)
     return frames
+
+
+def _missing(watch: Watch) -> bool:
+    """A face went a moment ago; later the regular scan finds it."""
+    return any(watch.now - track.seen < 1 for track in watch.tracker.lost)
 
 
 def apart_from(boxes: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -92,7 +92,7 @@ class Tracker:
         boxes = [track.expected(now) for track in self.tracks]
         return np.stack(boxes) if boxes else np.empty((0, 4), np.float32)
 
-    def hoped(self, now: float) -> NDArray[np.float32]:
+    def reappearing(self, now: float) -> NDArray[np.float32]:
         """(L, 4) where those who went out of sight a moment ago may come out again, and who is not sure yet."""
         boxes = [track.expected(now) for track in self.lost if 0 <= now - track.seen <= COAST_S]
         boxes += [doubt.box for doubt in self._doubts]

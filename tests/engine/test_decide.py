@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vlfau.engine.prediction.baseline import LIMIT, NEUTRAL, Baseline, apply
-from vlfau.engine.prediction.decide import Decision, Memory
+from vlfau.engine.prediction.baseline import LIMIT, NEUTRAL, Baseline
+from vlfau.engine.prediction.decide import Decision, TrackState
 from vlfau.engine.settings import PredictSettings, explain_interval
 from vlfau.models.errors import UserError
 
 THRESHOLDS = np.array([0.5, 0.3], np.float32)
 
 
-def memory(baseline_s: float = 0.0, **settings: object) -> Memory:
-    return Memory(PredictSettings(**settings), THRESHOLDS, baseline_s)  # type: ignore[arg-type]
+def memory(baseline_s: float = 0.0, **settings: object) -> TrackState:
+    return TrackState(PredictSettings(**settings), THRESHOLDS, baseline_s)  # type: ignore[arg-type]
 
 
 def logit(*probabilities: float) -> np.ndarray:
@@ -22,8 +22,14 @@ def logit(*probabilities: float) -> np.ndarray:
     return np.asarray(np.log(p / (1 - p)))
 
 
-def run(remembered: Memory, rows: list[tuple[float, float]], fps: float = 25.0) -> list[Decision]:
+def run(remembered: TrackState, rows: list[tuple[float, float]], fps: float = 25.0) -> list[Decision]:
     return [remembered.decide(logit(*row), i / fps) for i, row in enumerate(rows)]
+
+
+def rested(log_odds: np.ndarray, seconds: float, fps: float = 25.0) -> np.ndarray:
+    """A whole track at once: (T, A) -> (T, A) relative to the face at rest, frame by frame as the engine does it."""
+    baseline = Baseline(log_odds.shape[1], seconds)
+    return np.stack([row - baseline.update(row, 1 / fps) for row in log_odds]).astype(np.float32)
 
 
 def test_the_bundles_thresholds_decide() -> None:
@@ -49,7 +55,7 @@ def test_off_below_the_hysteresis() -> None:
 
 
 def test_a_unit_with_a_low_threshold_goes_off_too() -> None:
-    low = Memory(PredictSettings(), np.array([0.04, 0.3], np.float32), 0.0)
+    low = TrackState(PredictSettings(), np.array([0.04, 0.3], np.float32), 0.0)
     decided = [d.states.tolist() for d in run(low, [(0.05, 0.1), (0.02, 0.1)])]
     assert decided == [[True, False], [False, False]], "a fixed step below 0.04 would never be reached"
 
@@ -104,7 +110,7 @@ def test_the_baseline_finds_the_resting_level() -> None:
     movement = np.where((t // 100) % 3 == 2, 4.0, 0.0) + random.normal(scale=0.2, size=1000)
     rest = np.array([-4.0, -1.0])
     log_odds = movement[:, None] + rest
-    corrected = apply(log_odds, seconds=10.0, fps=25.0)
+    corrected = rested(log_odds, seconds=10.0)
     late = slice(500, None)
     assert np.abs(corrected[late, 0] - corrected[late, 1]).max() < 0.15
     assert np.abs(log_odds[late, 0] - log_odds[late, 1]).min() > 2.9
@@ -115,7 +121,7 @@ def test_the_baseline_finds_the_resting_level() -> None:
 
 def test_the_baseline_fades_in_and_has_a_limit() -> None:
     log_odds = np.full((500, 1), 2.0)  # never at rest: smiles from beginning to end
-    corrected = apply(log_odds, seconds=10.0, fps=25.0)[:, 0]
+    corrected = rested(log_odds, seconds=10.0)[:, 0]
     assert corrected[0] > 1.9
     assert (np.diff(corrected) <= 1e-6).all()
     assert corrected[-1] == pytest.approx(2.0 - LIMIT)
@@ -123,8 +129,8 @@ def test_the_baseline_fades_in_and_has_a_limit() -> None:
 
 def test_the_baseline_is_causal_and_the_same_offline_and_in_the_engine() -> None:
     log_odds = np.random.default_rng(1).normal(size=(200, 2)).astype(np.float32)
-    whole = apply(log_odds, seconds=4.0, fps=25.0)
-    assert np.array_equal(apply(log_odds[:120], seconds=4.0, fps=25.0), whole[:120])
+    whole = rested(log_odds, seconds=4.0)
+    assert np.array_equal(rested(log_odds[:120], seconds=4.0), whole[:120])
     remembered = memory(baseline_s=4.0)
     decided = [remembered.decide(row, i / 25) for i, row in enumerate(log_odds)]
     levels = logit(*np.array([d.probabilities for d in decided]).ravel()).reshape(200, 2)

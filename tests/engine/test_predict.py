@@ -214,7 +214,7 @@ def test_what_is_remembered_has_a_bound() -> None:
         packet = faces(i, [50])
         packet.tracks[0] = i
         list(made.outcomes([packet]))
-    assert len(made._memories["cam"]) == REMEMBERED
+    assert len(made._tracks["cam"]) == REMEMBERED
 
 
 def test_a_malformed_packet_names_itself() -> None:

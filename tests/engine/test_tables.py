@@ -23,8 +23,9 @@ from vlfau.engine.settings import FileSettings, OutputSettings, PublishSettings,
 from vlfau.engine.sinks import open_sinks
 from vlfau.engine.sinks.base import Sink
 from vlfau.engine.sinks.group import Sinks
+from vlfau.engine.sinks.openface import columns
 from vlfau.engine.sinks.parquet import ParquetTable
-from vlfau.engine.sinks.tables import CsvTable, JsonLines, columns
+from vlfau.engine.sinks.tables import CsvTable, JsonLines
 from vlfau.models.errors import UserError
 
 
