@@ -1,6 +1,6 @@
 """What buys accuracy: stem, targets, number of renders, variety of crops? Short trainings, judged alike.
 
-    python bench/ablation.py --data SHARDS [--minutes 10] [--shared ../shared] [--only NAME ...] [--output DIR]
+    python bench/ablation.py --data SHARDS [--minutes 10] [--shared FOLDER] [--only NAME ...] [--output DIR]
 
 Every variant trains the compact size's states (no sentences) for the same time on one thread, is exported, and is
 judged by `accuracy.py` on people whom no variant saw and, where the clips are, by `real_faces.py`. Stems and numbers of
@@ -22,12 +22,12 @@ from typing import Any
 from measuring.facts import about, heading, table
 from measuring.judging import FIGURES, HELD_OUT, command, judge, told
 
+from vlfau.models.bundle import open_bundle
 from vlfau.models.data.augmentation import RENDERS
 from vlfau.models.errors import UserError
 
 Table = dict[str, Any]  # of a configuration file
 
-UNITS = [f"AU{number:02d}" for number in (1, 2, 4, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26, 43)]
 NETWORK: Table = {
     "size": "compact",
     "local_captions": False,
@@ -143,7 +143,7 @@ def train(variant: Variant, data: Path, minutes: float, output: Path) -> None:
     renders = data if variant.renders is None else part_of(data, variant.renders, folder / "renders")
     tables = {
         "network": NETWORK | variant.network,
-        "data": {"data": str(renders.resolve()), "hold_out": HELD_OUT, "units": UNITS},
+        "data": {"data": str(renders.resolve()), "hold_out": HELD_OUT, "units": open_bundle("embedded").manifest.units},
         "training": TRAINING | {"minutes": minutes},
         "augmentation": variant.crops,
     }

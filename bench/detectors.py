@@ -1,8 +1,8 @@
 """Detectors on the same real clips: recall, false faces, landmark error, milliseconds. One table, one JSON line last.
 
-    python bench/detectors.py [--shared ../shared] [--every 1]
+    python bench/detectors.py --shared FOLDER [--every 1]
 
-Needs ../shared: real/ (clips, and what a face-mesh tracker found in every second frame) and detectors/ (SCRFD, YuNet).
+The folder holds real/ (clips, and what a face-mesh tracker found in every second frame) and detectors/ (SCRFD, YuNet).
 Real clips measure only; nothing is fitted on them. A face is found when a box overlaps the square box of the
 reference's points by more than 0.35. Pictures without faces are the clips' own frames with the face painted out
 (OpenCV's inpainting of the mesh's hull, enlarged; hair, neck, hands and rooms stay), windows of those at twice the
@@ -25,9 +25,11 @@ import av
 import cv2
 import numpy as np
 from measuring.facts import about, heading, table
+from measuring.shared_folder import add_flag, require
 from numpy.typing import NDArray
 
 from vlfau.engine.tracking.find import KEEP
+from vlfau.models.errors import UserError
 from vlfau.models.faces import open_detector
 from vlfau.models.faces.align import five_points
 from vlfau.models.faces.base import Detections, Detector, no_detections
@@ -248,16 +250,17 @@ def summary(score: Score) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[1].parent / "shared")
+    add_flag(parser)
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth reference frame (default: 1)")
     everyone = ["embedded", "embedded+tracking", "haar", "scrfd", "yunet"]
     parser.add_argument("--only", nargs="+", choices=everyone, default=everyone)
     options = parser.parse_args()
-    if not (options.shared / "real" / "reference.npz").exists():
-        print(f"{options.shared} holds no real/reference.npz. This bench needs it: give its folder with --shared.")
-        return 2
     cv2.setNumThreads(1)
-    scores, reasons = measure(options.shared, options.every, options.only)
+    try:
+        scores, reasons = measure(require(options.shared, "real/reference.npz"), options.every, options.only)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
     rows = {name: summary(score) for name, score in scores.items()}
     facts = about("insightface")
     columns = list(next(iter(rows.values())))[:-1]  # by clip stays in the last line

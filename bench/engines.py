@@ -21,6 +21,7 @@ import onnx
 import torch
 from measuring.facts import commit
 
+from vlfau.models.data import datasets
 from vlfau.models.errors import UserError
 from vlfau.models.export.graphs import caption_graph, encoder_graph
 from vlfau.models.networks import NetworkChoice, build, configure
@@ -28,7 +29,7 @@ from vlfau.models.runtimes import tensorrt_engines
 from vlfau.models.runtimes.half_precision import to_half
 from vlfau.models.sentences import loading
 
-UNITS = ("AU01", "AU02", "AU04", "AU06", "AU07", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24")  # BP4D's
+UNITS = datasets.UNITS["BP4D"]
 Made = TypeVar("Made")
 
 

@@ -14,14 +14,10 @@ import argparse
 import json
 import os
 import platform
-import re
-import subprocess
 import sys
 import tempfile
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,21 +32,21 @@ except ImportError:
     sys.path[:0] = [str(HERE.parent / ".typing")]  # the links that type checkers follow serve a bare checkout too
 
 from measuring import facts, stand_ins  # noqa: E402
-from measuring.arithmetic import Rates, cpu_rates, gpu_rates, percentiles  # noqa: E402
+from measuring.arithmetic import Rates, cpu_rates, gpu_rates  # noqa: E402
 
 STANDING_IN = stand_ins.install()  # before anything that imports what they stand in for
+
+from measuring import rtx_wheels  # noqa: E402
+from measuring.conformance import agreement, growth, times  # noqa: E402
 
 from vlfau.models.bundle import Bundle, Manifest, open_bundle, write_manifest  # noqa: E402
 from vlfau.models.errors import UserError  # noqa: E402
 from vlfau.models.runtimes.base import Executor, Runtime  # noqa: E402
 
-UNITS = ("AU01", "AU02", "AU04", "AU06", "AU07", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24")  # BP4D's
+# BP4D's, written out because `models/data/datasets.py` lies in a package that needs more than torch, numpy and onnx
+UNITS = ("AU01", "AU02", "AU04", "AU06", "AU07", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24")
 WORDS = 32  # 12 units and the face: 13 sentences of 32 words, as the target says
 BUDGET_S = 540.0
-TOLERANCE = {"fp32": 1e-3, "bf16": 0.05, "fp16": 0.02}  # probability; the encoder's weights are random, not trained
-CALLS = 1000  # without growth of memory
-GROWTH_MB = 8.0  # one leaked output of `compact` a call would be 20 and more
-EQUAL_WORDS = {"fp32": 0.98, "bf16": 0.5, "fp16": 0.8}  # a near tie flips a word and all after it
 
 
 @dataclass
@@ -82,10 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made.add_argument("--words", type=int, default=WORDS)
     made.add_argument("--wheels", type=Path, help="folder with wheels of TensorRT-RTX, any versions")
     made.add_argument("--budget", type=float, default=BUDGET_S, help="seconds; what does not fit is said")
-    made.add_argument("--rtx-trial", type=Path, help=argparse.SUPPRESS)  # the child process of --wheels
+    made.add_argument(rtx_wheels.TRIAL, type=Path, help=argparse.SUPPRESS)  # the child process of --wheels
     options = made.parse_args(arguments)
     if options.rtx_trial:
-        print(json.dumps(rtx_trial(options.rtx_trial)))
+        print(json.dumps(rtx_wheels.trial(options.rtx_trial)))
         return 0
     report = Report(time.monotonic() + options.budget)
     _machine(report)
@@ -147,9 +143,6 @@ def _rates(report: Report) -> dict[str, Rates]:
     report.facts["rates"] = {kind: [rate.gmac_s, rate.gbyte_s] for kind, rate in found.items()}
     report.say()
     return found
-
-
-# ---- what is measured
 
 
 def make_bundle(report: Report, size: str, folder: Path, words: int = WORDS) -> Bundle:
@@ -301,64 +294,6 @@ def measure(
     return found
 
 
-def agreement(runtime: Runtime) -> dict[str, Any]:
-    """The conformance suite in short: FP32's answers, others for other pictures, any batch, wrong input refused."""
-    stored = runtime.bundle.selftest()
-    kind = runtime.executor.precision
-    expected = 1 / (1 + np.exp(-stored["log_odds"]))
-    made = runtime.predict(stored["crops"])
-    worst = float(np.abs(made.probabilities - expected).max())
-    control = float(np.abs(runtime.predict(255 - stored["crops"]).probabilities - expected).max())
-    faces = len(stored["crops"])
-    rows = np.argwhere(np.ones_like(stored["active"])).astype(np.int64)
-    memory = runtime.executor.take(made.memory, range(faces))
-    said = runtime.executor.caption(memory, stored["active"], rows)
-    words = float((np.asarray(said["local_tokens"]) == stored["local_tokens"]).mean())
-    single = np.concatenate([runtime.predict(stored["crops"][[i]]).probabilities for i in range(faces)])
-    batch = float(np.abs(single - made.probabilities).max())
-    many = np.concatenate([stored["crops"]] * (runtime.max_batch // faces + 1))
-    split = float(np.abs(runtime.predict(many).probabilities[-faces:] - made.probabilities).max())
-    try:
-        runtime.predict(stored["crops"].astype(np.float32))
-        refused = False
-    except UserError:
-        refused = True
-    allowed = TOLERANCE.get(kind, 0.1)
-    held = worst <= allowed < control and max(batch, split) <= allowed and refused
-    held = held and words >= EQUAL_WORDS.get(kind, 0.5)
-    text = f"{'holds' if held else 'DOES NOT HOLD'}: differs by {worst:.1e} (other pictures {control:.2f}), "
-    text += f"{100 * words:.1f} % equal words"
-    return {"holds": bool(held), "worst": worst, "control": control, "words": words, "batch": batch, "said": text}
-
-
-def growth(runtime: Runtime, calls: int = CALLS, seconds: float = 8.0) -> dict[str, Any]:
-    """Memory of the process and of the device before and after many calls, or as many as fit into the time."""
-    import torch
-
-    crops = runtime.bundle.selftest()["crops"][:3]
-
-    def used_mb() -> tuple[float, float]:
-        free, whole = torch.cuda.mem_get_info() if torch.cuda.is_available() else (0, 0)
-        return facts.resident_mb(), (whole - free) / 1e6
-
-    def work(most: int) -> int:
-        until = time.monotonic() + seconds
-        for i in range(most):
-            runtime.predict(crops[: 1 + i % 3])
-            if time.monotonic() > until:
-                return i + 1
-        return most
-
-    work(calls // 5)
-    before = used_mb()
-    done = work(calls)
-    host, device = (after - was for after, was in zip(used_mb(), before))
-    steady = max(host, device) <= GROWTH_MB
-    verdict = "holds" if steady else "DOES NOT HOLD"
-    text = f"{verdict}: memory after {done} calls {host:+.1f} MB, the GPU's {device:+.1f} MB"
-    return {"holds": steady, "calls": done, "host_mb": host, "device_mb": device, "said": text}
-
-
 def targets(paper: dict[str, Any]) -> list[str]:
     """What is wanted of Swin-Base in FP16 on an H100, beside the best that was found."""
     cells = [(name, cell) for name, row in paper["runtimes"].items() for cell in row.get("cells", ())]
@@ -405,39 +340,6 @@ def _cells(
     return cells
 
 
-def times(runtime: Runtime, batch: int, seconds: float) -> dict[str, Any]:
-    """From pictures on the host to states, and to tokens, on the host: p50, p95, p99 in ms."""
-    stored = runtime.bundle.selftest()
-    crops = np.ascontiguousarray(np.resize(stored["crops"], (batch, *stored["crops"].shape[1:])))
-    active = np.resize(stored["active"], (batch, stored["active"].shape[1])).astype(np.float32)
-    rows = np.argwhere(np.ones_like(active)).astype(np.int64)
-    executor = runtime.executor
-    memory = executor.take(runtime.predict(crops).memory, range(batch))
-
-    def both() -> None:
-        made = runtime.predict(crops)
-        executor.caption(executor.take(made.memory, range(batch)), active, rows)
-
-    work = {
-        "states": lambda: runtime.predict(crops),
-        "captions": lambda: executor.caption(memory, active, rows),
-        "both": both,
-    }
-    return {name: percentiles(_timed(one, seconds)) for name, one in work.items()}
-
-
-def _timed(work: Callable[[], Any], seconds: float) -> list[float]:
-    for _ in range(3):
-        work()
-    took: list[float] = []
-    until = time.perf_counter() + seconds
-    while len(took) < 5 or (time.perf_counter() < until and len(took) < 1000):
-        start = time.perf_counter()
-        work()
-        took.append(1e3 * (time.perf_counter() - start))
-    return took
-
-
 def cost(bundle: Bundle) -> tuple[float, float]:
     """GMAC of encoding a face, and millions of parameters of the encoder."""
     from vlfau.models.networks import build
@@ -447,75 +349,23 @@ def cost(bundle: Bundle) -> tuple[float, float]:
     return found["gmac"], found["parameters"] / 1e6
 
 
-# ---- TensorRT-RTX from wheels
-
-
 def try_wheels(report: Report, folder: Path, work: Path) -> dict[str, Any]:
-    """Each version in a process of its own, oldest first; what the library said about this GPU."""
-    found: dict[str, Any] = {}
+    """What each version said about this GPU."""
     report.say(f"\n## TensorRT-RTX from wheels in {folder.name}\n")
-    for version, wheels in wheel_versions(folder):
-        target = work / f"rtx-{version}"
-        for wheel in wheels:
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(target)
-        bundle = (
-            work / "compact" if (work / "compact").is_dir() else next(iter(sorted(work.glob("*/manifest.json")))).parent
-        )
-        places = [str(target), os.environ.get("PYTHONPATH", "")]
-        asked = [sys.executable, __file__, "--rtx-trial", str(bundle)]
-        try:
-            done = subprocess.run(
-                asked,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))},
-                capture_output=True,
-                text=True,
-                timeout=max(20.0, min(120.0, report.left)),
-            )
-            lines = done.stdout.strip().splitlines()
-            said = json.loads(lines[-1]) if done.returncode == 0 and lines else {"failed": f"exit {done.returncode}"}
-            said["log"] = done.stderr.strip().splitlines()[-5:]
-        except subprocess.TimeoutExpired:
-            said = {"failed": "took too long"}
-        found[version] = said
-        report.say(f"{version}: {json.dumps(said)}")
-    if not found:
+    answers: dict[str, Any] = {}
+    for version, wheels in rtx_wheels.versions(folder):
+        limit_s = max(20.0, min(120.0, report.left))
+        answers[version] = rtx_wheels.attempt(wheels, work / f"rtx-{version}", Path(__file__), bundle_in(work), limit_s)
+        report.say(f"{version}: {json.dumps(answers[version])}")
+    if not answers:
         report.say("no wheels named tensorrt_rtx*.whl were found there")
-    return found
+    return answers
 
 
-def wheel_versions(folder: Path) -> Iterator[tuple[str, list[Path]]]:
-    """Wheels by version, oldest first."""
-    groups: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob("tensorrt_rtx*.whl")):
-        groups.setdefault(path.name.split("-")[1], []).append(path)
-    yield from sorted(groups.items(), key=lambda item: [int(part) for part in re.findall(r"\d+", item[0])])
-
-
-def rtx_trial(folder: Path) -> dict[str, Any]:
-    """In the child: import, build, run, compare; whatever happens is the answer."""
-    said: dict[str, Any] = {}
-    with _step(said, "import"):
-        from vlfau.models.runtimes import tensorrt, tensorrt_engines
-
-        used = tensorrt_engines.flavour("tensorrt_rtx")
-        said["version"] = used.version
-    if "failed" not in said:
-        with _step(said, "build and run"):
-            bundle = open_bundle(folder)
-            executor = tensorrt.TensorRT(bundle, asked="tensorrt_rtx", sizes=(1,), folder=folder / "trial")
-            with Runtime(bundle, executor) as runtime:
-                said["agreement"] = agreement(runtime)["said"]
-                said["states_ms"] = times(runtime, 1, 0.5)["states"]
-    return said
-
-
-@contextmanager
-def _step(said: dict[str, Any], name: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        said["failed"] = f"{name}: {type(error).__name__}: {error}"
+def bundle_in(work: Path) -> Path:
+    """`compact` where there is one."""
+    compact = work / "compact"
+    return compact if compact.is_dir() else next(iter(sorted(work.glob("*/manifest.json")))).parent
 
 
 if __name__ == "__main__":

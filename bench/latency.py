@@ -33,6 +33,7 @@ import numpy as np
 from measuring.clips import GRIDS, find_source, write_clip
 from measuring.comparison import compare, percentile, quantiles
 from measuring.facts import about, heading, table
+from measuring.stages import shares
 from measuring.streaming import Case, Run, run
 
 from vlfau.models.bundle import Bundle, open_bundle
@@ -150,9 +151,8 @@ def show(rows: dict[str, dict[str, Any]], facts: dict[str, Any]) -> None:
     lines = [["case", *stages, "(decode)"]]
     for name, row in rows.items():
         spent = row["stages_ms"]
-        whole = sum(spent.values()) or 1.0
-        shares = (f"{spent[stage]:.2f} ({spent[stage] / whole:.0%})" for stage in stages)
-        lines.append([name, *shares, f"{row['decode_ms']:.2f}"])
+        cells = (f"{spent[stage]:.2f} ({share:.0%})" for stage, share in shares(spent).items())
+        lines.append([name, *cells, f"{row['decode_ms']:.2f}"])
     print(table(lines))
 
 

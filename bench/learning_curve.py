@@ -1,7 +1,7 @@
 """What more training bought: figures over pictures seen and hours, from one or more runs.
 
     python bench/learning_curve.py runs/first runs/second [--plot FILE.png]
-    python bench/learning_curve.py runs/... --data SHARDS [--shared ../shared] [--output DIR]
+    python bench/learning_curve.py runs/... --data SHARDS [--shared FOLDER] [--output DIR]
 
 Runs that began with each other's weights (`vlfau-train --start-from`) are given in their order and add up. Copies of a
 run folder, made while it trained, stand before it: their weights are points on the way. From the logs comes F1 on the

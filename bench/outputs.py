@@ -33,8 +33,8 @@ from vlfau.engine.sinks.render import Render
 from vlfau.engine.sinks.subtitles import Subtitles
 from vlfau.engine.sinks.tables import CsvTable, JsonLines
 from vlfau.engine.sinks.zeromq import Publisher
+from vlfau.models.bundle import open_bundle
 
-UNITS = tuple(f"AU{number:02d}" for number in (1, 2, 4, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26, 43))
 READER = "import sys\nfrom vlfau.engine import subscribe\nprint(sum(1 for _ in subscribe(sys.argv[1])))"
 FILM_FRAMES = 100
 
@@ -44,9 +44,10 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=1000)
     parser.add_argument("--faces", type=int, default=1)
     options = parser.parse_args()
-    report = make_report(options.faces)
+    units = open_bundle("embedded").manifest.units
+    report = make_report(options.faces, units)
     rows: dict[str, float] = {}  # name -> microseconds a frame
-    rows["make the report"] = each(lambda _: make_report(options.faces), options.frames)
+    rows["make the report"] = each(lambda _: make_report(options.faces, units), options.frames)
     rows["encode, Python's json"] = each(lambda _: json.dumps(msgspec.to_builtins(report)).encode(), options.frames)
     rows["encode, json"] = each(lambda _: wire.encode(report, "json"), options.frames)
     rows["encode, msgpack"] = each(lambda _: wire.encode(report, "msgpack"), options.frames)
@@ -56,8 +57,8 @@ def main() -> None:
         rows["publish, nobody listens"] = through(Publisher(settings), report, options.frames)
         rows["publish, one subscriber"] = published(report, options.frames)
         rows["--jsonl"] = through(JsonLines(here / "o.jsonl"), report, options.frames)
-        rows["--csv"] = through(CsvTable(here / "o.csv", UNITS), report, options.frames)
-        rows["--parquet"] = through(ParquetTable(here / "o.parquet", UNITS), report, options.frames)
+        rows["--csv"] = through(CsvTable(here / "o.csv", units), report, options.frames)
+        rows["--parquet"] = through(ParquetTable(here / "o.parquet", units), report, options.frames)
         rows["--subtitles"] = through(Subtitles(here / "o.vtt", ["cam"]), report, options.frames)
         rows["--metrics"] = through(Metrics(":0"), report, options.frames)
         with open(here / "log", "w", encoding="utf-8") as log:
@@ -69,8 +70,8 @@ def main() -> None:
     print(json.dumps({"bench": "outputs", **facts, "faces": options.faces, "us_per_frame": rows}))
 
 
-def make_report(faces: int) -> wire.Report:
-    p = np.linspace(0, 1, len(UNITS), dtype=np.float32)
+def make_report(faces: int, units: tuple[str, ...]) -> wire.Report:
+    p = np.linspace(0, 1, len(units), dtype=np.float32)
     face = [
         wire.Face(
             track=track,
@@ -79,10 +80,10 @@ def make_report(faces: int) -> wire.Report:
             landmarks=wire.points(np.full((5, 2), 333.333, np.float32)),
             pose=wire.pose(10.12, -3.4, 1.0),
             valid=True,
-            aus=wire.units(UNITS, p, p > 0.5),
+            aus=wire.units(units, p, p > 0.5),
             text_frame=0,
             text="the face shows raised cheeks, lifted lip corners and parted lips",
-            why=dict.fromkeys(UNITS[9:], "the lip corners are pulled up and outward"),
+            why=dict.fromkeys(units[9:], "the lip corners are pulled up and outward"),
         )
         for track in range(faces)
     ]

@@ -23,24 +23,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from fractions import Fraction
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-STAGES = ("detect", "align", "predict", "explain")
-WIDTH, HEIGHT, FPS = 1280, 720, 30
+import numpy as np
+from measuring import children, clips
+from measuring.clips import FPS, HEIGHT, WIDTH
+from measuring.comparison import percentiles
+from measuring.facts import about, cpu_s, heading, peak_mb, table
+from measuring.people import Person, Pixels, cut, draw, people
+from measuring.stages import STAGES, decode_mean, mean_faces, shares, stage_means
+
+from vlfau.engine.wire import Report, decode_payload
+
 BITS_PER_S = 3_000_000  # as webcams and meetings send this size
-LOOK_S = 0.02  # how often the other process is looked at
+POLL_S = 0.02
 FASTEST, LATEST_MS, LARGEST_MB, START_S, OVERHEAD_MS = 90.0, 25.0, 1000.0, 2.0, 2.0  # the targets
 Row = dict[str, float]
 
 
 def write_clip(path: Path, shards: Path, count: int, seconds: float) -> None:
-    """`count` people beside each other, each swaying; a noisy room, so that the codec has work."""
-    import av
-    import numpy as np
-    from measuring.people import Person, cut, people
-
+    """`count` people side by side, each swaying; a noisy room, so that the codec has work."""
     random = np.random.default_rng(count)
     room = np.kron(random.integers(50, 200, (9, 16, 3)), np.ones((80, 80, 1))).astype(np.uint8)
     persons = []
@@ -49,74 +52,60 @@ def write_clip(path: Path, shards: Path, count: int, seconds: float) -> None:
         picture, mask, placed = cut(image, points, size)
         x, y = WIDTH * (k + 0.5) / count - 80 * size, HEIGHT / 2 - 80 * size
         persons.append(Person(picture, mask, placed, (x, y), (0, 0), 14))
-    with av.open(str(path), "w") as output:
-        stream: Any = output.add_stream("libx264", rate=FPS, options={"preset": "veryfast"})
-        stream.bit_rate = BITS_PER_S
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+
+    def pictures() -> Iterator[Pixels]:
         for i in range(int(seconds * FPS)):
-            picture = room.copy()
-            for person in persons:
-                x, y = person.corner(i / FPS)
-                n = len(person.image)
-                x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + n, WIDTH), min(y + n, HEIGHT)
-                part = slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)
-                alpha, under = person.mask[part][..., None], picture[y0:y1, x0:x1]
-                picture[y0:y1, x0:x1] = (under * (1 - alpha) + person.image[part] * alpha).astype(np.uint8)
-            noisy = picture.astype(np.int16) + random.integers(-10, 11, (HEIGHT, WIDTH, 1))
-            frame = av.VideoFrame.from_ndarray(np.clip(noisy, 0, 255).astype(np.uint8), "rgb24")
-            frame.pts, frame.time_base = i, Fraction(1, FPS)
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode())
+            noisy = draw(room, persons, i / FPS).astype(np.int16) + random.integers(-10, 11, (HEIGHT, WIDTH, 1))
+            yield np.clip(noisy, 0, 255).astype(np.uint8)
+
+    clips.encode(path, pictures(), {}, BITS_PER_S)
 
 
 def run(sources: list[Path], model: str, runtime: str, flags: list[str], networks: bool = True) -> Row:
-    """One process; what it cost and what its reports say."""
-    from measuring.facts import cpu_s, peak_mb
-
+    """One process: what it cost, and the times that its reports carry."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.jsonl"
-        program = ["-m", "vlfau.engine.commands.stream"] if networks else [__file__, "--without-networks"]
-        command = [sys.executable, *program, *map(str, sources), "--model", model, "--runtime", runtime]
-        command += ["--bind", "none", "--quiet", "--jsonl", str(out), *flags]
+        arguments = [*map(str, sources), "--model", model, "--runtime", runtime]
+        arguments += ["--bind", "none", "--quiet", "--jsonl", str(out), *flags]
+        command = [sys.executable, "-m", "vlfau.engine.commands.stream", *arguments]
+        if not networks:
+            command = children.command("without_networks", *arguments, "--explain", "never")
         began_ns = time.time_ns()
-        process = subprocess.Popen(command)
-        size, peak, used = 0, 0.0, [0.0, 0.0]  # processor seconds when the first report was seen, and the newest
+        process = subprocess.Popen(command, env=children.environment())
+        size, peak, used = 0, 0.0, [0.0, 0.0]  # processor seconds at the first report seen, and at the newest
         while process.poll() is None:
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
             peak = max(peak, peak_mb(process.pid))
             if out.exists() and (now := out.stat().st_size) > size:
                 used = [used[0] if size else cpu_s(process.pid), cpu_s(process.pid)]
                 size = now
         if process.returncode:
             sys.exit(f"{' '.join(command)} failed with {process.returncode}")
-        rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    return figures(rows, began_ns, used[1] - used[0]) | {"peak_mb": peak}
+        reports = [decode_payload("au", line) for line in out.read_bytes().splitlines()]
+    return figures([one for one in reports if isinstance(one, Report)], began_ns, used[1] - used[0]) | {"peak_mb": peak}
 
 
-def figures(rows: list[dict[str, Any]], began_ns: int, cpu: float) -> Row:
-    import numpy as np
-
-    sent = np.array([row["captured_ns"] / 1e6 + row["latency_ms"]["total"] for row in rows])  # ms
-    kept = rows[len(rows) // 10 :]
-    total = np.array([row["latency_ms"]["total"] for row in kept])
-    p50, p95, p99 = np.percentile(total, (50, 95, 99)).tolist()
+def figures(reports: Sequence[Report], began_ns: int, cpu: float) -> Row:
+    sent = np.array([report.captured_ns / 1e6 + report.latency_ms.total for report in reports])  # ms
+    counted = reports[len(reports) // 10 :]
+    p50, p95, p99 = percentiles([report.latency_ms.total for report in counted])
     wall = float(sent.max() - sent.min()) / 1e3
     return {
-        "fps": (len(rows) - 1) / wall,
+        "fps": (len(reports) - 1) / wall,
         "p50_ms": p50,
         "p95_ms": p95,
         "p99_ms": p99,
-        **{f"{stage}_ms": float(np.mean([row["latency_ms"][stage] for row in kept])) for stage in STAGES},
-        "decode_ms": float(np.mean([row["latency_ms"]["decode"] for row in kept])),
-        "cpu_ms_per_frame": cpu / (len(rows) - 1) * 1e3,
+        **{f"{stage}_ms": mean for stage, mean in stage_means(counted).items()},
+        "decode_ms": decode_mean(counted),
+        "cpu_ms_per_frame": cpu / (len(reports) - 1) * 1e3,
         "cpu_percent": cpu / wall * 100,
         "start_s": float(sent.min() / 1e3 - began_ns / 1e9),
-        "faces": float(np.mean([len(row["faces"]) for row in rows])),
+        "faces": mean_faces(reports),
     }
 
 
 def decoding(clip: Path) -> Row:
-    """Decoding and conversion alone, in the engine's own decoder and in a process of its own."""
+    """Decoding and conversion alone: the engine's own decoder in a separate process."""
     code = (
         "import sys, time\nfrom vlfau.engine.sources.decoding import Decoder\n"
         "with Decoder(sys.argv[1]) as decoder:\n"
@@ -127,57 +116,6 @@ def decoding(clip: Path) -> Row:
     done = subprocess.run([sys.executable, "-c", code, str(clip)], capture_output=True, text=True, check=True)
     count, wall, cpu = map(float, done.stdout.split())
     return {"fps": count / wall, "cpu_ms_per_frame": cpu / count * 1e3, "cpu_percent": cpu / wall * 100}
-
-
-def without_networks(arguments: list[str]) -> int:
-    """What the child process of "no network" does: the command, in which each network repeats its first answer."""
-    import numpy as np
-
-    import vlfau.engine.app as app
-    from vlfau.engine.commands.stream import main as stream
-    from vlfau.models.faces.embedded import EmbeddedDetector
-    from vlfau.models.faces.landmarks import BOX_GROWTH, CROP_GROWTH, LandmarkNet
-    from vlfau.models.runtimes.base import Runtime
-
-    find, locate = EmbeddedDetector.find, LandmarkNet.run
-    seen: dict[str, Any] = {}
-
-    def same_faces(self: Any, pictures: Any) -> Any:
-        """Of the first picture that had one."""
-        if "faces" not in seen:
-            found = find(self, pictures)
-            if not len(found[0]):
-                return found
-            seen["faces"] = found[0]
-        return [seen["faces"]] * len(pictures)
-
-    def same_points(self: Any, crops: Any) -> tuple[Any, Any]:
-        """Of the first crop after that, moved to the middle of the crop: the face stays where it is."""
-        if "faces" not in seen:
-            return locate(self, crops)
-        if "points" not in seen:
-            points = locate(self, crops[:1])[0][0]
-            low, high = points.min(0), points.max(0)
-            seen["points"] = 0.5 + (points - (low + high) / 2) / (high - low).max() / (BOX_GROWTH * CROP_GROWTH)
-        return np.repeat(seen["points"][None], len(crops), 0), np.full(len(crops), 5, np.float32)
-
-    class Instant:
-        name, device, precision, max_batch = "none", "none", "fp32", 16
-
-        def __init__(self, units: int) -> None:
-            self.units = units
-
-        def encode(self, crops: Any) -> dict[str, Any]:
-            return {"log_odds": np.zeros((len(crops), self.units), np.float32)}
-
-        def close(self) -> None: ...
-
-    def instant(_: Any, bundle: Any) -> Runtime:
-        return Runtime(bundle, Instant(len(bundle.manifest.units)))  # type: ignore[arg-type]
-
-    EmbeddedDetector.find, LandmarkNet.run = same_faces, same_points  # type: ignore[method-assign]
-    app._runtime = instant  # type: ignore[assignment]
-    return stream([*arguments, "--explain", "never"])
 
 
 def verdicts(rows: dict[str, Row]) -> list[tuple[str, float, float, bool]]:
@@ -197,10 +135,6 @@ def verdicts(rows: dict[str, Row]) -> list[tuple[str, float, float, bool]]:
 
 
 def main() -> int:
-    if "--without-networks" in sys.argv:
-        return without_networks(sys.argv[sys.argv.index("--without-networks") + 1 :])
-    from measuring.facts import about, heading, table
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=Path, required=True, help="folder written by vlfau-synthesize")
     parser.add_argument("--model", default="embedded")
@@ -221,14 +155,14 @@ def main() -> int:
     print(table([head, *body]))
     paced = rows["one face, real time"]
     spent = {stage: paced[f"{stage}_ms"] for stage in STAGES}
-    shares = ", ".join(f"{stage} {value / sum(spent.values()):.0%}" for stage, value in spent.items())
-    print(f"\nfrom capture to publish, one face, real time: {shares}; before it {paced['decode_ms']:.1f} ms decoding")
+    parts = ", ".join(f"{stage} {share:.0%}" for stage, share in shares(spent).items())
+    print(f"\nfrom capture to publish, one face, real time: {parts}; before it {paced['decode_ms']:.1f} ms decoding")
     print("peer, one face, unpaced: 71 fps")
     found = verdicts(rows)
     for what, value, target, met in found:
         print(f"{'met' if met else 'MISSED'}: {what}: {value:.2f} (target {target:g})")
     last = {what: {"value": round(value, 3), "target": target, "met": met} for what, value, target, met in found}
-    print(json.dumps({"bench": "engine", **facts, "model": given.model, "targets": last, "rows": rows}))
+    print(json.dumps({"bench": "overhead", **facts, "model": given.model, "targets": last, "rows": rows}))
     return 0
 
 

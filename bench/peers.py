@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import children
 from measuring.clips import find_source, write_clip
 from measuring.facts import about, heading, peak_mb, table
 from measuring.sizes import installed_mb
@@ -83,13 +83,9 @@ def looped(name: str, clip: Path, limit_s: float, *modules: str, model: Path | N
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         raise Skipped(f"{' and '.join(missing)} not installed")
-    command = [sys.executable, "-m", "measuring.peer_loops", name, str(clip), str(time.time()), "--limit", str(limit_s)]
+    command = children.command("peer_loops", name, clip, time.time(), "--limit", limit_s)
     command += ["--model", str(model)] if model else []
-    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {
-        "HF_HUB_OFFLINE": "1",  # a bench downloads nothing
-        "PYTHONPATH": os.pathsep.join(paths),
-    }
+    environment = children.environment(HF_HUB_OFFLINE="1")  # a bench downloads nothing
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300 + 10 * limit_s)
     try:
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -1,8 +1,8 @@
 """How well does a bundle follow real faces? The engine reads the clips, the reference's own `score.py` judges.
 
-    python bench/real_faces.py [--model embedded] [--shared ../shared] [--output DIR] [--write | --brief]
+    python bench/real_faces.py --shared FOLDER [--model embedded] [--output DIR] [--write | --brief]
 
-Plays every clip of `../shared/real` through `vlfau-stream`, without the neutral baseline and with it, and hands the
+Plays every clip of `FOLDER/real` through `vlfau-stream`, without the neutral baseline and with it, and hands the
 reports to `score.py` there. The stills that the reference sees at rest are read too: what is switched on in them is a
 false alarm. Real faces measure only; nothing is fitted on them. One table per setting, one JSON line last. `--brief`
 leaves the baseline and the stills out.
@@ -25,9 +25,11 @@ from typing import Any
 
 import numpy as np
 from measuring.facts import about, heading, table
+from measuring.shared_folder import add_flag, require
 from numpy.typing import NDArray
 
 from vlfau.models.bundle import Bundle, open_bundle, write_manifest
+from vlfau.models.errors import UserError
 
 Judged = dict[str, Any]  # what score.py prints last
 
@@ -41,9 +43,10 @@ CLIPS = 3  # in which a unit must move before it can have a tier
 
 def main() -> int:
     options = _parser().parse_args()
-    real = options.shared / "real"
-    if not (real / "score.py").exists():
-        print(f"{real} holds no score.py: the clips are not part of the project. Give --shared.", file=sys.stderr)
+    try:
+        real = require(options.shared, "real/score.py") / "real"
+    except UserError as error:
+        print(error, file=sys.stderr)
         return 2
     facts = about()
     print(heading(facts))
@@ -147,7 +150,7 @@ def _share(states: dict[int, bool], chosen: NDArray[np.bool_]) -> str:
 def _parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--model", default="embedded", help="a bundle's folder (default: embedded)")
-    made.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
+    add_flag(made)
     either = made.add_mutually_exclusive_group()
     either.add_argument("--write", action="store_true", help="put figures, tiers and baseline into the manifest")
     either.add_argument("--brief", action="store_true", help="only the clips, only without the baseline")

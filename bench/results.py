@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring.facts import about, commit, heading, is_json, load
+from measuring.shared_folder import from_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITTEN = ROOT / "bench" / "RESULTS.md"
@@ -51,7 +52,7 @@ BENCHES = (
         "Latency: capture to receipt",
         ("latency.py", "--quick", "--plots", PLOTS),
     ),
-    Bench("engine", "The engine's own share", ("overhead.py", "--shards", SHARDS, "--seconds", "5")),
+    Bench("overhead", "The engine's own share", ("overhead.py", "--shards", SHARDS, "--seconds", "5")),
     Bench("throughput", "Throughput beside the machine's floor", ("throughput.py", "--seconds", "0.5")),
     Bench(
         "peers",
@@ -252,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=names, metavar="BENCH", help=f"of {', '.join(names)}")
     parser.add_argument("--shards", type=Path, metavar="FOLDER", help="written by vlfau-synthesize; $VLFAU_SHARDS")
-    parser.add_argument("--shared", type=Path, metavar="FOLDER", help="real clips; $VLFAU_SHARED, or ../shared")
+    parser.add_argument("--shared", type=Path, metavar="FOLDER", help="real clips; $VLFAU_SHARED")
     parser.add_argument("--output", type=Path, default=WRITTEN, metavar="FILE")
     given = parser.parse_args(arguments)
     places = found_places(given.shards, given.shared)
@@ -283,9 +284,9 @@ def found_places(shards: Path | None, shared: Path | None) -> dict[str, Path]:
     """The folders that are there, absolute."""
     asked = {
         SHARDS: shards or Path(os.environ.get("VLFAU_SHARDS", "renders")),
-        SHARED: shared or Path(os.environ.get("VLFAU_SHARED", ROOT.parent / "shared")),
+        SHARED: shared or from_environment(),
     }
-    return {name: path.resolve() for name, path in asked.items() if path.is_dir()}
+    return {name: path.resolve() for name, path in asked.items() if path is not None and path.is_dir()}
 
 
 if __name__ == "__main__":

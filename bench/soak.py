@@ -38,6 +38,7 @@ from typing import Any
 
 import numpy as np
 import zmq
+from measuring import children
 from measuring.clips import find_source
 from measuring.facts import about, cpu_s, free_port, heading, load, resident_mb, table
 from measuring.listening import Staller
@@ -123,9 +124,10 @@ class Cameras:
         return [f"http://127.0.0.1:{port}/camera.ts" for port in self.ports]
 
     def start(self, number: int) -> None:
-        script = str(Path(__file__).parent / "measuring" / "feeder.py")
-        command = [sys.executable, script, str(self.clip), str(self.ports[number]), "--speed", str(self.speeds[number])]
-        self.processes[number] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = children.command("feeder", self.clip, self.ports[number], "--speed", self.speeds[number])
+        self.processes[number] = subprocess.Popen(
+            command, env=children.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
 
     def kill(self, number: int) -> None:
         process = self.processes[number]

@@ -29,13 +29,14 @@ from measuring.facts import about, heading
 
 from vlfau.models.bundle import Bundle, open_bundle, write_manifest
 from vlfau.models.cache import VARIABLE
+from vlfau.models.data import datasets
 from vlfau.models.errors import UserError
 from vlfau.models.runtimes import open_runtime
 from vlfau.models.runtimes.base import Runtime
 from vlfau.models.runtimes.graphs import INT8_ENCODER, cpu_threads, encoder_file, has_precision
 
 SIZES = ("paper", "compact", "tiny")
-UNITS = ("AU01", "AU02", "AU04", "AU06", "AU07", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24")  # BP4D's
+UNITS = datasets.UNITS["BP4D"]
 COMPACT_MS, PAPER_TIMES = 6.0, 3.0
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from measuring.facts import about, heading, table
-from measuring.people import FPS, HEIGHT, WIDTH, Person, Pixels, cut, people
+from measuring.people import Person, Pixels, cut, draw, people
 from numpy.typing import NDArray
 
 from vlfau.engine.packets import Frame, Stamp
@@ -32,6 +32,7 @@ from vlfau.models.faces.base import Detections, Detector
 from vlfau.models.faces.boxes import iou
 from vlfau.models.faces.landmarks import open_landmarks
 
+WIDTH, HEIGHT, FPS = 960, 540, 25.0
 SEEN = 1 / 3  # of a face that may be hidden and still has to be found
 SAME = 0.4  # overlap from which on a box is on a person
 
@@ -56,20 +57,6 @@ def crossing(faces: Sequence[tuple[Pixels, NDArray[np.float32]]], seed: int) -> 
 def room(seed: int) -> Pixels:
     coarse = np.random.default_rng(seed).integers(60, 200, (9, 16, 3)).astype(np.uint8)
     return np.asarray(cv2.GaussianBlur(cv2.resize(coarse, (WIDTH, HEIGHT)), (0, 0), 15), np.uint8)
-
-
-def draw(background: Pixels, persons: Sequence[Person], t: float) -> Pixels:
-    picture = background.copy()
-    for person in persons:
-        x, y = person.corner(t)
-        n = len(person.image)
-        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + n, WIDTH), min(y + n, HEIGHT)
-        if x0 < x1 and y0 < y1:
-            part = slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)
-            alpha = person.mask[part][..., None]
-            under = picture[y0:y1, x0:x1]
-            picture[y0:y1, x0:x1] = (under * (1 - alpha) + person.image[part] * alpha + 0.5).astype(np.uint8)
-    return picture
 
 
 def visible(persons: Sequence[Person], t: float) -> list[int]:

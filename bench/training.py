@@ -24,6 +24,7 @@ import torch
 from measuring.facts import about, heading, table
 from numpy.typing import NDArray
 
+from vlfau.models.bundle import open_bundle
 from vlfau.models.data.augmentation import PAPER
 from vlfau.models.data.crop_cache import CropCache
 from vlfau.models.data.layouts import open_layout
@@ -42,8 +43,6 @@ from vlfau.models.training.recipe import Recipe
 from vlfau.models.training.run_folder import RunFolder
 from vlfau.models.training.trainer import Losses, Trainer, unit_weights
 
-UNITS = tuple(f"AU{number:02d}" for number in (1, 2, 4, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 24, 25, 26, 43))
-
 
 class Bars:
     """Pictures that show each active unit as a bright bar; no two alike; the same in every epoch."""
@@ -53,8 +52,8 @@ class Bars:
 
     def __init__(self, count: int, side: int, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
-        self.units, self.side = UNITS, side
-        self.labels = (rng.random((count, len(UNITS))) < 0.35).astype(np.int8)
+        self.units, self.side = open_bundle("embedded").manifest.units, side
+        self.labels = (rng.random((count, len(self.units))) < 0.35).astype(np.int8)
         self.intensity = self.labels.astype(np.float32)
         self.subjects = np.zeros(count, np.int64)
 
@@ -91,13 +90,13 @@ class OneOf:
 
 def overfit(minutes: float) -> dict[str, Any]:
     """One sentence per state, so that there is one right answer to learn."""
-    whole = loading.load().only(UNITS)
+    whole = loading.load().only(open_bundle("embedded").manifest.units)
     units = {
         code: dataclasses.replace(unit, active=unit.active[:1], inactive=unit.inactive[:1], phrases=unit.phrases[:1])
         for code, unit in whole.units.items()
     }
     corpus = dataclasses.replace(whole, units=units, face={count: group[:1] for count, group in whole.face.items()})
-    config = configure(NetworkChoice(size="tiny"), UNITS, corpus, {"grid": 8, "width": 64, "hidden": 96})
+    config = configure(NetworkChoice(size="tiny"), tuple(whole.units), corpus, {"grid": 8, "width": 64, "hidden": 96})
     torch.manual_seed(0)
     network = build(config)
     data = Bars(64, network.side)
@@ -106,7 +105,7 @@ def overfit(minutes: float) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, Processes("cpu") as group:
         run = RunFolder(Path(folder))
-        run.start({"units": list(UNITS), "network": config})
+        run.start({"units": list(whole.units), "network": config})
         steps = 0
         while (time.monotonic() - began) / 60 < minutes:
             steps += 100
@@ -146,8 +145,9 @@ def _by_heart(network: Any, data: Bars, sentences: Texts) -> dict[str, Any]:
 
 def speed(size: str, batch: int, seconds: float, device: str, workers: int, compiled: bool) -> dict[str, Any]:
     """Pictures a second of whole training steps and of encoding, eager and compiled, and what loading them costs."""
-    corpus = loading.load().only(UNITS)
-    config = configure(NetworkChoice(size=size), UNITS, corpus, {})
+    units = open_bundle("embedded").manifest.units
+    corpus = loading.load().only(units)
+    config = configure(NetworkChoice(size=size), units, corpus, {})
     torch.manual_seed(0)
     network = build(config).to(device).to(memory_format=torch.channels_last)
     sentences = Texts(corpus, tuple(config["vocabulary"]), network.words, bool(config.get("state_conditioned")))
@@ -257,7 +257,7 @@ def _waiting(
 def stored_crops(folder: Path, side: int, count: int) -> Crops:
     """Pictures of 256 px, aligned and kept as the trainer keeps them, with the paper's augmentation."""
     bars, points = Bars(count, 256), (align.TEMPLATE * 256).astype(np.float32)
-    lines = ["path,subject," + ",".join(UNITS)]
+    lines = ["path,subject," + ",".join(bars.units)]
     for index in range(count):
         cv2.imwrite(str(folder / f"{index}.png"), bars.crop(index))
         lines.append(f"{index}.png,s{index % 8}," + ",".join(map(str, bars.labels[index])))

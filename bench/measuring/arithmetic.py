@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 
@@ -98,12 +97,6 @@ def fastest(work: Callable[[], Any], least: int = 10, seconds: float = 0.5) -> f
         work()
         took.append(time.perf_counter() - start)
     return min(took)
-
-
-def percentiles(took: NDArray[Any] | list[float]) -> tuple[float, float, float]:
-    """p50, p95, p99"""
-    p50, p95, p99 = np.percentile(np.asarray(took, float), [50, 95, 99])
-    return float(p50), float(p95), float(p99)
 
 
 def _product(side: int, precision: str) -> onnx.ModelProto:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -31,17 +32,28 @@ def write_clip(path: Path, source: Path, faces: int, seconds: float) -> None:
     """`faces` copies of the source in a grid, each a little further on, so that no two are alike."""
     columns, rows = GRIDS[faces]
     cell = (WIDTH // columns, HEIGHT // rows)
-    pictures = _fitted(source, cell, seconds)
-    frames = int(seconds * FPS)
+    parts = _fitted(source, cell, seconds)
+
+    def picture(index: int) -> NDArray[np.uint8]:
+        whole = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        for k in range(faces):
+            x, y = k % columns * cell[0], k // columns * cell[1]
+            whole[y : y + cell[1], x : x + cell[0]] = parts[(index + k * len(parts) // faces) % len(parts)]
+        return whole
+
+    encode(path, map(picture, range(int(seconds * FPS))), {"crf": "23"})
+
+
+def encode(
+    path: Path, pictures: Iterable[NDArray[np.uint8]], options: dict[str, str], bits_per_s: int | None = None
+) -> None:
+    """Pictures (HEIGHT, WIDTH, 3) RGB."""
     with av.open(str(path), "w") as output:
-        stream: Any = output.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "23"})
+        stream: Any = output.add_stream("libx264", rate=FPS, options={"preset": "veryfast", **options})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for index in range(frames):
-            picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-            for k in range(faces):
-                x, y = k % columns * cell[0], k // columns * cell[1]
-                part = pictures[(index + k * len(pictures) // faces) % len(pictures)]
-                picture[y : y + cell[1], x : x + cell[0]] = part
+        if bits_per_s is not None:
+            stream.bit_rate = bits_per_s
+        for index, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(picture, "rgb24")
             frame.pts, frame.time_base = index, Fraction(1, FPS)
             output.mux(stream.encode(frame))

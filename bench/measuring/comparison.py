@@ -18,10 +18,15 @@ BLOCK = 15  # frames: half a second at 30 a second
 ENOUGH_RUNS = 3  # fewer cannot show how much one run differs from the next
 
 
-def quantiles(values: NDArray[np.float64]) -> dict[str, float]:
-    """p50_ms, p95_ms, p99_ms and max_ms."""
+def percentiles(values: NDArray[np.float64] | Sequence[float]) -> tuple[float, float, float]:
+    """p50, p95, p99"""
     p50, p95, p99 = np.percentile(values, (50, 95, 99))
-    return {"p50_ms": float(p50), "p95_ms": float(p95), "p99_ms": float(p99), "max_ms": float(values.max())}
+    return float(p50), float(p95), float(p99)
+
+
+def quantiles(values: NDArray[np.float64]) -> dict[str, float]:
+    p50, p95, p99 = percentiles(values)
+    return {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "max_ms": float(values.max())}
 
 
 def percentile(share: float) -> Callable[[NDArray[np.float64]], float]:

@@ -1,6 +1,6 @@
 """A camera for the soak bench: a clip again and again as MPEG-TS over HTTP, at its own pace or a multiple of it.
 
-    python bench/feeder.py CLIP PORT [--speed 2]
+    PYTHONPATH=bench python -m measuring.feeder CLIP PORT [--speed 2]
 
 Nothing is encoded anew: the clip's packets are sent with rising times. Every connection gets a stream of its own that
 begins at a key frame. It is a process of its own so that it can be killed.

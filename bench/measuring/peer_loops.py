@@ -1,9 +1,9 @@
 """What people run today, each as its own documentation shows it: one picture after the other through one library.
 
-    python bench/peer_loops.py PEER CLIP BEGAN [--model FILE] [--limit SECONDS]
+    PYTHONPATH=bench python -m measuring.peer_loops PEER CLIP BEGAN [--model FILE] [--limit SECONDS]
 
-A process of its own for each peer (`peers.py` starts them); prints one JSON line. BEGAN is the unix time at which the
-process was started. Latency is from a decoded picture to its result: such a loop has no capture and no subscriber.
+`peers.py` starts one process for each peer; it prints one JSON line. BEGAN is the unix time at which the process was
+started. Latency runs from a decoded picture to its result: such a loop has no capture and no subscriber.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ Look = Callable[[Picture, int], int]  # picture and its time in ms -> faces
 
 SIDE = 224
 HAAR_SIDE = 320  # of the picture that the cascade sees: on the whole of it the loop would spend most of its time there
-BP4D = tuple(f"AU{number:02d}" for number in (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24))
 
 
 def haar() -> Callable[[Picture], list[NDArray[np.float64]]]:
@@ -54,9 +53,10 @@ def swin(find: Callable[[Picture], list[NDArray[np.float64]]]) -> Look:
     """ME-GraphAU's network with its Swin-Base stem, in eager PyTorch. Random weights: time does not depend on them."""
     import torch
 
+    from vlfau.models.data.datasets import UNITS
     from vlfau.models.networks.graphau import GraphAU
 
-    network = GraphAU(BP4D).eval()
+    network = GraphAU(UNITS["BP4D"]).eval()
 
     @torch.inference_mode()
     def look(picture: Picture, _: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,6 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from vlfau.models.faces.landmarks import box_of
-
-WIDTH, HEIGHT, FPS = 960, 540, 25.0
-
 
 Pixels = NDArray[np.uint8]
 
@@ -62,3 +60,19 @@ def cut(picture: Pixels, points: NDArray[np.float32], scale: float) -> tuple[Pix
     cv2.ellipse(mask, (int(middle[0]), int(middle[1] - 0.1 * extent[1])), axes, 0, 0, 360, 255, -1)
     soft = cv2.GaussianBlur(mask, (0, 0), 3).astype(np.float32) / 255
     return image, np.asarray(cv2.resize(soft, (size, size)), np.float32), points * scale
+
+
+def draw(background: Pixels, persons: Sequence[Person], t: float) -> Pixels:
+    """The scene at `t` seconds; later people stand in front of earlier ones."""
+    picture = background.copy()
+    height, width = picture.shape[:2]
+    for person in persons:
+        x, y = person.corner(t)
+        n = len(person.image)
+        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + n, width), min(y + n, height)
+        if x0 < x1 and y0 < y1:
+            part = slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)
+            alpha = person.mask[part][..., None]
+            under = picture[y0:y1, x0:x1]
+            picture[y0:y1, x0:x1] = (under * (1 - alpha) + person.image[part] * alpha + 0.5).astype(np.uint8)
+    return picture

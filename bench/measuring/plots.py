@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring.stages import shares
 from numpy.typing import NDArray
 
 from vlfau.models.errors import UserError
@@ -31,12 +32,10 @@ def waterfall(folder: Path, stages: dict[str, float], title: str) -> list[Path]:
     """Mean milliseconds by stage, each beginning where the one before ends."""
     shown = plots()
     figure, axes = shown.subplots(figsize=(6, 0.35 * len(stages) + 1.4), layout="constrained")
-    whole = sum(stages.values()) or 1.0
     begins = np.concatenate([[0.0], np.cumsum(list(stages.values()))])[:-1]
     bars = axes.barh(list(stages), list(stages.values()), left=begins, color=COLOUR)
-    axes.bar_label(
-        bars, labels=[f"{value:.2f} ({value / whole:.0%})" for value in stages.values()], padding=3, fontsize=8
-    )
+    labels = [f"{stages[stage]:.2f} ({share:.0%})" for stage, share in shares(stages).items()]
+    axes.bar_label(bars, labels=labels, padding=3, fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.17)
     axes.set(xlabel="mean milliseconds since capture")

@@ -15,12 +15,12 @@ import numpy as np
 import zmq
 from measuring.comparison import jitter
 from measuring.facts import cpu_s, free_port, peak_mb
+from measuring.stages import STAGES, decode_mean, mean_faces, stage_means
 from numpy.typing import NDArray
 
 from vlfau.engine.wire import End, Report, Status, decode
 from vlfau.models.errors import UserError
 
-STAGES = ("detect", "align", "predict", "explain")
 WARM_S = 2.0  # from the first report on: sentences are still being compiled beside it, and caches are cold
 START_S = 120.0  # loading networks, and timing them where `auto` chooses for the first time
 Values = NDArray[np.float64]
@@ -146,23 +146,24 @@ def measured(heard: Heard, case: Case) -> Run:
     if failed or len(reports) < 2:
         raise UserError(f"'{case.name}' gave {len(reports)} reports. {' '.join(failed) or 'Give a longer --source.'}")
     warm = min(sum(at - reports[0][0] < WARM_S * 1e9 for at, _ in reports), len(reports) // 2)
-    kept = reports[warm:]
-    latencies = np.array([(at - report.captured_ns) / 1e6 for at, report in kept])
-    by_stage = np.array([[getattr(report.latency_ms, stage) for stage in STAGES] for _, report in kept])
-    total = np.array([report.latency_ms.total for _, report in kept])
-    stages = dict(zip(STAGES, by_stage.mean(0).tolist()))
-    stages["other"] = float(np.maximum(total - by_stage.sum(1), 0).mean())  # between the stages, and publishing
+    counted = reports[warm:]
+    plain = [report for _, report in counted]
+    latencies = np.array([(at - report.captured_ns) / 1e6 for at, report in counted])
+    total = np.array([report.latency_ms.total for report in plain])
+    in_stages = np.array([sum(getattr(report.latency_ms, stage) for stage in STAGES) for report in plain])
+    stages = stage_means(plain)
+    stages["other"] = float(np.maximum(total - in_stages, 0).mean())  # between the stages, and publishing
     stages["wire"] = float(np.maximum(latencies - total, 0).mean())  # publishing, sending and receiving
-    streams = {report.stream for _, report in kept}
-    each = [np.array([x for x, (_, r) in zip(latencies, kept) if r.stream == name]) for name in streams]
+    streams = {report.stream for report in plain}
+    each = [np.array([x for x, r in zip(latencies, plain) if r.stream == name]) for name in streams]
     return Run(
         latencies=latencies,
         stages=stages,
-        decode_ms=float(np.mean([report.latency_ms.decode for _, report in kept])),
+        decode_ms=decode_mean(plain),
         warm_ms=max(((at - report.captured_ns) / 1e6 for at, report in reports[:warm]), default=0.0),
-        fps=(len(kept) - 1) / max(kept[-1][0] - kept[0][0], 1) * 1e9,
+        fps=(len(counted) - 1) / max(counted[-1][0] - counted[0][0], 1) * 1e9,
         jitter_ms=float(np.mean([jitter(one) for one in each])),
-        faces=float(np.mean([len(report.faces) for _, report in kept])),
+        faces=mean_faces(plain),
         dropped=sum(end.dropped for end in ends),
         lost=sum(end.frames_out for end in ends) - len(reports),
         frames=len(reports),

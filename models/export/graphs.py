@@ -52,15 +52,7 @@ def encoder_graph(network: AUNetwork) -> onnx.ModelProto:
 
 
 def caption_graph(network: AUNetwork) -> onnx.ModelProto:
-    """Greedy decoding with its T steps unrolled.
-
-    The other way is one step inside an ONNX Loop; `bench/captions.py` holds both against each other (same words, time,
-    seconds to open). For compact on CPUs the Loop takes as long as the unrolled graph when sentences have full length,
-    about half as long when they end at half length, since it stops there, and opens about ten times faster. Unrolled
-    it is all the same: FP16 is written into the graph and that rewriting enters no subgraph, every output has a fixed
-    shape, and on a GPU a Loop that ends early asks the host after every word. Sentences are made when a state changes,
-    not for every frame, so the milliseconds are few.
-    """
+    """Greedy decoding with its T steps unrolled; `docs/explanation/network.md` says why it is not an ONNX Loop."""
     with torch.inference_mode():
         encoded = network.encode(torch.from_numpy(structured_crops(2, network.side)))
     units = encoded.log_odds.shape[1]

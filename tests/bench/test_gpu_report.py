@@ -206,7 +206,7 @@ def test_wheels_are_tried_oldest_first_in_a_process_of_their_own(
     for version in ("1.10.0", "1.4.0.76", "1.7.1"):
         with zipfile.ZipFile(wheels / f"tensorrt_rtx-{version}-py3-none-any.whl", "w") as archive:
             archive.writestr("tensorrt_rtx/__init__.py", f"raise ImportError('this is {version}')\n")
-    assert [version for version, _ in bench.wheel_versions(wheels)] == ["1.4.0.76", "1.7.1", "1.10.0"]
+    assert [version for version, _ in bench.rtx_wheels.versions(wheels)] == ["1.4.0.76", "1.7.1", "1.10.0"]
     small_bundle(tmp_path / "compact")
     (wheels / "tensorrt_rtx-1.10.0-py3-none-any.whl").unlink()
     found = bench.try_wheels(bench.Report(time.monotonic() + 100), wheels, tmp_path)

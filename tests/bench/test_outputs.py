@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import signal
 import subprocess
 import sys
@@ -16,19 +15,12 @@ import av
 import pytest
 from neighbours import slowness
 from reports import make_picture
-from shared_files import ROOT
 from small_bundle import UNITS, small_bundle
 
 from vlfau.engine import open_engine, wire
 from vlfau.engine.sinks.zeromq import Publisher
 from vlfau.engine.subscriber import subscribe
-
-
-def a_clip(folder: Path, frames: int = 50) -> Path:
-    """A real face where there is one at hand, else a picture without one."""
-    shared = Path(os.environ.get("VLFAU_SHARED", ROOT.parent / "shared"))
-    clips = sorted((shared / "real" / "clips").glob("*.mp4"))
-    return clips[0] if clips else an_empty_clip(folder, frames)
+from vlfau.models.bundle import embedded
 
 
 def an_empty_clip(folder: Path, frames: int) -> Path:
@@ -50,7 +42,7 @@ def test_every_output_tells_the_same_story(tmp_path: Path) -> None:
     small_bundle(tmp_path / "bundle")
     heard: list[wire.AnyMessage] = []
     engine = open_engine(
-        str(a_clip(tmp_path)),
+        str(embedded() / "demo.mp4"),
         name=["cam"],
         duration=1.0,
         model=str(tmp_path / "bundle"),

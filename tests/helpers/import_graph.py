@@ -34,6 +34,14 @@ def closure(graph: Graph, file: str) -> set[str]:
     return {file} | _reachable(graph, file)
 
 
+def top_level_names(path: Path) -> set[str]:
+    """The modules and packages that a script imports, without their dots, wherever in it the import stands."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    froms = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return {name.partition(".")[0] for name in [*plain, *froms]}
+
+
 def _reachable(graph: Graph, file: str) -> set[str]:
     seen: set[str] = set()
     waiting = [file]

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from import_graph import circles, closure, import_graph
+from import_graph import circles, closure, import_graph, top_level_names
+from shared_files import ROOT
 
 GRAPH = import_graph()
 FAMILIES = ("engine/sinks", "engine/sources", "models/faces", "models/networks", "models/runtimes")
@@ -59,6 +60,18 @@ def test_packages_depend_in_one_direction() -> None:
         if file.split("/")[0] != target.split("/")[0] and order[target.split("/")[0]] >= order[file.split("/")[0]]
     ]
     assert upward == []
+
+
+def test_no_bench_imports_another() -> None:
+    """Commands stand on top; what they share is in `measuring/`, which imports no command."""
+    commands = {path.stem for path in (ROOT / "bench").glob("*.py")}
+    wrong = [
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in (ROOT / "bench").rglob("*.py")
+        for name in top_level_names(path)
+        if name in commands
+    ]
+    assert wrong == []
 
 
 IMPORTS = """
