@@ -76,6 +76,8 @@ def visible(persons: Sequence[Person], t: float) -> list[int]:
 class Counted:
     """A detector that counts its calls."""
 
+    landmarks = None
+
     def __init__(self, detector: Detector) -> None:
         self.detector, self.name, self.reason, self.calls = detector, detector.name, detector.reason, 0
 

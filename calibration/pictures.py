@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -18,9 +19,9 @@ from vlfau.models.bundle import Manifest
 from vlfau.models.data import DataChoice, open_data, unseen
 from vlfau.models.errors import UserError
 from vlfau.models.faces import open_detector
-from vlfau.models.faces.align import align, five_points
-from vlfau.models.faces.base import Detector
-from vlfau.models.faces.landmarks import LandmarkNet, open_landmarks
+from vlfau.models.faces.align import align
+from vlfau.models.faces.landmarks import open_landmarks
+from vlfau.models.faces.points import PointFinder
 from vlfau.models.files import PICTURES, VIDEOS
 
 
@@ -30,17 +31,6 @@ class Labelled:
     labels: NDArray[np.int8]  # (n, A), -1 unknown
     subjects: NDArray[np.int64]  # (n,)
     source: str
-
-    def halves(self, seed: int = 0) -> tuple[Labelled, Labelled]:
-        """Without a common subject: one to fit on, one to report on."""
-        names = np.random.default_rng(seed).permutation(np.unique(self.subjects))
-        if len(names) < 2:
-            raise UserError(f"{self.source} shows one subject: nothing would be left to report on. Give more subjects.")
-        first = np.isin(self.subjects, names[: len(names) // 2])
-        return self._only(first), self._only(~first)
-
-    def _only(self, chosen: NDArray[np.bool_]) -> Labelled:
-        return Labelled(self.crops[chosen], self.labels[chosen], self.subjects[chosen], self.source)
 
 
 def labelled(choice: DataChoice, manifest: Manifest, limit: int) -> Labelled:
@@ -66,34 +56,32 @@ def crops(where: Path, side: int, limit: int) -> NDArray[np.uint8]:
         raise UserError(f"{where} does not exist. Give a folder of pictures, a list of paths, a video, or shards.")
     if where.is_dir() and any(where.glob("shard-*.safetensors")):
         return _renders(where, side, limit)
-    found: list[NDArray[np.uint8]] = []
-    finder = Finder(side)
-    for picture in _pictures(where, limit):
-        found += [picture] if picture.shape[:2] == (side, side) else finder(picture)
-        if len(found) >= limit:
+    faces: list[NDArray[np.uint8]] = []
+    aligned = AlignedCrops(side)
+    for image in _images(where, limit):
+        faces += [image] if image.shape[:2] == (side, side) else aligned(image)
+        if len(faces) >= limit:
             break
-    if not found:
+    if not faces:
         raise UserError(f"No face was found in {where}. Give pictures with faces, or crops of {side} x {side} pixels.")
-    return np.stack(found[:limit])
+    return np.stack(faces[:limit])
 
 
-class Finder:
-    """Faces of a picture as aligned crops; opens the detector at the first picture that needs it."""
+class AlignedCrops:
+    """All faces of an image as aligned crops; opens the detector at the first image that needs it."""
 
     def __init__(self, side: int) -> None:
         self._side = side
-        self._networks: tuple[Detector, LandmarkNet] | None = None
 
-    def __call__(self, picture: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-        if self._networks is None:
-            self._networks = open_detector(), open_landmarks()
-        detector, landmarks = self._networks
-        located = landmarks.locate(picture, detector.find([picture])[0].boxes)
-        kept = located.presence >= landmarks.threshold
-        return list(align(picture, five_points(located.points[kept]), self._side)) if kept.any() else []
+    @cached_property
+    def _points(self) -> PointFinder:
+        return PointFinder(open_detector(), open_landmarks())
+
+    def __call__(self, image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        return list(align(image, self._points.all(image), self._side))
 
 
-def _pictures(where: Path, limit: int) -> Iterator[NDArray[np.uint8]]:
+def _images(where: Path, limit: int) -> Iterator[NDArray[np.uint8]]:
     """RGB pictures; of a video, `limit` evenly spread frames."""
     if where.suffix.lower() in VIDEOS:
         yield from _frames(where, limit)
@@ -105,10 +93,10 @@ def _pictures(where: Path, limit: int) -> Iterator[NDArray[np.uint8]]:
     else:
         paths = [where.parent / line.strip() for line in where.read_text(encoding="utf-8").splitlines() if line.strip()]
     for path in paths:
-        picture = cv2.imread(str(path))
-        if picture is None:
+        image = cv2.imread(str(path))
+        if image is None:
             raise UserError(f"{path} is not a readable picture. Take it out of the list.")
-        yield np.asarray(picture[..., ::-1], np.uint8)
+        yield np.asarray(image[..., ::-1], np.uint8)
 
 
 def _frames(path: Path, limit: int) -> Iterator[NDArray[np.uint8]]:

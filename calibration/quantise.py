@@ -6,7 +6,7 @@ norms, softmax, residual sums and whatever else is between them stay in float. T
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,6 @@ from onnx import TensorProto, helper, numpy_helper
 from vlfau.models.errors import UserError, unknown
 
 from .observers import observer
-
-BATCH = 16
 
 KINDS = {"int8": (TensorProto.INT8, 127.0), "fp8": (TensorProto.FLOAT8E4M3FN, 448.0)}  # type, largest magnitude
 PRODUCTS = ("Conv", "MatMul", "Gemm")
@@ -35,7 +33,6 @@ class Layer:
     given: str  # the activation it reads
     weight: str
     axis: int  # of the weight's output channels
-    size: int  # numbers in the weight
 
 
 def layers(model: onnx.ModelProto) -> list[Layer]:
@@ -53,7 +50,7 @@ def layers(model: onnx.ModelProto) -> list[Layer]:
         transposed = any(a.name == "transB" and a.i for a in node.attribute)
         axis = 0 if node.op_type == "Conv" or transposed else 1
         name = node.name or f"{node.op_type}_{i}"
-        found.append(Layer(name, node.op_type, node.input[0], node.input[1], axis, int(np.prod(shape))))
+        found.append(Layer(name, node.op_type, node.input[0], node.input[1], axis))
     return found
 
 
@@ -165,13 +162,6 @@ def _opset(model: onnx.ModelProto, least: int) -> None:
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx"):
             opset.version = max(opset.version, least)
-
-
-def size(model: onnx.ModelProto, names: Sequence[str]) -> float:
-    """Share of the products' weights that are in `names`."""
-    known = layers(model)
-    whole = sum(layer.size for layer in known)
-    return sum(layer.size for layer in known if layer.name in names) / max(whole, 1)
 
 
 def log_odds(model: onnx.ModelProto, crops: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -228,7 +228,7 @@ def _finder(bundle: Bundle, engine: Engine) -> FaceFinder:
     return FaceFinder(
         faces,
         detector,
-        getattr(detector, "landmarks", None) or open_landmarks(),  # the embedded detector has loaded it already
+        detector.landmarks or open_landmarks(),  # the embedded detector has loaded it already
         bundle.manifest.side,
         stills=[source.origin.stream for source in engine.sources if source.stills],
         keep_pixels=engine.sinks.needs_pixels,

@@ -50,7 +50,7 @@ class Faces:
     boxes: NDArray[np.float32]  # (F, 4) x0 y0 x1 y1 in frame pixels
     landmarks: NDArray[np.float32]  # (F, 5, 2) eye centres, nose tip, mouth corners, in frame pixels
     scores: NDArray[np.float32]  # (F,) presence, 0..1
-    poses: NDArray[np.float32]  # (F, 3) yaw, pitch, roll in degrees; nan where not solved
+    poses: NDArray[np.float32]  # (F, 3) yaw, pitch, clockwise roll in degrees; nan where not solved
     quality: NDArray[np.float32]  # (F,) 0..1
     valid: NDArray[np.bool_]  # (F,)
     crops: NDArray[np.uint8]  # (F, S, S, 3) RGB

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlfau.models.errors import UserError, unknown
+from vlfau.models.faces import CHOICES as DETECTORS
 from vlfau.models.settings import add_flags, load_toml, read, setting
 
 RUNTIMES = ("auto", "openvino", "onnxruntime", "torch", "tensorrt", "torch-tensorrt")
@@ -59,7 +60,7 @@ class SourceSettings:
 class FaceSettings:
     """Finding and following faces."""
 
-    detector: str = setting("auto", "Who finds new faces.", choices=("auto", "embedded", "insightface", "yunet"))
+    detector: str = setting("auto", "Who finds new faces.", choices=DETECTORS)
     detector_model: Path | None = setting(None, "Model file or folder for insightface or yunet.", metavar="PATH")
     detector_size: int | None = setting(None, "Longer side of the picture the detector sees.", metavar="PIXELS")
     detect_every: int = setting(

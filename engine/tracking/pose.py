@@ -1,4 +1,9 @@
-"""Head pose from 68 points: which turn of a mean 3-D face explains them (PnP). Knows no picture but its size."""
+"""Head pose from 68 points: the rotation of a mean 3-D face that explains them (PnP).
+
+Signs, here and wherever a pose occurs (messages, renderer), in degrees: all zero looks into the camera; yaw > 0: the
+nose points to the right of the picture; pitch > 0: it points up; roll > 0: the head leans clockwise as seen in the
+picture. Two formats differ: OpenFace's columns, and shards of `vlfau-synthesize`, whose roll is counter-clockwise.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +35,9 @@ _INDEX, _MODEL = MEAN_FACE[:, 0].astype(int), np.ascontiguousarray(MEAN_FACE[:, 
 
 
 def head_pose(points: NDArray[np.floating], width: int, height: int) -> NDArray[np.float32]:
-    """(F, 68, 2) in a picture of this size -> (F, 3) yaw, pitch, roll in degrees; nan where there is no answer.
+    """(F, 68, 2) in a picture of this size -> (F, 3) yaw, pitch, clockwise roll; nan where there is no solution.
 
-    All zero looks into the camera. Yaw > 0: the nose points to the picture's right; pitch > 0: up; roll > 0: the head
-    leans clockwise as seen in the picture. The lens is unknown; one that sees 53 degrees is assumed.
+    The lens is unknown; one with a field of view of 53 degrees is assumed.
     """
     focal = float(max(width, height))
     camera = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
@@ -52,9 +56,9 @@ def head_pose(points: NDArray[np.floating], width: int, height: int) -> NDArray[
 
 
 def angles(rotation: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Yaw, pitch, roll of R = Ry(yaw) Rx(pitch) Rz(roll), model to camera."""
+    """Yaw, pitch, clockwise roll of R = Ry(yaw) Rx(pitch) Rz(roll), model to camera."""
     nose = -rotation[:, 2]  # where the model's -z went
     yaw = np.degrees(np.arctan2(nose[0], -nose[2]))
     pitch = np.degrees(np.arcsin(np.clip(-nose[1], -1, 1)))
-    roll = np.degrees(np.arctan2(rotation[1, 0], rotation[1, 1]))
-    return float(yaw), float(pitch), float(roll)
+    roll_clockwise = np.degrees(np.arctan2(rotation[1, 0], rotation[1, 1]))
+    return float(yaw), float(pitch), float(roll_clockwise)

@@ -15,30 +15,30 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..faces.align import MIRROR, POINTS
 from ..faces.landmarks import SIDE, box_of, crop_matrix
-from .photographs import Floats, Pictures, clutter, occlude, photograph
+from .photographs import Bytes, Floats, clutter, occlude, photograph
 
 HELD_OUT = 25  # every 25th identity validates and is never trained on
 NEGATIVES = 0.35  # share of crops without a face
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    crops: Pictures  # (N, SIDE, SIDE, 3) RGB
+class CropBatch:
+    crops: Bytes  # (N, SIDE, SIDE, 3) RGB
     points: Floats  # (N, 68, 2) fractions of the crop, 0 where there is no face
     presence: Floats  # (N,) 1 a face well inside the crop, 0 not
 
 
-class Renders:
+class RenderedCrops:
     """The pictures of some shards of `vlfau-synthesize`, held in memory up to a limit."""
 
     def __init__(self, folders: Sequence[Path], *, held_out: bool, limit: int = 40_000) -> None:
         self.folders, self.held_out, self.limit = folders, held_out, limit
         self._read: set[Path] = set()
-        self.images: list[Pictures] = []
+        self.images: list[Bytes] = []
         self.points: list[Floats] = []
         self.faces: list[int] = []  # positions in `images`
         self.empty: list[int] = []
-        self.mistaken: list[Pictures] = []  # (SIDE, SIDE, 3) crops that were taken for faces, from `mining.py`
+        self.mistaken: list[Bytes] = []  # (SIDE, SIDE, 3) crops that were taken for faces, from `mining.py`
 
     def __len__(self) -> int:
         return len(self.images)
@@ -74,7 +74,7 @@ class Renders:
             self.points.append(shard["points"][row])
 
 
-def draw(renders: Renders, random: np.random.Generator, count: int) -> Batch:
+def draw(renders: RenderedCrops, random: np.random.Generator, count: int) -> CropBatch:
     crops = np.empty((count, SIDE, SIDE, 3), np.uint8)
     points = np.zeros((count, POINTS, 2), np.float32)
     presence = np.zeros(count, np.float32)
@@ -87,10 +87,10 @@ def draw(renders: Renders, random: np.random.Generator, count: int) -> Batch:
             if random.random() < 0.25:
                 crop = occlude(crop, random)
         crops[i] = photograph(crop, random)
-    return Batch(crops, points, presence)
+    return CropBatch(crops, points, presence)
 
 
-def _face(renders: Renders, random: np.random.Generator) -> tuple[Pictures, Floats]:
+def _face(renders: RenderedCrops, random: np.random.Generator) -> tuple[Bytes, Floats]:
     """A face cut as a detector or tracker would: the box is off by some shift, scale and roll."""
     i = renders.faces[random.integers(len(renders.faces))]
     wild = random.random() < 0.35  # a detector's box; otherwise the tracker's
@@ -101,15 +101,15 @@ def _face(renders: Renders, random: np.random.Generator) -> tuple[Pictures, Floa
 
 
 def cut(
-    picture: Pictures,
+    picture: Bytes,
     points: Floats,
     random: np.random.Generator,
     shift: NDArray[np.floating],
     scale: float,
-    roll: float,
-) -> tuple[Pictures, Floats]:
-    """The crop around points; `shift` in box sides, `scale` > 1 shows more around the face, `roll` in degrees."""
-    angle = np.deg2rad(roll)
+    roll_clockwise: float,
+) -> tuple[Bytes, Floats]:
+    """The crop around points: `shift` in box sides, `scale` > 1 shows more around the face, roll in degrees."""
+    angle = np.deg2rad(roll_clockwise)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     middle = points.mean(0)
     box = box_of((points - middle) @ turn.T + middle)  # the box of the turned face
@@ -128,7 +128,7 @@ def cut(
     return np.ascontiguousarray(crop), placed.astype(np.float32)
 
 
-def _negative(renders: Renders, random: np.random.Generator) -> Pictures:
+def _negative(renders: RenderedCrops, random: np.random.Generator) -> Bytes:
     kind = random.random()
     if renders.mistaken and random.random() < 0.3:
         return _jittered(renders.mistaken[random.integers(len(renders.mistaken))], random)
@@ -149,7 +149,7 @@ def _negative(renders: Renders, random: np.random.Generator) -> Pictures:
     return shuffled(cut(picture, points, random, np.zeros(2), float(random.uniform(0.8, 1.3)), 0.0)[0], random)
 
 
-def _jittered(crop: Pictures, random: np.random.Generator) -> Pictures:
+def _jittered(crop: Bytes, random: np.random.Generator) -> Bytes:
     matrix = cv2.getRotationMatrix2D(
         (SIDE / 2, SIDE / 2), float(random.normal(0, 12)), float(random.uniform(0.85, 1.25))
     )
@@ -158,7 +158,7 @@ def _jittered(crop: Pictures, random: np.random.Generator) -> Pictures:
     return np.ascontiguousarray(turned[:, ::-1] if random.random() < 0.5 else turned)
 
 
-def _near_miss(picture: Pictures, points: Floats, random: np.random.Generator) -> Pictures:
+def _near_miss(picture: Bytes, points: Floats, random: np.random.Generator) -> Bytes:
     """Half a face, one eye, a face that is far too small in its crop, hair and shoulders."""
     if random.random() < 0.5:
         angle, far = random.uniform(0, 2 * np.pi), random.uniform(0.6, 1.2)
@@ -170,13 +170,13 @@ def _near_miss(picture: Pictures, points: Floats, random: np.random.Generator) -
     return cut(picture, points, random, shift, float(scale), float(random.normal(0, 10)))[0]
 
 
-def _faceless(picture: Pictures, points: Floats, random: np.random.Generator) -> Pictures:
+def _faceless(picture: Bytes, points: Floats, random: np.random.Generator) -> Bytes:
     painted = without_face(picture, points, random)
     shift, scale = random.normal(0, 0.08, 2), float(random.uniform(0.8, 1.3))
     return cut(painted, points, random, shift, scale, float(random.normal(0, 8)))[0]
 
 
-def without_face(picture: Pictures, points: Floats, random: np.random.Generator) -> Pictures:
+def without_face(picture: Bytes, points: Floats, random: np.random.Generator) -> Bytes:
     """A head whose face is painted over: hair, neck and outline alone make no face."""
     centre = points.mean(0)
     hull = cv2.convexHull(((points - centre) * random.uniform(1.0, 1.25) + centre).astype(np.float32))
@@ -193,7 +193,7 @@ def without_face(picture: Pictures, points: Floats, random: np.random.Generator)
     return np.asarray(picture * (1 - mask) + inside * mask, np.uint8)
 
 
-def shuffled(crop: Pictures, random: np.random.Generator) -> Pictures:
+def shuffled(crop: Bytes, random: np.random.Generator) -> Bytes:
     parts = int(random.integers(3, 6))  # two would leave half faces whole
     step = crop.shape[0] // parts
     tiles = [crop[y * step : (y + 1) * step, x * step : (x + 1) * step] for y in range(parts) for x in range(parts)]
@@ -204,7 +204,7 @@ def shuffled(crop: Pictures, random: np.random.Generator) -> Pictures:
     return np.asarray(cv2.resize(np.vstack(rows), crop.shape[1::-1]), np.uint8)
 
 
-def _window(picture: Pictures, random: np.random.Generator) -> Pictures:
+def _window(picture: Bytes, random: np.random.Generator) -> Bytes:
     side = int(random.uniform(0.15, 1.0) * min(picture.shape[:2]))
     y, x = (int(random.integers(0, n - side + 1)) for n in picture.shape[:2])
     crop = cv2.resize(picture[y : y + side, x : x + side], (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)

@@ -6,7 +6,7 @@ loop is `loop.py`.
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import settings
 from ..faces.boxes import iou
 from ..faces.embedded import decode
 from ..terminal import command
-from . import loop as budget_run
-from .crops import Renders
-from .loop import Budget, Cost, Task
+from .crops import RenderedCrops
+from .loop import Budget, Cost, Task, run_task
 from .networks import FinderNetwork
 from .photographs import Backgrounds
 from .scenes import SCENE, draw_scenes, scene_boxes
@@ -41,7 +39,7 @@ def loss_of(maps: Tensor, heat: Tensor, size: Tensor, offset: Tensor, near: Tens
     return {"centres": -(found + quiet).sum() / faces, "sides": side, "offsets": 0.5 * place}
 
 
-def validate(network: FinderNetwork, held_out: Renders, count: int) -> dict[str, float]:
+def validate(network: FinderNetwork, held_out: RenderedCrops, count: int) -> dict[str, float]:
     """Recall against false boxes a scene on held-out identities; the threshold is where FALSE_BOXES are reached."""
     random = np.random.default_rng(54321)
     backgrounds = Backgrounds(SCENE, 200)
@@ -80,7 +78,7 @@ def validate(network: FinderNetwork, held_out: Renders, count: int) -> dict[str,
     }
 
 
-def cost(renders: Renders, budget: Budget) -> Cost[FinderNetwork]:
+def cost(renders: RenderedCrops, budget: Budget) -> Cost[FinderNetwork]:
     backgrounds = Backgrounds(SCENE)
 
     def of_batch(network: FinderNetwork, random: np.random.Generator) -> dict[str, Tensor]:
@@ -113,16 +111,9 @@ TASK = Task(
 )
 
 
-def train(budget: Budget) -> dict[str, float]:
-    return budget_run.train(TASK, budget)
-
-
-@command("finder_training")
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m vlfau.models.face_training.finder", description=__doc__)
-    settings.add_flags(parser, Budget)
-    parser.set_defaults(batch=24, validation=1500)
-    train(settings.read(Budget, None, parser.parse_args(arguments)))
+@command("face_training.finder")
+def main(arguments: Sequence[str] | None = None) -> None:
+    run_task(TASK, arguments, __doc__, batch=24, validation=1500)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,23 @@
 """`python -m vlfau.models.face_training.landmarks`: trains the landmark and presence network on renders.
 
-The presence threshold is chosen on held-out synthetic pictures, never on real ones. Pictures are drawn by
+The presence threshold is chosen on held-out synthetic pictures, never on real ones. Crops are drawn by
 `crops.py`, the loop is `loop.py`.
 """
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import settings
 from ..faces.align import LEFT_EYE, POINTS, RIGHT_EYE
 from ..faces.landmarks import BOX_GROWTH, CROP_GROWTH, SIDE
 from ..terminal import command
-from . import loop as budget_run
-from .crops import Renders, draw
-from .loop import Budget, Cost, Task
+from .crops import RenderedCrops, draw
+from .loop import Budget, Cost, Task, run_task
 from .networks import LandmarkNetwork
 
 FALSE_FACES = 1e-3  # share of synthetic non-faces that the threshold may let through
@@ -47,7 +45,7 @@ def loss_of(points: Tensor, presence: Tensor, true_points: Tensor, true_presence
     return {"points": place, "openings": 0.5 * opening, "presence": 2 * presence_loss}
 
 
-def validate(network: LandmarkNetwork, held_out: Renders, count: int, device: str = "cpu") -> dict[str, float]:
+def validate(network: LandmarkNetwork, held_out: RenderedCrops, count: int, device: str = "cpu") -> dict[str, float]:
     """Errors on held-out identities, drawn as in training, in percent of the distance between the eye centres."""
     random = np.random.default_rng(12345)
     errors, scores, truth = [], [], []
@@ -79,7 +77,7 @@ def validate(network: LandmarkNetwork, held_out: Renders, count: int, device: st
     }
 
 
-def cost(renders: Renders, budget: Budget) -> Cost[LandmarkNetwork]:
+def cost(renders: RenderedCrops, budget: Budget) -> Cost[LandmarkNetwork]:
     def of_batch(network: LandmarkNetwork, random: np.random.Generator) -> dict[str, Tensor]:
         batch = draw(renders, random, budget.batch)
         crops, points, presence = (
@@ -104,15 +102,9 @@ TASK = Task(
 )
 
 
-def train(budget: Budget) -> dict[str, float]:
-    return budget_run.train(TASK, budget)
-
-
-@command("landmark_training")
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m vlfau.models.face_training.landmarks", description=__doc__)
-    settings.add_flags(parser, Budget)
-    train(settings.read(Budget, None, parser.parse_args(arguments)))
+@command("face_training.landmarks")
+def main(arguments: Sequence[str] | None = None) -> None:
+    run_task(TASK, arguments, __doc__)
 
 
 if __name__ == "__main__":

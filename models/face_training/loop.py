@@ -6,11 +6,12 @@ Knows no network and no picture; a `Task` says what a batch costs and what the f
 
 from __future__ import annotations
 
+import argparse
 import copy
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -25,7 +26,7 @@ from ..errors import UserError
 from ..training.checkpoint import Checkpoints
 from ..training.position import pack, unpack
 from ..training.schedule import cosine, update_mean, warmup
-from .crops import Renders
+from .crops import RenderedCrops
 
 N = TypeVar("N", bound=nn.Module)
 Cost = Callable[[N, np.random.Generator], dict[str, Tensor]]  # the parts of one batch's loss
@@ -48,7 +49,7 @@ class Budget:
     device: str = settings.setting("cpu", "torch device")
 
 
-class Run(Generic[N]):
+class TrainingRun(Generic[N]):
     """One training run; `average` is what gets shipped."""
 
     def __init__(self, network: N, budget: Budget, folder: Path) -> None:
@@ -126,15 +127,23 @@ def averaged(folder: Path) -> dict[str, Tensor]:
 class Task(Generic[N]):
     """One kind of small network: how it is made, what a batch costs, and what its files say."""
 
-    name: str  # of the exported files
+    name: str  # of the exported files and of the module that runs it
     network: Callable[[], N]
-    cost: Callable[[Renders, Budget], Cost[N]]
-    validate: Callable[[N, Renders, Budget], dict[str, float]]  # on identities that were held out
+    cost: Callable[[RenderedCrops, Budget], Cost[N]]
+    validate: Callable[[N, RenderedCrops, Budget], dict[str, float]]  # on identities that were held out
     threshold: Callable[[dict[str, float]], float]  # from those figures
     example: tuple[int, ...]  # shape of an input of the exported graph
     names: tuple[list[str], list[str]]  # of its inputs and outputs
     shapes: Callable[[], Any]  # what may vary in them, in the words of torch.export
     facts: dict[str, Any] = field(default_factory=dict)  # further lines of the card
+
+
+def run_task(task: Task[N], arguments: Sequence[str] | None, description: str | None, **defaults: int) -> None:
+    """The command of a task: reads the budget from the flags, with the task's `defaults`, and trains."""
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}.{task.name}", description=description)
+    settings.add_flags(parser, Budget)
+    parser.set_defaults(**defaults)
+    train(task, settings.read(Budget, None, parser.parse_args(arguments)))
 
 
 def train(task: Task[N], budget: Budget) -> dict[str, float]:
@@ -145,7 +154,7 @@ def train(task: Task[N], budget: Budget) -> dict[str, float]:
     out = budget.out or Path("runs") / task.name
     out.mkdir(parents=True, exist_ok=True)
     renders, held_out = open_renders(budget)
-    run = Run(task.network(), budget, out)
+    run = TrainingRun(task.network(), budget, out)
     run.train(task.cost(renders, budget), renders.refresh)
     held_out.refresh()
     figures = task.validate(run.average, held_out, budget)
@@ -159,10 +168,10 @@ def train(task: Task[N], budget: Budget) -> dict[str, float]:
     return figures
 
 
-def open_renders(budget: Budget) -> tuple[Renders, Renders]:
-    """Pictures to train on and pictures of identities that are held out."""
-    renders = Renders(budget.data, held_out=False, limit=budget.limit)
-    held_out = Renders(budget.data, held_out=True, limit=max(64, budget.limit // 10))
+def open_renders(budget: Budget) -> tuple[RenderedCrops, RenderedCrops]:
+    """Renders to train on, and renders of held-out identities."""
+    renders = RenderedCrops(budget.data, held_out=False, limit=budget.limit)
+    held_out = RenderedCrops(budget.data, held_out=True, limit=max(64, budget.limit // 10))
     renders.refresh()
     held_out.refresh()
     if not renders.faces or not held_out.faces:
@@ -219,7 +228,9 @@ def _halved(model: Any) -> Any:
     return model
 
 
-def card_of(run: Run[Any], name: str, threshold: float, figures: dict[str, float], pictures: int) -> dict[str, Any]:
+def card_of(
+    run: TrainingRun[Any], name: str, threshold: float, figures: dict[str, float], pictures: int
+) -> dict[str, Any]:
     """What is known about the trained file, for `models/embedded` and the bundle's provenance."""
     budget = run.budget
     return {

@@ -16,11 +16,11 @@ import numpy as np
 from .. import settings
 from ..bundle import embedded
 from ..errors import UserError
-from ..faces.embedded import Finder
+from ..faces.embedded import FaceBoxes
 from ..faces.landmarks import crop_matrix, cut, open_landmarks
 from ..terminal import command
-from .crops import Renders
-from .photographs import Backgrounds, Pictures
+from .crops import RenderedCrops
+from .photographs import Backgrounds, Bytes
 from .scenes import SCENE, faceless_scene
 
 
@@ -36,14 +36,14 @@ class Mining:
     seed: int = settings.setting(0, "seed of the scenes")
 
 
-def mine(options: Mining) -> list[Pictures]:
-    renders = Renders(options.data, held_out=False, limit=6000)
+def mine(options: Mining) -> list[Bytes]:
+    renders = RenderedCrops(options.data, held_out=False, limit=6000)
     renders.refresh()
     if not renders.faces:
         raise UserError("No renders to make scenes of. Give --data folders that vlfau-synthesize has written.")
-    finder, net = Finder(options.finder or embedded() / "finder.onnx"), open_landmarks(options.landmarks)
+    finder, net = FaceBoxes(options.finder or embedded() / "finder.onnx"), open_landmarks(options.landmarks)
     random, backgrounds = np.random.default_rng((options.seed, 99)), Backgrounds(SCENE)
-    found: list[Pictures] = []
+    found: list[Bytes] = []
     for scene in range(options.scenes):
         picture = faceless_scene(renders, backgrounds, random)
         boxes, _ = finder.propose([picture], 0.1)[0]
@@ -57,7 +57,7 @@ def mine(options: Mining) -> list[Pictures]:
     return found
 
 
-@command("landmark_mining")
+@command("face_training.mining")
 def main(arguments: list[str] | None = None) -> None:
     from safetensors.numpy import save_file
 

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-Pictures = NDArray[np.uint8]
+Bytes = NDArray[np.uint8]
 
 
-def photograph(picture: Pictures, random: np.random.Generator) -> Pictures:
+def photograph(picture: Bytes, random: np.random.Generator) -> Bytes:
     """As a camera might have recorded it: exposure, colour, uneven light, blur, low resolution, noise, compression."""
     height, width = picture.shape[:2]
     if random.random() < 0.3:
@@ -34,7 +34,7 @@ def photograph(picture: Pictures, random: np.random.Generator) -> Pictures:
     return picture
 
 
-def _develop(picture: Pictures, random: np.random.Generator) -> Pictures:
+def _develop(picture: Bytes, random: np.random.Generator) -> Bytes:
     """Saturation, then white balance, gamma and contrast as one table a channel."""
     tone = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
     grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
@@ -50,7 +50,7 @@ def _develop(picture: Pictures, random: np.random.Generator) -> Pictures:
     return np.asarray(cv2.LUT(picture, table), np.uint8)
 
 
-def _grain(picture: Pictures, random: np.random.Generator) -> Pictures:
+def _grain(picture: Bytes, random: np.random.Generator) -> Bytes:
     """Sensor noise, drawn for a tile and repeated: nobody sees that, and the drawing is what takes the time."""
     height, width = picture.shape[:2]
     tile = random.standard_normal((min(96, height), min(96, width), 3 if random.random() < 0.5 else 1), np.float32)
@@ -77,7 +77,7 @@ def _motion(random: np.random.Generator) -> Floats:
     return np.asarray(kernel / kernel.sum(), np.float32)
 
 
-def clutter(side: int, random: np.random.Generator) -> Pictures:
+def clutter(side: int, random: np.random.Generator) -> Bytes:
     """A square picture of nothing in particular."""
     kind = random.random()
     if kind < 0.4:
@@ -90,9 +90,9 @@ class Backgrounds:
 
     def __init__(self, side: int, stock: int = 400) -> None:
         self.side, self.stock = side, stock
-        self._pictures: list[Pictures] = []
+        self._pictures: list[Bytes] = []
 
-    def take(self, random: np.random.Generator) -> Pictures:
+    def take(self, random: np.random.Generator) -> Bytes:
         if len(self._pictures) < self.stock:
             self._pictures.append(clutter(self.side, random))
         elif random.random() < 0.1:
@@ -101,7 +101,7 @@ class Backgrounds:
         return np.ascontiguousarray(np.rot90(picture, int(random.integers(4))))
 
 
-def texture(side: int, random: np.random.Generator) -> Pictures:
+def texture(side: int, random: np.random.Generator) -> Bytes:
     """Noise of several scales, stripes, and drawn shapes: walls, cloth, leaves, furniture, eyes that are none."""
     canvas = np.zeros((side, side, 3), np.float32) + random.uniform(0, 255, 3).astype(np.float32)
     for cells in (3, 6, 12, 24, 48):
@@ -116,13 +116,13 @@ def texture(side: int, random: np.random.Generator) -> Pictures:
         y, x = np.mgrid[:side, :side].astype(np.float32)
         wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) / wide * 2 * np.pi)
         canvas += (np.sign(wave) if random.random() < 0.5 else wave)[:, :, None] * random.uniform(10, 70)
-    drawn: Pictures = canvas.clip(0, 255).astype(np.uint8)
+    drawn: Bytes = canvas.clip(0, 255).astype(np.uint8)
     for _ in range(int(random.integers(0, 8))):
         _shape(drawn, _colour(random), random.uniform(0.03, 0.4) * side, random)
     return drawn
 
 
-def dead_leaves(side: int, random: np.random.Generator) -> Pictures:
+def dead_leaves(side: int, random: np.random.Generator) -> Bytes:
     """Shapes that cover each other, sizes by a power law: the simplest pictures with the statistics of photographs."""
     canvas = np.zeros((side, side, 3), np.uint8)
     canvas[:] = _colour(random)
@@ -135,7 +135,7 @@ def dead_leaves(side: int, random: np.random.Generator) -> Pictures:
     return np.asarray((soft + grain * random.uniform(0, 14)).clip(0, 255), np.uint8)
 
 
-def folds(side: int, random: np.random.Generator) -> Pictures:
+def folds(side: int, random: np.random.Generator) -> Bytes:
     """Noise whose power falls with frequency as in photographs, stretched: cloth, bark, clouds, skin."""
     frequency = np.stack(np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij"))
     angle, stretch = random.uniform(0, np.pi), random.uniform(1, 4)
@@ -155,7 +155,7 @@ def _colour(random: np.random.Generator) -> tuple[int, ...]:
     return tuple(int(c) for c in random.integers(0, 256, 3))
 
 
-def _shape(canvas: Pictures, colour: tuple[int, ...], size: float, random: np.random.Generator) -> None:
+def _shape(canvas: Bytes, colour: tuple[int, ...], size: float, random: np.random.Generator) -> None:
     height, width = canvas.shape[:2]
     x, y = int(random.integers(0, width)), int(random.integers(0, height))
     a, b = max(1, int(size)), max(1, int(size * random.uniform(0.2, 1)))
@@ -171,7 +171,7 @@ def _shape(canvas: Pictures, colour: tuple[int, ...], size: float, random: np.ra
         cv2.polylines(canvas, [hull], True, colour, max(1, line)) if line > 0 else cv2.fillPoly(canvas, [hull], colour)
 
 
-def occlude(picture: Pictures, random: np.random.Generator, largest: float = 0.16) -> Pictures:
+def occlude(picture: Bytes, random: np.random.Generator, largest: float = 0.16) -> Bytes:
     """Something in front of up to `largest` of the picture: a hand, a microphone, hair, a bar of glasses."""
     side = picture.shape[0]
     wide = int(random.uniform(0.08, 0.52) * side)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ..faces.embedded import STRIDE, UNIT
 from ..faces.landmarks import box_of
-from .crops import Renders, shuffled, without_face
-from .photographs import Backgrounds, Floats, Pictures, clutter, occlude, photograph
+from .crops import RenderedCrops, shuffled, without_face
+from .photographs import Backgrounds, Bytes, Floats, clutter, occlude, photograph
 
 SCENE = 256  # pixels
 SMALLEST, LARGEST = 20, 235  # side of a face's box in scene pixels
@@ -23,14 +23,14 @@ SMALLEST, LARGEST = 20, 235  # side of a face's box in scene pixels
 class Scenes:
     """C = SCENE / STRIDE cells a side."""
 
-    pictures: Pictures  # (N, SCENE, SCENE, 3) RGB
+    pictures: Bytes  # (N, SCENE, SCENE, 3) RGB
     heat: Floats  # (N, C, C) 1 at the centre of a face, falling off around it
     size: Floats  # (N, C, C) log2 of the box's side over UNIT, where near > 0
     offset: Floats  # (N, 2, C, C) from the cell's centre to the face's, in cells
     near: Floats  # (N, C, C) weight of size and offset
 
 
-def draw_scenes(renders: Renders, backgrounds: Backgrounds, random: np.random.Generator, count: int) -> Scenes:
+def draw_scenes(renders: RenderedCrops, backgrounds: Backgrounds, random: np.random.Generator, count: int) -> Scenes:
     cells = SCENE // STRIDE
     pictures = np.empty((count, SCENE, SCENE, 3), np.uint8)
     heat, size, near = (np.zeros((count, cells, cells), np.float32) for _ in range(3))
@@ -53,7 +53,7 @@ def draw_scenes(renders: Renders, backgrounds: Backgrounds, random: np.random.Ge
     return Scenes(pictures, heat, size, offset, near)
 
 
-def scene_boxes(renders: Renders, backgrounds: Backgrounds, random: np.random.Generator) -> tuple[Pictures, Floats]:
+def scene_boxes(renders: RenderedCrops, backgrounds: Backgrounds, random: np.random.Generator) -> tuple[Bytes, Floats]:
     """One scene and the boxes (F, 4) of its faces."""
     canvas = backgrounds.take(random)
     boxes: list[Floats] = []
@@ -78,7 +78,7 @@ def scene_boxes(renders: Renders, backgrounds: Backgrounds, random: np.random.Ge
     return photograph(canvas, random), np.array(boxes, np.float32).reshape(-1, 4)
 
 
-def faceless_scene(renders: Renders, backgrounds: Backgrounds, random: np.random.Generator) -> Pictures:
+def faceless_scene(renders: RenderedCrops, backgrounds: Backgrounds, random: np.random.Generator) -> Bytes:
     """Clutter, heads without faces, and close views of necks, shoulders and clothes."""
     canvas = backgrounds.take(random)
     if random.random() < 0.5:
@@ -93,14 +93,14 @@ def faceless_scene(renders: Renders, backgrounds: Backgrounds, random: np.random
 
 
 def _set(
-    canvas: Pictures,
-    renders: Renders,
+    canvas: Bytes,
+    renders: RenderedCrops,
     random: np.random.Generator,
     centre: NDArray[np.floating],
     side: float,
     whole: bool,
     decoys: float = 0.25,
-) -> tuple[Pictures, Floats | None]:
+) -> tuple[Bytes, Floats | None]:
     """One head into the scene, or with probability `decoys` something else; the box of the face, if it is one."""
     i = renders.faces[random.integers(len(renders.faces))]
     picture, points = renders.images[i], renders.points[i]

@@ -1,20 +1,16 @@
-"""Picture -> faces: which detector to use, and the one shape in which all of them answer. Follows nobody over time.
-
-`embedded` needs no download and finds faces with what the package carries (`embedded.py`), `insightface` runs
-a user's SCRFD model (`scrfd.py`), `yunet` a user's YuNet file through OpenCV. Points beyond these five are found by
-`landmarks.py`, tracks are the engine's.
-"""
+"""Opens face detectors by name: `embedded` comes with the package, `insightface` and `yunet` run a model file."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError, unknown
-from .base import Detector
-from .scrfd import _insightface_file, _insightface_on_disk, _scrfd_file
-from .yunet import YuNet
 
-CHOICES = ("auto", "embedded", "insightface", "yunet")
+if TYPE_CHECKING:
+    from .base import Detector
+
+CHOICES = ("auto", "embedded", "insightface", "yunet")  # read by --help, which loads no detector
 
 
 def open_detector(
@@ -25,33 +21,39 @@ def open_detector(
     threshold: float | None = None,
     device: str | None = None,
 ) -> Detector:
-    """`model` is a file or folder for insightface, a file for yunet; `size` the longer side of what is looked at."""
+    """`model` is a file or folder for insightface, a file for yunet; `size` the longer side of the detector's input."""
     if choice not in CHOICES:
         raise unknown("detector", choice, CHOICES)
     path = Path(model).expanduser() if model is not None else None
     if choice == "auto":
         if path is not None:
             raise UserError(
-                f"A detector model ({path}) was given without saying whose it is. Add --detector insightface or yunet."
+                f"A detector model ({path}) was given without its kind. Add --detector insightface or yunet."
             )
-        found, why = _insightface_on_disk()
-        if found is None:
+        from .scrfd import model_on_disk
+
+        file, why = model_on_disk()
+        if file is None:
             return _embedded(size, threshold, f"embedded detector, because {why}")
-        return _scrfd(found, size, threshold, device, f"insightface, because its model {found} is on this machine")
+        return _scrfd(file, size, threshold, device, f"insightface, because its model {file} is on this machine")
     if choice == "embedded":
         if path is not None:
             raise UserError(
                 f"The embedded detector takes no model file, got {path}. Choose insightface or yunet for it."
             )
-        return _embedded(size, threshold, "embedded detector, as asked")
+        return _embedded(size, threshold, "embedded detector, as requested")
     if choice == "insightface":
-        found = _scrfd_file(path) if path is not None else _insightface_file()
-        return _scrfd(found, size, threshold, device, f"insightface, as asked, model {found}")
+        from .scrfd import model_file
+
+        file = model_file(path)
+        return _scrfd(file, size, threshold, device, f"insightface, as requested, model {file}")
     if path is None:
         raise UserError(
             "Detector 'yunet' needs its model file. Get face_detection_yunet_*.onnx from OpenCV's model zoo "
             "and name it with --detector-model."
         )
+    from .yunet import YuNet
+
     return YuNet(path, size or 320, 0.6 if threshold is None else threshold)
 
 

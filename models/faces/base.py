@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
+
+if TYPE_CHECKING:
+    from .landmarks import LandmarkNet
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,10 +37,14 @@ def no_detections() -> Detections:
 
 
 class Detector(Protocol):
-    """One thread uses it."""
+    """Not thread-safe."""
 
     name: str  # "embedded", "insightface", "yunet"
-    reason: str  # which model it runs and why it was chosen, for people
+    reason: str  # which model it runs and why it was chosen, as a sentence
+
+    @property
+    def landmarks(self) -> LandmarkNet | None:
+        """The landmark network that it runs, free for others on the same thread; None if it runs none."""
 
     def find(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Pictures (H, W, 3) uint8 RGB of any sizes; as one batch where the runtime allows it."""

@@ -36,7 +36,7 @@ class EmbeddedDetector:
         self.landmarks = open_landmarks()  # free for others on the same thread
         self.threshold = self.landmarks.threshold if threshold is None else threshold
         path = embedded() / "finder.onnx"
-        self._finder = Finder(path)
+        self._proposer = FaceBoxes(path)
         self._proposal = float(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["threshold"])
 
     def find(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Detections]:
@@ -47,7 +47,7 @@ class EmbeddedDetector:
             groups[picture.shape].append(i)
         found: list[Detections] = [no_detections()] * len(pictures)
         for rows in groups.values():
-            for i, (boxes, _) in zip(rows, self._finder.propose([small[i][0] for i in rows], self._proposal)):
+            for i, (boxes, _) in zip(rows, self._proposer.propose([small[i][0] for i in rows], self._proposal)):
                 found[i] = self._keep(pictures[i], boxes[:PROPOSALS] * np.float32(small[i][1]))
         return found
 
@@ -65,7 +65,7 @@ class EmbeddedDetector:
         return Detections(squares[kept], presence[kept], five_points(points[kept]))
 
 
-class Finder:
+class FaceBoxes:
     """One thread uses it."""
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Five points of the face in a picture, found as the engine finds them, for aligning a data set's raw pictures."""
+"""Five points of each face in a picture by detector and landmark network, for aligning pictures that carry none."""
 
 from __future__ import annotations
 
@@ -6,31 +6,35 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from . import align
+from .align import five_points
 from .base import Detector
-from .landmarks import LandmarkNet
+from .landmarks import LandmarkNet, Located
 
 
 class PointFinder:
-    """The detector's best face, its landmarks, and their five points; None where no face is found."""
-
     def __init__(self, detector: Detector, landmarks: LandmarkNet) -> None:
         self._detector, self._landmarks = detector, landmarks
 
     def __call__(self, picture: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        found = self._find(picture)
-        if found is not None:
-            return found
-        # Pictures that another project prepared are cut so tightly that a detector misses the face: it looks again
-        # with a border around it.
+        """(5, 2) of the detector's best face, None where it finds no face."""
+        five = self._best(picture)
+        if five is not None:
+            return five
+        # Pictures prepared by other projects are cropped so tightly that a detector misses the face: try again with a
+        # border.
         border = max(picture.shape[:2]) // 3
         wide = cv2.copyMakeBorder(picture, border, border, border, border, cv2.BORDER_CONSTANT, value=(127, 127, 127))
-        found = self._find(np.asarray(wide, np.uint8))
-        return None if found is None else found - border
+        five = self._best(np.asarray(wide, np.uint8))
+        return None if five is None else five - border
 
-    def _find(self, picture: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        found = self._detector.find([picture])[0]
-        if not len(found):
-            return None
-        five = align.five_points(self._landmarks.locate(picture, found.boxes[:1]).points)
-        return np.asarray(five[0], np.float32)
+    def all(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(F, 5, 2) of all faces that the landmark network confirms."""
+        located = self._locate(picture)
+        return five_points(located.points[located.presence >= self._landmarks.threshold])
+
+    def _best(self, picture: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+        located = self._locate(picture, most=1)
+        return five_points(located.points)[0] if len(located) else None
+
+    def _locate(self, picture: NDArray[np.uint8], most: int | None = None) -> Located:
+        return self._landmarks.locate(picture, self._detector.find([picture])[0].boxes[:most])

@@ -30,6 +30,7 @@ Run = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
 
 class Scrfd:
     name = "insightface"
+    landmarks = None
 
     def __init__(self, path: Path, size: int, threshold: float, device: str | None, reason: str) -> None:
         self.threshold = threshold
@@ -152,8 +153,8 @@ def _insightface_models() -> list[Path]:
     return sorted((home / "models").glob("*/det_*.onnx"))
 
 
-def _insightface_on_disk() -> tuple[Path | None, str]:
-    """The SCRFD file that insightface has fetched before, or why there is none to use."""
+def model_on_disk() -> tuple[Path | None, str]:
+    """The SCRFD file that insightface has downloaded before, or the reason why there is none."""
     if importlib.util.find_spec("insightface") is None:
         return None, "insightface is not installed"
     models = _insightface_models()
@@ -167,8 +168,10 @@ def _preferred(models: list[Path]) -> Path:
     return next((path for path in models if path.parent.name == INSIGHTFACE_PACK), models[0])
 
 
-def _insightface_file() -> Path:
-    """A model fetched before, or insightface's own download."""
+def model_file(path: Path | None) -> Path:
+    """The SCRFD file at `path` (a file or a folder); without a path one that insightface has, or downloads now."""
+    if path is not None:
+        return _file_in(path)
     models = _insightface_models()
     if models:
         return _preferred(models)
@@ -187,10 +190,10 @@ def _insightface_file() -> Path:
             f"insightface could not fetch its models ({type(error).__name__}: {error}). Without a network, copy an "
             "SCRFD .onnx file here and name it with --detector-model, or choose --detector embedded."
         ) from error
-    return _scrfd_file(folder)
+    return _file_in(folder)
 
 
-def _scrfd_file(path: Path) -> Path:
+def _file_in(path: Path) -> Path:
     if path.is_dir():
         models = sorted(path.glob("det_*.onnx")) or sorted(path.glob("scrfd*.onnx"))
         if not models:

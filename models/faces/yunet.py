@@ -17,6 +17,7 @@ class YuNet:
     """A user's YuNet file through OpenCV's FaceDetectorYN; one picture at a time, because that class takes no batch."""
 
     name = "yunet"
+    landmarks = None
 
     def __init__(self, path: Path, size: int, threshold: float) -> None:
         self.size, self.reason = size, f"yunet, as asked, model {path}"

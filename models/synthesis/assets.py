@@ -1,4 +1,4 @@
-"""Reads the folder of public 3-D assets and checks that it is complete. What the files are and whose: `sources.py`."""
+"""Reads the folder of public 3-D assets and checks that it is complete; `asset_sources.py` lists the files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from . import ict, makehuman
+from .asset_sources import FILES, SOURCES
 from .facemap import FaceMap, bake
 from .heads import Head
-from .sources import FILES, SOURCES
 from .tone import LINEAR
 
 SPRITE_SIDE = 256

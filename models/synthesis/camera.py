@@ -21,13 +21,15 @@ HEADROOM = 1.8  # light above 1 is not lost at once: cameras roll highlights off
 
 
 @dataclass(frozen=True)
-class Pose:
-    yaw: float  # degrees, positive: the face turns to the right of the picture
-    pitch: float  # degrees, positive: the face looks up
-    roll: float  # degrees, positive: the top of the head leans to the left of the picture
+class HeadPose:
+    """Degrees, with the signs of `engine/tracking/pose.py`; applied yaw first, then pitch, then roll."""
+
+    yaw: float
+    pitch: float
+    roll_clockwise: float
 
     def rotation(self) -> Floats:
-        yaw, pitch, roll = (math.radians(angle) for angle in (self.yaw, -self.pitch, self.roll))
+        yaw, pitch, roll = (math.radians(angle) for angle in (self.yaw, -self.pitch, -self.roll_clockwise))
         turn = np.array([[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]])
         nod = np.array([[1, 0, 0], [0, math.cos(pitch), -math.sin(pitch)], [0, math.sin(pitch), math.cos(pitch)]])
         lean = np.array([[math.cos(roll), -math.sin(roll), 0], [math.sin(roll), math.cos(roll), 0], [0, 0, 1]])
@@ -61,13 +63,13 @@ def _projected(space: Floats, focal: float, distance: float, middle_x: float, mi
     return screen
 
 
-def draw_pose(rng: np.random.Generator) -> Pose:
+def draw_pose(rng: np.random.Generator) -> HeadPose:
     """Mostly near frontal, now and then as far as 40 degrees."""
     yaw = rng.normal(0, 14) if rng.random() < 0.7 else rng.uniform(-40, 40)
-    return Pose(
+    return HeadPose(
         float(np.clip(yaw, -40, 40)),
         float(np.clip(rng.normal(0, 9), -28, 28)),
-        float(np.clip(rng.normal(0, 7), -30, 30)),
+        -float(np.clip(rng.normal(0, 7), -30, 30)),
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..settings import add_flags, read, setting
-from .sources import SOURCES
+from .asset_sources import SOURCES
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def run(settings: Settings) -> None:
     assets = Path(_needed("assets", settings.assets))
     try:
         from .assets import load_assets
-        from .production import Order, synthesize
+        from .production import Job, synthesize
         from .sheet import write_sheet
     except ModuleNotFoundError as error:
         raise UserError(f"The renderer needs {error.name}: pip install 'vlfau-stream[synthesize]'.") from None
@@ -60,7 +60,7 @@ def run(settings: Settings) -> None:
         write_sheet(Path(settings.sheet), load_assets(assets), settings.seed)
     else:
         output = Path(_needed("output", settings.output))
-        synthesize(Order(assets, output, settings.count, settings.seed, settings.shard_size), settings.workers)
+        synthesize(Job(assets, output, settings.count, settings.seed, settings.shard_size), settings.workers)
 
 
 def _needed(name: str, value: str) -> str:

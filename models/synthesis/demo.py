@@ -37,7 +37,7 @@ RAMP = 0.24  # seconds from rest to the expression and back, about as fast as pe
 
 
 @dataclass(frozen=True)
-class Part:
+class Episode:
     """What the face does from `start` to `end`, in seconds; rest lies between the parts."""
 
     name: str
@@ -48,12 +48,12 @@ class Part:
 
 TALK = "talking"  # its jaw and lips go up and down by `syllables`
 PARTS = (
-    Part(TALK, 1.0, 3.0, {"AU25": 0.75, "AU26": 0.65}),
-    Part("smile", 3.4, 4.9, {"AU06": 0.85, "AU12": 0.95, "AU25": 0.6}),
-    Part("raised brows", 5.5, 6.7, {"AU01": 0.85, "AU02": 0.85, "AU05": 0.75}),
-    Part("frown", 7.3, 8.1, {"AU04": 0.9}),
-    Part("displeasure", 8.1, 9.1, {"AU04": 0.9, "AU15": 0.85, "AU17": 0.85}),
-    Part("wrinkled nose", 9.6, 10.5, {"AU09": 0.95}),
+    Episode(TALK, 1.0, 3.0, {"AU25": 0.75, "AU26": 0.65}),
+    Episode("smile", 3.4, 4.9, {"AU06": 0.85, "AU12": 0.95, "AU25": 0.6}),
+    Episode("raised brows", 5.5, 6.7, {"AU01": 0.85, "AU02": 0.85, "AU05": 0.75}),
+    Episode("frown", 7.3, 8.1, {"AU04": 0.9}),
+    Episode("displeasure", 8.1, 9.1, {"AU04": 0.9, "AU15": 0.85, "AU17": 0.85}),
+    Episode("wrinkled nose", 9.6, 10.5, {"AU09": 0.95}),
 )
 SECONDS = 11.0
 
@@ -73,12 +73,12 @@ def clip_intensities() -> Floats:
 
 
 def clip_pose() -> Floats:
-    """(T, 3) degrees: a head is never quite still."""
+    """(T, 3) yaw, pitch, clockwise roll in degrees: a head is never quite still."""
     time = np.arange(round(SECONDS * FPS)) / FPS
     yaw = 5.0 * np.sin(2 * np.pi * time / 5.5) + 1.5 * np.sin(2 * np.pi * time / 2.3)
     pitch = 2.5 * np.sin(2 * np.pi * time / 4.1 + 1.0)
-    roll = 2.0 * np.sin(2 * np.pi * time / 6.7 + 2.0)
-    return np.stack([yaw, pitch, roll], 1).astype(np.float32)
+    roll_clockwise = -2.0 * np.sin(2 * np.pi * time / 6.7 + 2.0)
+    return np.stack([yaw, pitch, roll_clockwise], 1).astype(np.float32)
 
 
 def encode(frames: NDArray[np.uint8], path: Path) -> None:
@@ -135,17 +135,17 @@ def _syllables(time: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
 
 
 @dataclass(frozen=True)
-class Settings:
+class DemoSettings:
     assets: str = setting("", "folder with the public 3-D assets, as for vlfau-synthesize", metavar="DIR")
     output: str = setting(str(embedded()), "folder for demo.mp4 and demo.json", metavar="DIR")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m vlfau.models.synthesis.demo", description=__doc__)
-    add_flags(parser, Settings)
+    add_flags(parser, DemoSettings)
     flags = parser.parse_args(arguments)
     try:
-        settings = read(Settings, None, flags)
+        settings = read(DemoSettings, None, flags)
         if not settings.assets:
             raise UserError("--assets is missing: the folder with the public 3-D assets.")
         write_demo(load_assets(Path(settings.assets)), Path(settings.output))

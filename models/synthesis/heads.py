@@ -13,7 +13,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from .points import Points
+from .head_points import Points
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -25,7 +25,7 @@ SKIN, SPRITE, EYE, PLAIN, HAIR, CLOTH = range(6)
 
 
 @dataclass(frozen=True)
-class Part:
+class HeadPart:
     """A mesh that is no skin. It hangs on the head's vertices, or is made of them when it has no anchors."""
 
     name: str
@@ -72,8 +72,8 @@ class Head:
     identity_names: tuple[str, ...]
     units: Mapping[str, tuple[Floats, ...]]  # per unit its variants, each (2, V, 3): the two sides
     extras: Mapping[str, Floats]  # movements that are no unit of the set: (V, 3)
-    parts: tuple[Part, ...]  # eyes, teeth, tongue; those with several shapes share a name
-    cards: Mapping[str, Part]  # brows, lashes, hair
+    parts: tuple[HeadPart, ...]  # eyes, teeth, tongue; those with several shapes share a name
+    cards: Mapping[str, HeadPart]  # brows, lashes, hair
     points: Points
     colour: Floats = field(repr=False)  # (V, 3) of what has no texture
     openness: Floats = field(repr=False)  # (V,) how much of the surrounding light arrives, 1 = all
@@ -96,7 +96,7 @@ def in_eye_distances(head: Head) -> Head:
     left, right = points[36:42].mean(0), points[42:48].mean(0)
     middle, scale = (left + right) / 2, np.float32(1 / np.linalg.norm(right - left))
 
-    def scaled(part: Part) -> Part:
+    def scaled(part: HeadPart) -> HeadPart:
         if part.offset is None:
             return part
         spans = tuple((a, b, span * float(scale)) for a, b, span in part.spans)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .heads import HAIR, ICT, PLAIN, Floats, Head, Part, in_eye_distances, split_sides
-from .points import ict_points
+from .head_points import ict_points
+from .heads import HAIR, ICT, PLAIN, Floats, Head, HeadPart, in_eye_distances, split_sides
 
 BLEND = 0.8  # centimetres over which a movement passes from one half of the face to the other
 
@@ -84,7 +84,9 @@ EYES = (slice(23021, 24591), slice(21451, 23021))  # left of the picture, right 
 SOCKET = slice(11248, 13294)  # the inside of the mouth, drawn as skin
 
 
-def read_head(main: Mapping[str, NDArray[Any]], fit: Mapping[str, NDArray[Any]], sprites: Mapping[str, Part]) -> Head:
+def read_head(
+    main: Mapping[str, NDArray[Any]], fit: Mapping[str, NDArray[Any]], sprites: Mapping[str, HeadPart]
+) -> Head:
     """`sprites` are MakeHuman's cards: the ICT head wears the same brows and hair, fitted to it once (ict_fit.npz)."""
     neutral = main["V"].astype(np.float32)
     faces = main["F"].astype(np.int32)
@@ -152,17 +154,17 @@ def _mirror_mouth(uv: Floats, skin: Floats) -> None:
         uv[damaged[rows], 1] = 2 * axis - uv[nearest, 1]
 
 
-def _own_part(name: str, faces: NDArray[np.int32]) -> Part:
-    return Part(name, PLAIN, faces, np.zeros((len(faces), 3, 2), np.float32))
+def _own_part(name: str, faces: NDArray[np.int32]) -> HeadPart:
+    return HeadPart(name, PLAIN, faces, np.zeros((len(faces), 3, 2), np.float32))
 
 
 def _key(name: str) -> str:
     return name.replace("/", "__")
 
 
-def _fitted(fit: Mapping[str, NDArray[Any]], name: str, part: Part) -> Part:
+def _fitted(fit: Mapping[str, NDArray[Any]], name: str, part: HeadPart) -> HeadPart:
     anchors = fit[_key(part.name) + ".tri"].astype(np.int32)
     weights = np.full(anchors.shape, 1 / 3, np.float32)
-    return Part(
+    return HeadPart(
         part.name, HAIR, part.faces, part.uv, anchors, weights, fit[_key(part.name) + ".offset"].astype(np.float32)
     )

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .heads import EYE, HAIR, MAKEHUMAN, SPRITE, Floats, Head, Ints, Part, in_eye_distances, split_sides
-from .points import Points, makehuman_points
+from .head_points import Points, makehuman_points
+from .heads import EYE, HAIR, MAKEHUMAN, SPRITE, Floats, Head, HeadPart, Ints, in_eye_distances, split_sides
 
 BUST = 5.0  # decimetres above the model's origin: collar bones; nothing below is ever in the picture
 BLEND = 0.12  # decimetres over which a movement passes from one half of the face to the other
@@ -159,9 +159,9 @@ def _meshes(parts: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[An
     return {n: mesh for n, mesh in meshes.items() if (n in PARTS or n.startswith(CARDS)) and len(mesh["map"])}
 
 
-def _part(name: str, material: int, mesh: Mapping[str, NDArray[Any]], renumber: Ints) -> Part:
+def _part(name: str, material: int, mesh: Mapping[str, NDArray[Any]], renumber: Ints) -> HeadPart:
     table = mesh["map"]
-    return Part(
+    return HeadPart(
         name=name,
         material=material,
         faces=mesh["F"].astype(np.int32),

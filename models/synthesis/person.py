@@ -13,7 +13,7 @@ import numpy as np
 from ..faces.align import LOWER_LIDS, UPPER_LIDS
 from .assets import Assets
 from .expression import Expression
-from .heads import MAKEHUMAN, Floats, Head, Part
+from .heads import MAKEHUMAN, Floats, Head, HeadPart
 from .layers import Glasses, Wrap, draw_glasses
 from .matter import Mesh
 from .relief import Wrinkles, draw_wrinkles, furrow_bank
@@ -44,7 +44,7 @@ class Person:
     gain: Floats  # (A,) how far this person's face moves at intensity 1
     mixture: tuple[Floats, ...]  # per unit the weights of its variants
     mesh: Mesh
-    hung: tuple[Part, ...]  # parts placed after the head's own vertices, in this order
+    hung: tuple[HeadPart, ...]  # parts placed after the head's own vertices, in this order
     skin: Skin
     wrinkles: Wrinkles
     shine: float

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .assets import Assets
 from .backgrounds import draw_background
-from .camera import HEADROOM, Frame, Lens, Pose, draw_curve, draw_lens, draw_light, draw_pose, photograph
+from .camera import HEADROOM, Frame, HeadPose, Lens, draw_curve, draw_lens, draw_light, draw_pose, photograph
 from .expression import Expression, draw_expression
 from .layers import put_glasses, put_wrap
 from .matter import Light, Scene, Surface
@@ -32,12 +32,12 @@ OCCLUDED = 0.12  # share of faces with something in front
 
 
 @dataclass(frozen=True)
-class Picture:
+class Render:
     image: NDArray[np.uint8]  # (160, 160, 3) RGB
     intensity: Floats  # (A, 2)
     presence: NDArray[np.int8]  # (A,)
     points: Floats  # (68, 2) pixels, centres at integers
-    pose: Floats  # (3,) yaw, pitch, roll in degrees
+    pose: Floats  # (3,) yaw, pitch, roll in degrees as shards hold them: this roll is counter-clockwise
     box: Floats  # (4,) x0 y0 x1 y1 around the points
     identity: int
     face: int
@@ -59,7 +59,7 @@ def take(
     person: Person,
     vertices: Floats,
     intensity: Floats,
-    pose: Pose,
+    pose: HeadPose,
     lens: Lens,
     light: Light,
     frame: Frame,
@@ -106,7 +106,7 @@ def exposure(rng: np.random.Generator, shot: Shot) -> Floats:
     return np.asarray(gain * np.clip(1 + rng.normal(0, 0.05, 3), 0.8, 1.25), np.float32)
 
 
-def make_picture(assets: Assets, seed: int, number: int) -> tuple[Picture, Expression | None]:
+def make_picture(assets: Assets, seed: int, number: int) -> tuple[Render, Expression | None]:
     """Picture `number` of the endless series `seed`: depends on these two numbers and the assets only."""
     identity, rng = number // PICTURES_PER_PERSON, np.random.default_rng([seed, 1, number])
     person = _person(assets, seed, identity)
@@ -130,12 +130,12 @@ def make_picture(assets: Assets, seed: int, number: int) -> tuple[Picture, Expre
         hidden = hidden | over
     image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     points = shot.points * (SIDE / side) - 0.5
-    picture = Picture(
+    picture = Render(
         image=photograph(rng, image),
         intensity=intensity,
         presence=unseen(presence(intensity), shot.points, hidden),
         points=points.astype(np.float32),
-        pose=np.array([pose.yaw, pose.pitch, pose.roll], np.float32),
+        pose=np.array([pose.yaw, pose.pitch, -pose.roll_clockwise], np.float32),
         box=np.concatenate([points.min(0), points.max(0)]).astype(np.float32),
         identity=identity,
         face=1,
@@ -144,7 +144,7 @@ def make_picture(assets: Assets, seed: int, number: int) -> tuple[Picture, Expre
     return picture, expression
 
 
-def _without_face(rng: np.random.Generator, person: Person, assets: Assets, identity: int) -> Picture:
+def _without_face(rng: np.random.Generator, person: Person, assets: Assets, identity: int) -> Render:
     """Backgrounds, things, skin without a face, the back of a head, a body whose face is out of the picture."""
     side = round(SIDE * SUPERSAMPLING)
     image = draw_background(rng, side)
@@ -156,7 +156,7 @@ def _without_face(rng: np.random.Generator, person: Person, assets: Assets, iden
     elif kind == "head":
         pose, lens, light = draw_pose(rng), draw_lens(rng), draw_light(rng)
         if rng.random() < 0.5:
-            pose = Pose(float(rng.uniform(120, 240)), pose.pitch, pose.roll)
+            pose = HeadPose(float(rng.uniform(120, 240)), pose.pitch, pose.roll_clockwise)
         else:
             away = (float(rng.uniform(-0.2, 1.2)), float(rng.choice([-0.75, 1.5])))
             lens = Lens(lens.fov, lens.eye_distance * float(rng.uniform(0.9, 1.6)), away)
@@ -164,7 +164,7 @@ def _without_face(rng: np.random.Generator, person: Person, assets: Assets, iden
         shot = take(person, person.neutral, nothing, pose, lens, light, (side, side), assets)
         develop(image, shot.linear, shot.covered, exposure(rng, shot), draw_curve(rng))
     image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    return Picture(
+    return Render(
         image=photograph(rng, image),
         intensity=np.zeros((len(UNITS), 2), np.float32),
         presence=np.full(len(UNITS), UNKNOWN, np.int8),

@@ -15,15 +15,15 @@ from ..errors import UserError
 from ..sentences.composing import compose
 from ..terminal import Progress
 from .assets import Assets, load_assets
-from .picture import PICTURES_PER_PERSON, Picture, make_picture
-from .shards import missing_shards, write_shard
+from .picture import PICTURES_PER_PERSON, Render, make_picture
+from .shard_files import missing_shards, write_shard
 from .units import UNITS
 
 RECIPE = "10"  # changes whenever the same seed would give another picture
 
 
 @dataclass(frozen=True)
-class Order:
+class Job:
     """What is to be made: everything a shard depends on, and where it goes."""
 
     assets: Path
@@ -39,40 +39,40 @@ class Order:
             )
 
 
-def synthesize(order: Order, workers: int = 0) -> None:
+def synthesize(job: Job, workers: int = 0) -> None:
     """Makes the shards that are missing, each in one process: a shard depends on seed and index only."""
-    assets = load_assets(order.assets)
-    order.output.mkdir(parents=True, exist_ok=True)
-    size = order.shard_size
-    shards = -(-order.count // size)
-    todo = missing_shards(order.output, shards, size, order.seed, RECIPE)
+    assets = load_assets(job.assets)
+    job.output.mkdir(parents=True, exist_ok=True)
+    size = job.shard_size
+    shards = -(-job.count // size)
+    todo = missing_shards(job.output, shards, size, job.seed, RECIPE)
     workers = min(workers or os.cpu_count() or 1, max(len(todo), 1))
     progress = Progress("Rendering", shards * size, (shards - len(todo)) * size)
     if workers == 1:
         cv2.setNumThreads(1)
         for index in todo:
-            write_one(assets, order, index, progress)
+            write_one(assets, job, index, progress)
     else:
         # Spawned, not forked: a fork would copy OpenCV's threads in an undefined state.
         context = multiprocessing.get_context("spawn")
-        with context.Pool(workers, _start_worker, (order.assets,)) as pool:
-            for _ in pool.imap_unordered(_work, [(order, index) for index in todo]):
+        with context.Pool(workers, _start_worker, (job.assets,)) as pool:
+            for _ in pool.imap_unordered(_work, [(job, index) for index in todo]):
                 progress.add(size)
     progress.close()
 
 
-def write_one(assets: Assets, order: Order, index: int, progress: Progress | None = None) -> None:
-    pictures: list[Picture] = []
-    for number in range(index * order.shard_size, (index + 1) * order.shard_size):
-        pictures.append(make_picture(assets, order.seed, number)[0])
+def write_one(assets: Assets, job: Job, index: int, progress: Progress | None = None) -> None:
+    pictures: list[Render] = []
+    for number in range(index * job.shard_size, (index + 1) * job.shard_size):
+        pictures.append(make_picture(assets, job.seed, number)[0])
         if progress is not None:
             progress.add(1)
-    rng = np.random.default_rng([order.seed, 3, index])
+    rng = np.random.default_rng([job.seed, 3, index])
     texts = [_sentence(picture, rng) for picture in pictures]
-    write_shard(shard_path(order.output, index), pictures, texts, order.seed, RECIPE)
+    write_shard(shard_path(job.output, index), pictures, texts, job.seed, RECIPE)
 
 
-def _sentence(picture: Picture, rng: np.random.Generator) -> str:
+def _sentence(picture: Render, rng: np.random.Generator) -> str:
     if not picture.face:
         return ""
     return compose([name for name, state in zip(UNITS, picture.presence) if state == 1], rng)
@@ -83,7 +83,7 @@ def _start_worker(assets: Path) -> None:
     load_assets(assets)
 
 
-def _work(job: tuple[Order, int]) -> int:
-    order, index = job
-    write_one(load_assets(order.assets), order, index)
+def _work(part: tuple[Job, int]) -> int:
+    job, index = part
+    write_one(load_assets(job.assets), job, index)
     return index

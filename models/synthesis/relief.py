@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .facemap import HEIGHT, LEFT, SCALE, SIDE, TOP, WIDTH, FaceMap, canvas_place
-from .furrows import GROUPS, Group
+from .furrows import GROUPS, FurrowGroup
 from .units import INDEX
 
 Floats = NDArray[np.float32]
@@ -93,7 +93,7 @@ def furrow_bank(face: FaceMap) -> Bank:
     }
 
 
-def _furrow(rng: np.random.Generator, group: Group, face: FaceMap, side: int) -> Furrow:
+def _furrow(rng: np.random.Generator, group: FurrowGroup, face: FaceMap, side: int) -> Furrow:
     height, shadow = (_peel if group.bumps else _lines)(rng, group, side)
     # The middle belongs half to either side, so that two sides at full intensity make one whole furrow.
     x = (np.arange(WIDTH) + 0.5) / SCALE + LEFT
@@ -104,7 +104,7 @@ def _furrow(rng: np.random.Generator, group: Group, face: FaceMap, side: int) ->
     return Furrow(place, height[place].copy(), shadow[place].copy())
 
 
-def _lines(rng: np.random.Generator, group: Group, side: int) -> tuple[Floats, Floats]:
+def _lines(rng: np.random.Generator, group: FurrowGroup, side: int) -> tuple[Floats, Floats]:
     deep = np.zeros((HEIGHT, WIDTH), np.float32)
     stretch, shift = 1 + rng.normal(0, 0.03), rng.normal(0, 0.5, 2) * group.wander
     for line in group.lines:
@@ -129,7 +129,7 @@ def _lines(rng: np.random.Generator, group: Group, side: int) -> tuple[Floats, F
     return -group.depth * scale * (narrow - 0.8 * wide), dark * narrow * scale
 
 
-def _peel(rng: np.random.Generator, group: Group, side: int) -> tuple[Floats, Floats]:
+def _peel(rng: np.random.Generator, group: FurrowGroup, side: int) -> tuple[Floats, Floats]:
     """The dimpled chin: bumps of a few millimetres within an ellipse."""
     y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
     x, y = x / SCALE + LEFT, TOP - y / SCALE

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .assets import Assets
 from .backgrounds import draw_background
-from .camera import Lens, Pose
+from .camera import HeadPose, Lens
 from .expression import Expression
 from .heads import MAKEHUMAN
 from .layers import put_glasses
@@ -54,8 +54,8 @@ def render_sequence(
 ) -> NDArray[np.uint8]:
     """Frames (T, H, W, 3) RGB of one person in one light.
 
-    `intensities` (T, A) or (T, A, 2) in the order of `units.UNITS`; `pose` (T, 3) yaw, pitch, roll in degrees; `size`
-    is width and height; `eye_distance` is the distance between the eyes as a share of the height.
+    `intensities` (T, A) or (T, A, 2) in the order of `units.UNITS`; `pose` (T, 3) yaw, pitch and clockwise roll;
+    `size` is width and height; `eye_distance` is the distance between the eyes as a share of the height.
     """
     width, height = size
     person = sequence_person(assets, seed, kind)
@@ -69,7 +69,7 @@ def render_sequence(
     for t, sides in enumerate(_both(intensities)):
         expression = Expression("clip", sides)
         vertices = person.vertices(expression)
-        turn = Pose(*(float(angle) for angle in pose[t]))
+        turn = HeadPose(*(float(angle) for angle in pose[t]))
         shot = take(person, vertices, person.seen_intensity(expression, vertices), turn, lens, LIGHT, frame, assets)
         if gain is None:  # exposed once: a camera that adapts would flicker with the mouth
             gain = np.full(3, 0.24 / max(float(shot.linear[shot.covered].mean()), 1e-3), np.float32)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from .assets import Assets
-from .camera import Lens, Pose
+from .camera import HeadPose, Lens
 from .expression import Expression
 from .matter import Light
 from .person import draw_person
@@ -51,7 +51,9 @@ def contact_sheet(
                 intensity[UNITS.index(unit)] = level
                 vertices = person.vertices(Expression("sheet", intensity, sealed=True))
                 lens = Lens(fov=18, eye_distance=0.30, centre=(0.5, 0.40))
-                shot = take(person, vertices, intensity, Pose(yaw, 0, 0), lens, STUDIO, (side * 2, side * 2), assets)
+                shot = take(
+                    person, vertices, intensity, HeadPose(yaw, 0, 0), lens, STUDIO, (side * 2, side * 2), assets
+                )
                 gain = np.full(3, 0.22 / max(float(shot.linear[shot.covered].mean()), 1e-3), np.float32)
                 curve = (np.linspace(0, 1, 4096) ** (1 / 2.2)).astype(np.float32)
                 image = np.full_like(shot.linear, 0.55)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .assets import BROWS, EYES, HAIR, LASHES, Assets
-from .heads import CLOTH, ICT, MAKEHUMAN, PLAIN, SKIN, Floats, Head, Part
+from .heads import CLOTH, ICT, MAKEHUMAN, PLAIN, SKIN, Floats, Head, HeadPart
 from .layers import Wrap, draw_wrap
 from .matter import Mesh
 
@@ -30,7 +30,7 @@ def draw_cover(rng: np.random.Generator, male: bool, hair: Floats) -> Wrap | Non
 
 def dress(
     rng: np.random.Generator, assets: Assets, head: Head, neutral: Floats, hair: Floats, wrap: Wrap | None
-) -> tuple[Mesh, tuple[Part, ...]]:
+) -> tuple[Mesh, tuple[HeadPart, ...]]:
     """Eyes, teeth, brows, lashes and hair on the head, as one mesh."""
     colour, openness = head.colour.copy(), head.openness
     iris = np.array([(0.30, 0.18, 0.10), (0.45, 0.30, 0.18), (0.35, 0.50, 0.65), (0.40, 0.50, 0.35)])
@@ -50,7 +50,7 @@ def dress(
     sprite = [np.zeros(len(head.skin), np.int32)]
     colours, opens, hung, count = [colour], [openness], [], len(neutral)
 
-    def add(part: Part, sprite_name: str | None, tinted: NDArray[np.float64] | float, openness_of: float) -> None:
+    def add(part: HeadPart, sprite_name: str | None, tinted: NDArray[np.float64] | float, openness_of: float) -> None:
         nonlocal count
         if part.anchors is None:
             faces.append(part.faces)
@@ -116,7 +116,7 @@ def _scalp(places: Floats) -> NDArray[np.bool_]:
     return np.asarray((y > 0.95 - 0.25 * x * x) | ((z < -0.75) & (y > -0.9)))
 
 
-def _shaped_brow(rng: np.random.Generator, head: Head, card: Part, neutral: Floats) -> Part:
+def _shaped_brow(rng: np.random.Generator, head: Head, card: HeadPart, neutral: Floats) -> HeadPart:
     """Brows of this person: turned, thicker or thinner, higher or lower. As they come they look angry at rest."""
     assert card.anchors is not None
     assert card.weights is not None
@@ -136,7 +136,7 @@ def _shaped_brow(rng: np.random.Generator, head: Head, card: Part, neutral: Floa
     return replace(card, offset=offset.astype(np.float32), spans=())
 
 
-def _without_fringe(card: Part, neutral: Floats, line: float) -> Part:
+def _without_fringe(card: HeadPart, neutral: Floats, line: float) -> HeadPart:
     """The same hair with nothing hanging into the face below `line`, eye distances above the eyes."""
     middle = card.placed(neutral)[card.faces].mean(1)  # (F, 3)
     keep = ~((np.abs(middle[:, 0]) < 0.85) & (middle[:, 1] < line) & (middle[:, 2] > -0.35))

@@ -151,16 +151,6 @@ def test_weighted_measures_are_the_plain_ones_where_weights_are_counts() -> None
     assert np.isfinite(found["f1"][0, 3])
 
 
-def test_halves_share_no_subject() -> None:
-    rng = np.random.default_rng(1)
-    whole = Labelled(np.zeros((90, 4, 4, 3), np.uint8), np.zeros((90, 2), np.int8), rng.integers(0, 9, 90), "x")
-    first, second = whole.halves()
-    assert not set(first.subjects) & set(second.subjects)
-    assert len(first.crops) + len(second.crops) == 90
-    with pytest.raises(UserError, match="shows one subject"):
-        Labelled(whole.crops, whole.labels, np.zeros(90, np.int64), "x").halves()
-
-
 def test_pictures_come_from_folders_and_lists(tmp_path: Path) -> None:
     import cv2
 

@@ -43,7 +43,7 @@ pytest.importorskip("onnx", reason="the stand-in bundle is made with onnx")
 class NumberFaces:
     """Finds as many faces as the number in the picture says, each at its own place, so that results can be traced."""
 
-    threshold, name, reason = 0.5, "numbers", "numbers"
+    threshold, name, reason, landmarks = 0.5, "numbers", "numbers", None
 
     @staticmethod
     def points(picture: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -136,7 +136,7 @@ def test_a_stalled_http_stream_is_taken_up_again_and_its_index_and_time_go_on() 
 class OneFace:
     """A detector and a landmark network that see one face, always in the same place."""
 
-    threshold, name, reason = 0.5, "one", "one"
+    threshold, name, reason, landmarks = 0.5, "one", "one", None
     points = (POINTS * FACE * 0.7 + (80, 50)).astype(np.float32)[None]
 
     def find(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Detections]:

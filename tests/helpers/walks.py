@@ -75,6 +75,7 @@ class World:
     threshold: float = 0.5
     name: str = "synthetic"
     reason: str = "synthetic"
+    landmarks: None = None
     t: float = 0.0
     detections: int = 0
     located: int = 0

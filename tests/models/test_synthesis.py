@@ -18,7 +18,7 @@ from vlfau.models.errors import UserError
 from vlfau.models.faces.align import MIRROR
 from vlfau.models.synthesis import command, picture
 from vlfau.models.synthesis.assets import Assets, load_assets
-from vlfau.models.synthesis.camera import Lens, Pose
+from vlfau.models.synthesis.camera import HeadPose, Lens
 from vlfau.models.synthesis.expression import Expression, draw_expression
 from vlfau.models.synthesis.occluders import unseen
 from vlfau.models.synthesis.person import LIDS, Person, draw_person
@@ -149,7 +149,7 @@ def test_side_0_is_the_left_of_the_picture(assets: Assets, people: list[Person],
 def test_points_lie_on_the_face(assets: Assets, people: list[Person], kind: int) -> None:
     """Most points are where the surface is seen; on a mirrored face (negative control) many would be off the lids."""
     person, rest = people[kind], showing("AU12", 0.0)
-    lens, pose = Lens(15, 0.22, (0.5, 0.42)), Pose(8, 4, 3)
+    lens, pose = Lens(15, 0.22, (0.5, 0.42)), HeadPose(8, 4, -3)
     shot = picture.take(person, person.vertices(rest), rest.intensity, pose, lens, LIGHT, (240, 240), assets)
     turned = person.head.points.on(person.neutral) @ pose.rotation().T
     screen = lens.project(np.ascontiguousarray(turned), (240, 240))

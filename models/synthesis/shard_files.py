@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 
 from ..data.shards import open_shard, save_shard, shard_path
 from ..errors import UserError
-from .picture import Picture
+from .picture import Render
 from .units import UNITS
 
 
-def write_shard(path: Path, pictures: Sequence[Picture], texts: Sequence[str], seed: int, recipe: str) -> None:
+def write_shard(path: Path, pictures: Sequence[Render], texts: Sequence[str], seed: int, recipe: str) -> None:
     tensors: dict[str, NDArray[Any]] = {
         "images": np.stack([p.image for p in pictures]),  # (n, 160, 160, 3) u8 RGB
         "intensity": np.stack([p.intensity for p in pictures]).astype(np.float16),  # (n, A, 2) sides of the picture
         "presence": np.stack([p.presence for p in pictures]).astype(np.int8),  # (n, A) 1, 0, -1 unknown
         "points": np.stack([p.points for p in pictures]).astype(np.float32),  # (n, 68, 2) pixels
-        "pose": np.stack([p.pose for p in pictures]).astype(np.float32),  # (n, 3) yaw, pitch, roll, degrees
+        "pose": np.stack([p.pose for p in pictures]).astype(np.float32),  # (n, 3) degrees; roll counter-clockwise
         "box": np.stack([p.box for p in pictures]).astype(np.float32),  # (n, 4) x0 y0 x1 y1
         "identity": np.array([p.identity for p in pictures], np.int32),
         "face": np.array([p.face for p in pictures], np.uint8),
