@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vlfau.models import metrics
 from vlfau.models.bundle import Bundle, open_bundle, write_manifest
 from vlfau.models.errors import UserError
+from vlfau.models.metrics import number, sigmoid
 
 Floats = NDArray[np.float64]
 FEWEST = 10  # labelled pictures of each class, under which a unit keeps temperature 1 and threshold 0.5
@@ -130,10 +131,6 @@ def cross_fit(
     return temperatures, thresholds
 
 
-def sigmoid(x: Floats) -> Floats:
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))  # never overflows
-
-
 def quality(labels: NDArray[np.integer[Any]], probabilities: Floats, states: NDArray[np.bool_]) -> Quality:
     table = metrics.counts(labels, states)
     tp, fp = table[:, 0].astype(float), table[:, 1].astype(float)
@@ -143,11 +140,11 @@ def quality(labels: NDArray[np.integer[Any]], probabilities: Floats, states: NDA
     ece = [metrics.calibration_error(labels[:, [a]], probabilities[:, [a]]) for a in range(labels.shape[1])]
     f1 = metrics.f1(table)
     return Quality(
-        ece=_number(metrics.calibration_error(labels, probabilities)),
-        f1=_number(metrics.mean(f1)),
-        precision=_number(metrics.mean(precision)),
-        unit_ece=tuple(map(_number, ece)),
-        unit_f1=tuple(map(_number, f1)),
+        ece=number(metrics.calibration_error(labels, probabilities)),
+        f1=number(metrics.mean(f1)),
+        precision=number(metrics.mean(precision)),
+        unit_ece=tuple(map(number, ece)),
+        unit_f1=tuple(map(number, f1)),
         reliability=tuple((float(p), float(q), int(k)) for p, q, k in zip(said, true, size) if k),
     )
 
@@ -200,7 +197,3 @@ def threshold(p: Floats, y: NDArray[np.bool_], weights: Floats, precision: float
             note = f"precision {precision:g} is not reached at any threshold: best F1 instead"
     below = p[best + 1] if best + 1 < len(p) else p[best]
     return float(np.clip((p[best] + below) / 2, *THRESHOLDS)), note
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from vlfau.models import metrics
 from vlfau.models.bundle import Bundle
 from vlfau.models.errors import UserError
+from vlfau.models.metrics import number, sigmoid
 from vlfau.models.openvino_core import openvino_core
 from vlfau.models.runtimes import open_runtime
 from vlfau.models.runtimes.base import Runtime
 from vlfau.models.runtimes.graphs import encoder_file, has_precision
 from vlfau.models.runtimes.rewriting import in_half
 
-from .decisions import Wanted, cross_fit, sigmoid
+from .decisions import Wanted, cross_fit
 from .intervals import MEASURES, Difference, Said, differences
 from .pictures import Labelled
 
@@ -173,10 +174,10 @@ def _row(
     p, q, size = metrics.reliability(labels, said.probabilities)
     return Row(
         f"{runtime.executor.name} {runtime.executor.precision}",
-        _number(metrics.mean(f1)),
-        _number(metrics.mean(auc)),
-        _number(metrics.calibration_error(labels, said.probabilities)),
-        {name: tuple(map(_number, values)) for name, values in (("f1", f1), ("auc", auc), ("ece", ece))},
+        number(metrics.mean(f1)),
+        number(metrics.mean(auc)),
+        number(metrics.calibration_error(labels, said.probabilities)),
+        {name: tuple(map(number, values)) for name, values in (("f1", f1), ("auc", auc), ("ece", ece))},
         None if reference is None else differences(labels, data.subjects, reference, said),
         ms,
         runtime.bundle.path(encoder_file(runtime.executor.precision)).stat().st_size / 1e6,
@@ -264,7 +265,3 @@ def _change(row: Row, name: str, at: int) -> str:
 
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.2f}"
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from vlfau.models.errors import UserError
+from vlfau.models.metrics import sigmoid
 
 from .quantise import layers, quantise
 
@@ -67,8 +68,5 @@ def probability_loss(reference: NDArray[np.floating], crops: NDArray[np.uint8]) 
     """Without labels: the mean distance of each unit's probability from FP32's log-odds (N, A) on the same crops."""
     from .quantise import log_odds
 
-    def sigmoid(x: NDArray[np.floating]) -> NDArray[np.float64]:
-        return np.asarray(0.5 * (1 + np.tanh(0.5 * x)), np.float64)
-
-    expected = sigmoid(reference)
+    expected = sigmoid(reference).astype(np.float64)
     return lambda model: np.asarray(np.abs(sigmoid(log_odds(model, crops)) - expected).mean(0))

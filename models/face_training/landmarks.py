@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..faces.align import LEFT_EYE, POINTS, RIGHT_EYE
 from ..faces.landmarks import BOX_GROWTH, CROP_GROWTH, SIDE
+from ..metrics import sigmoid
 from ..terminal import command
 from .crops import RenderedCrops, draw
 from .loop import Budget, Cost, Task, run_task
@@ -71,7 +72,7 @@ def validate(network: LandmarkNetwork, held_out: RenderedCrops, count: int, devi
         "error_percent_median": float(np.median(error.mean(1))),
         "presence_accuracy": float(((score > 0) == label).mean()),
         "presence_recall_at_limit": float((score[label] > limit).mean()),
-        "presence_limit": float(1 / (1 + np.exp(-limit))),
+        "presence_limit": float(sigmoid(np.array(limit))),
         "faces": int(label.sum()),
         "non_faces": int((~label).sum()),
     }

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..bundle import embedded
 from ..errors import UserError
+from ..metrics import sigmoid
 from ..openvino_core import openvino_core
 from .align import five_points
 from .base import Detections, no_detections, shrink
@@ -112,4 +113,4 @@ def decode(maps: NDArray[np.float32], threshold: float) -> tuple[NDArray[np.floa
     x = (columns + 0.5 + maps[2, rows, columns]) * STRIDE
     y = (rows + 0.5 + maps[3, rows, columns]) * STRIDE
     boxes = np.stack([x - side / 2, y - side / 2, x + side / 2, y + side / 2], 1).astype(np.float32)
-    return boxes, (1 / (1 + np.exp(-heat[rows, columns]))).astype(np.float32)
+    return boxes, sigmoid(heat[rows, columns])

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..bundle import embedded
 from ..errors import UserError
+from ..metrics import sigmoid
 from ..openvino_core import openvino_core
 from .align import POINTS
 
@@ -120,7 +121,7 @@ class LandmarkNet:
         points, log_odds = self.run(crops)
         points = points * SIDE - 0.5  # fractions of the crop -> pixel centres at integers
         back = (points - matrices[:, None, :, 2]) / matrices[:, :1, :1]
-        return Located(back.astype(np.float32), np.asarray(1 / (1 + np.exp(-log_odds)), np.float32))
+        return Located(back.astype(np.float32), sigmoid(log_odds))
 
     def run(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Crops (N, SIDE, SIDE, 3) uint8 RGB -> points (N, 68, 2) in fractions of the crop, presence (N,) log-odds."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..settings import add_flags, read, setting
+from ..terminal import command
 from .asset_sources import SOURCES
 
 
@@ -28,7 +29,8 @@ class Settings:
             raise UserError("--count must be at least 1, --workers and --seed at least 0.")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command("vlfau-synthesize", stopped="Stopped. The same command continues with the missing shards.")
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="vlfau-synthesize",
         description=__doc__,
@@ -36,16 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_flags(parser, Settings)
-    flags = parser.parse_args(arguments)
-    try:
-        run(read(Settings, None, flags))
-    except UserError as error:
-        print(f"vlfau-synthesize: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nStopped. The same command continues with the shards that are missing.", file=sys.stderr)
-        return 130
-    return 0
+    run(read(Settings, None, parser.parse_args(arguments)))
 
 
 def run(settings: Settings) -> None:

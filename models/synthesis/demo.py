@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..bundle import embedded
 from ..errors import UserError
 from ..settings import add_flags, read, setting
+from ..terminal import command
 from .assets import Assets, load_assets
 from .heads import ICT
 from .sequence import render_sequence, seen_intensities, sequence_person
@@ -140,19 +141,14 @@ class DemoSettings:
     output: str = setting(str(embedded()), "folder for demo.mp4 and demo.json", metavar="DIR")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command("demo")
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m vlfau.models.synthesis.demo", description=__doc__)
     add_flags(parser, DemoSettings)
-    flags = parser.parse_args(arguments)
-    try:
-        settings = read(DemoSettings, None, flags)
-        if not settings.assets:
-            raise UserError("--assets is missing: the folder with the public 3-D assets.")
-        write_demo(load_assets(Path(settings.assets)), Path(settings.output))
-    except UserError as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 2
-    return 0
+    settings = read(DemoSettings, None, parser.parse_args(arguments))
+    if not settings.assets:
+        raise UserError("--assets is missing: the folder with the public 3-D assets.")
+    write_demo(load_assets(Path(settings.assets)), Path(settings.output))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from small_bundle import UNITS, small_bundle
 
-from vlfau.calibration.decisions import Wanted, fit_decisions, sigmoid, temperature, threshold
+from vlfau.calibration.decisions import Wanted, fit_decisions, temperature, threshold
 from vlfau.models.errors import UserError
+from vlfau.models.metrics import sigmoid
 
 TRUE_TEMPERATURES = np.array([0.5, 1.0, 2.0, 4.0, 1.0])
 
