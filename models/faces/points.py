@@ -17,14 +17,14 @@ class PointFinder:
 
     def __call__(self, picture: NDArray[np.uint8]) -> NDArray[np.float32] | None:
         """(5, 2) of the detector's best face, None where it finds no face."""
-        five = self._best(picture)
+        five = self._find(picture)
         if five is not None:
             return five
         # Pictures prepared by other projects are cropped so tightly that a detector misses the face: try again with a
         # border.
         border = max(picture.shape[:2]) // 3
         wide = cv2.copyMakeBorder(picture, border, border, border, border, cv2.BORDER_CONSTANT, value=(127, 127, 127))
-        five = self._best(np.asarray(wide, np.uint8))
+        five = self._find(np.asarray(wide, np.uint8))
         return None if five is None else five - border
 
     def all(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -32,7 +32,7 @@ class PointFinder:
         located = self._locate(picture)
         return five_points(located.points[located.presence >= self._landmarks.threshold])
 
-    def _best(self, picture: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    def _find(self, picture: NDArray[np.uint8]) -> NDArray[np.float32] | None:
         located = self._locate(picture, most=1)
         return five_points(located.points)[0] if len(located) else None
 
