@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# From the repository's root: docker build -f docs/deploy/cpu.Dockerfile -t vlfau-stream .
+# From the root of the repository: docker build -f docs/deploy/cpu.Dockerfile -t vlfau-stream .
 FROM python:3.12-slim-bookworm AS build
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
@@ -9,7 +9,7 @@ COPY calibration calibration
 RUN python -m venv /opt/vlfau && /opt/vlfau/bin/pip install --no-cache-dir ".[parquet]"
 
 FROM python:3.12-slim-bookworm
-# What opencv-python loads; it is never used to show a window here.
+# Libraries that opencv-python loads, though no window is shown here.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 \
     && rm -rf /var/lib/apt/lists/* \

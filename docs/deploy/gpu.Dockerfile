@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# From the repository's root: docker build -f docs/deploy/gpu.Dockerfile -t vlfau-stream:gpu .
+# From the root of the repository: docker build -f docs/deploy/gpu.Dockerfile -t vlfau-stream:gpu .
 # CUDA, cuDNN and TensorRT come with the wheels; the driver comes from the host (docker run --gpus all).
 FROM python:3.12-slim-bookworm AS build
 WORKDIR /source
