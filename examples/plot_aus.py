@@ -16,8 +16,10 @@ def main(table: str, picture: str, face: str | None = None) -> None:
     with open(table, encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["success"] == "1"]
     if not rows:
-        sys.exit(f"{table} holds no face that could be judged.")
-    face = face or max({row["face_id"] for row in rows}, key=[row["face_id"] for row in rows].count)  # seen most often
+        sys.exit(f"{table} has no rows with action units.")
+    face = face or max(
+        {row["face_id"] for row in rows}, key=[row["face_id"] for row in rows].count
+    )  # the most frequent
     rows = [row for row in rows if row["face_id"] == face]
     units = [name[:-2] for name in rows[0] if name.endswith("_r")]
     seconds = np.array([float(row["timestamp"]) for row in rows])

@@ -1,4 +1,4 @@
-"""Listen to a running engine:  vlfau-stream 0  in one terminal,  python examples/subscribe.py  in another."""
+"""Subscribes to a running engine:  vlfau-stream 0  in one terminal,  python examples/subscribe.py  in another."""
 
 import sys
 
@@ -10,4 +10,4 @@ with subscribe(address, "au/") as reports:
         for face in report.faces:
             active = " ".join(name for name, unit in face.aus.items() if unit.on) or "at rest"
             print(f"{report.stream} {report.pts:7.2f} s  face {face.track}: {active}  {face.text or ''}", flush=True)
-print(f"The engine has ended. {reports.lost_total} messages were lost on the way.")
+print(f"The engine has ended. {reports.lost_total} messages were lost.")

@@ -1,4 +1,4 @@
-"""A dashboard of two cameras: side by side in the terminal, and when somebody in front of each smiles at the same time.
+"""A dashboard of two cameras, side by side in the terminal, with the moments at which people in front of both smile.
 
 python examples/two_cameras.py 0 1      (or two files, or two rtsp:// addresses)
 """
@@ -15,22 +15,22 @@ from rich.text import Text
 from vlfau.engine import open_engine
 from vlfau.engine.wire import Report
 
-SHOWN = 40  # frames of the course of AU12
+SHOWN = 40  # frames in the curve of AU12
 HEIGHTS = " ▁▂▃▄▅▆▇█"
 
 
 class Dashboard:
     def __init__(self) -> None:
         self.newest: dict[str, Report] = {}
-        self.courses: dict[str, deque[float]] = {}  # p of AU12
+        self.curves: dict[str, deque[float]] = {}  # p of AU12
         self.smiling = {"left": False, "right": False}
         self.moments: list[float] = []
 
-    def hear(self, report: Report) -> None:
+    def add(self, report: Report) -> None:
         units = [face.aus["AU12"] for face in report.faces if face.valid]
         self.newest[report.stream] = report
-        course = self.courses.setdefault(report.stream, deque(maxlen=SHOWN))
-        course.append(max((unit.p for unit in units), default=0.0))
+        curve = self.curves.setdefault(report.stream, deque(maxlen=SHOWN))
+        curve.append(max((unit.p for unit in units), default=0.0))
         before = all(self.smiling.values())
         self.smiling[report.stream] = any(unit.on for unit in units)
         if all(self.smiling.values()) and not before:
@@ -44,24 +44,24 @@ class Dashboard:
 
     def _camera(self, name: str) -> Panel:
         report = self.newest.get(name)
-        lines = [Text("waiting for the first picture", style="dim")]
+        lines = [Text("waiting for the first frame", style="dim")]
         if report is not None:
             lines = [Text(f"{report.pts:7.2f} s   {len(report.faces)} faces   {report.dropped} dropped", style="dim")]
             for face in report.faces:
-                active = " ".join(unit for unit, found in face.aus.items() if found.on) or "at rest"
-                lines.append(Text(f"face {face.track}  " + (active if face.valid else "cannot be judged")))
-            course = "".join(HEIGHTS[round(p * (len(HEIGHTS) - 1))] for p in self.courses[name])
-            lines.append(Text(f"AU12 {course}", style="cyan"))
+                active = " ".join(unit for unit, state in face.aus.items() if state.on) or "at rest"
+                lines.append(Text(f"face {face.track}  " + (active if face.valid else "too small, blurred or turned")))
+            curve = "".join(HEIGHTS[round(p * (len(HEIGHTS) - 1))] for p in self.curves[name])
+            lines.append(Text(f"AU12 {curve}", style="cyan"))
         return Panel(Group(*lines), title=name, border_style="green" if self.smiling[name] else "dim")
 
 
 def together(first: str, second: str, **settings: object) -> list[float]:
-    """The moments (seconds of the side that came second) at which both began to smile together."""
+    """When both began to smile together, in seconds of the stream that joined in."""
     dashboard = Dashboard()
     engine = open_engine(first, second, name=("left", "right"), explain="never", **settings)
     with engine as reports, Live(dashboard, refresh_per_second=10):
-        for report in reports:  # of both, in the order in which they are ready
-            dashboard.hear(report)
+        for report in reports:  # of both streams, as they become ready
+            dashboard.add(report)
     return dashboard.moments
 
 

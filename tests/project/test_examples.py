@@ -1,4 +1,4 @@
-"""The examples do what they say: on scripted reports, and the ones that need the engine on a real clip."""
+"""The examples work: on scripted reports, and those that need the engine on a clip."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def with_units(report: wire.Report, *on: str) -> wire.Report:
     return msgspec.structs.replace(report, faces=[msgspec.structs.replace(face, aus=aus) for face in report.faces])
 
 
-def test_subscribe_prints_what_a_running_engine_says() -> None:
+def test_subscribe_prints_the_reports_of_a_running_engine() -> None:
     settings = PublishSettings(bind="tcp://127.0.0.1:*", wait_subscribers=1)
     with Publisher(settings) as publisher:
         command = [sys.executable, str(EXAMPLES / "subscribe.py"), publisher.address]
@@ -49,12 +49,12 @@ def test_subscribe_prints_what_a_running_engine_says() -> None:
             for frame in range(3):
                 sinks.write(with_units(make_report(frame), "AU12", "AU06"))
             sinks.end(make_end())
-            said, _ = process.communicate(timeout=20)
+            output, _ = process.communicate(timeout=20)
     assert process.returncode == 0
-    lines = said.splitlines()
+    lines = output.splitlines()
     assert len(lines) == 4
     assert lines[1].startswith("cam    0.04 s  face 0: AU06 AU12  The cheeks")
-    assert lines[3] == "The engine has ended. 0 messages were lost on the way."
+    assert lines[3] == "The engine has ended. 0 messages were lost."
 
 
 def test_plot_aus_draws_the_face_that_was_seen_most(tmp_path: Path) -> None:
@@ -70,12 +70,12 @@ def test_plot_aus_draws_the_face_that_was_seen_most(tmp_path: Path) -> None:
     with open(table, encoding="utf-8", newline="") as file:
         header = next(csv.reader(file))
     table.write_text(",".join(header) + "\n")
-    with pytest.raises(SystemExit, match="no face that could be judged"):
+    with pytest.raises(SystemExit, match="no rows with action units"):
         plot.main(str(table), str(picture))
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, module: ModuleType, reports: list[wire.Report]) -> None:
-    """In place of the engine: the same `with`, and reports that say what the test wants to be found."""
+    """Replaces the engine: the same `with`, and the reports that the test wants."""
 
     @contextmanager
     def engine(*sources: str, **settings: object) -> Iterator[list[wire.Report]]:
@@ -87,7 +87,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, module: ModuleType, reports: list[
 def test_find_smiles_finds_the_held_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     module = load("find_smiles")
     reports = []
-    for frame in range(100):  # 25 a second: a held smile, a glimpse of one, a mouth without eyes, one at the end
+    for frame in range(100):  # 25 a second: a held smile, a short one, a mouth without eyes, one at the end
         both = 10 <= frame < 30 or 40 <= frame < 45 or frame >= 80
         reports.append(with_units(make_report(frame), *(("AU06", "AU12") if both else ("AU12",))))
     reports[60] = make_report(60, valid=False)
@@ -95,7 +95,7 @@ def test_find_smiles_finds_the_held_ones(monkeypatch: pytest.MonkeyPatch) -> Non
     assert module.smiles("talk.mp4") == [(0, 10 / 25, 30 / 25), (0, 80 / 25, 99 / 25)]
 
 
-def test_two_cameras_says_when_both_smile(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_cameras_shows_when_both_smile(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     module = load("two_cameras")
     reports = []
     for frame in range(60):
@@ -112,7 +112,7 @@ def test_two_cameras_says_when_both_smile(monkeypatch: pytest.MonkeyPatch, capsy
 
 @pytest.mark.slow
 def test_the_engine_runs_the_examples_that_need_it(tmp_path: Path) -> None:
-    """A clip without any face: nothing is found, and nothing is made up."""
+    """On a clip without faces they find nothing."""
     import av
 
     from vlfau.models import bundle
