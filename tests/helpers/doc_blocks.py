@@ -1,8 +1,8 @@
 """Code blocks of the README and of docs/, and what it takes to run one: a folder per page, commands, a replayed engine.
 
-A fence may follow a comment `<!-- test: ... -->`. `parse, REASON` has a shell block only read by its commands' own
-parsers; `small` trains for one step; `as NAME` names the file a TOML block is; `encrypted` has the engine use CURVE.
-What a block is held to otherwise is decided by its language alone, in test_docs.py.
+A comment `<!-- test: ... -->` before a fence changes how it is tested. With `parse, REASON` the commands of a shell
+block are only parsed; `small` trains for one step; `as NAME` is the file name of a TOML block; `encrypted` makes the
+engine use CURVE. Everything else depends on the language only, see `test_docs.py`.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ADDRESS = "tcp://127.0.0.1:5556"  # what the pages say; replaced by a free one
-FRAMES = 12  # of the clip that stands for everybody's video.mp4
+ADDRESS = "tcp://127.0.0.1:5556"  # in the pages; replaced by a free one
+FRAMES = 12  # of the clip that stands in for the reader's video.mp4
 FENCE = re.compile(
     r"(?:^<!-- test: (?P<marker>.+?) -->\n)?^```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^```$", re.M | re.S
 )
-ALIGNED = ["--no-align", "--cache", "cache"]  # drawn faces are none for a detector
+ALIGNED = ["--no-align", "--cache", "cache"]  # detectors do not find the drawn faces
 TINY = ["--size", "tiny-refined", "--steps", "1", *synthetic_layouts.MOMENT]
-SMALL = {  # flags behind those of a block marked `small`
+SMALL = {  # flags added to those of a block marked `small`
     "vlfau-train": [*TINY, *ALIGNED, "--test-images", "8"],
     "vlfau-evaluate": ["--no-plots", "--images", "8", "--caption-images", "1"],
     "vlfau-calibrate": [*ALIGNED, "--count", "48"],
@@ -71,7 +71,7 @@ class Block:
 
     @property
     def parsed_only(self) -> str:
-        """The reason, or nothing."""
+        """The reason, or an empty string."""
         kind, _, reason = self.marker.partition(", ")
         return reason if kind == "parse" else ""
 
@@ -80,17 +80,17 @@ class Block:
 
 
 def blocks_of(text: str, page: str) -> list[Block]:
-    found = [
+    blocks = [
         Block(page, text.count("\n", 0, one.start("code")) + 1, one["language"], one["code"], one["marker"] or "")
         for one in FENCE.finditer(text)
     ]
     fences, markers = len(re.findall(r"^\s*(?:```|~~~)", text, re.M)), text.count("<!-- test:")
-    if fences != 2 * len(found) or markers != sum(bool(one.marker) for one in found):
-        raise AssertionError(f"{page}: {fences} fence lines and {markers} markers, but {len(found)} blocks were read")
-    for one in found:
+    if fences != 2 * len(blocks) or markers != sum(bool(one.marker) for one in blocks):
+        raise AssertionError(f"{page}: {fences} fence lines and {markers} markers, but {len(blocks)} blocks were read")
+    for one in blocks:
         if one.marker and not re.fullmatch(r"parse, \w.*|small|encrypted|as [\w.-]+", one.marker):
-            raise AssertionError(f"{one}: the marker '{one.marker}' says nothing that is known")
-    return found
+            raise AssertionError(f"{one}: unknown marker '{one.marker}'")
+    return blocks
 
 
 @cache
@@ -105,8 +105,20 @@ def scripts() -> dict[str, str]:
     return table
 
 
+def tree_paths(code: str) -> list[str]:
+    """The folders of a tree that is drawn by indentation: `engine/`, then `  sinks/`, gives engine and engine/sinks."""
+    paths: list[str] = []
+    above: list[tuple[int, str]] = []
+    for line in filter(None, code.splitlines()):
+        indent, name = len(line) - len(line.lstrip()), line.split()[0].rstrip("/")
+        above = [(depth, path) for depth, path in above if depth < indent]
+        paths.append(f"{above[-1][1]}/{name}" if above else name)
+        above.append((indent, paths[-1]))
+    return paths
+
+
 def new_folder() -> Path:
-    """Kept until the tests end."""
+    """Deleted when the tests end."""
     folder = mkdtemp(prefix="vlfau-docs-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
@@ -114,7 +126,7 @@ def new_folder() -> Path:
 
 @cache
 def workspace(page: str) -> Path:
-    """What a page's reader has in front of him; its blocks run one after the other in it."""
+    """The folder in which the blocks of a page run, one after the other: what the page's reader would have there."""
     folder = new_folder()
     for name in ("examples", "docs", "bench"):
         (folder / name).symlink_to(ROOT / name)
@@ -155,14 +167,14 @@ def short_clip() -> Path:
 
 @cache
 def demo_run() -> dict[str, Path]:
-    """The README's first command, run once for all: its tables, and what it printed under "said"."""
+    """The README's first command, run once for all tests: its tables, and in "output" what it printed."""
     folder = new_folder()
-    files = {name: folder / name for name in ("table.csv", "table.jsonl", "said")}
+    files = {name: folder / name for name in ("table.csv", "table.jsonl", "output")}
     outputs = ["--csv", str(files["table.csv"]), "--jsonl", str(files["table.jsonl"])]
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
         run_here("vlfau-stream", ["--demo", "--bind", "none", "--runtime", "openvino", *outputs])
-    files["said"].write_text(said.getvalue(), encoding="utf-8")
+    files["output"].write_text(output.getvalue(), encoding="utf-8")
     return files
 
 
@@ -170,14 +182,14 @@ def demo_run() -> dict[str, Path]:
 
 
 def commands_of(code: str) -> list[str]:
-    """One a line; lines that end in a backslash go on, and && is a new one."""
+    """One per line; a backslash at the end continues a line, and && separates commands."""
     joined = re.sub(r"\\\n\s*", "", code)
     lines = [line.strip() for line in joined.splitlines()]
     return [part.strip() for line in lines if line and not line.startswith("#") for part in line.split(" && ")]
 
 
 def perform(command: str, block: Block) -> None:
-    """Runs a command of a shell block as the page's reader would, or checks it as far as this machine can."""
+    """Runs a command of a shell block as the page's reader would, or checks it as far as possible on this machine."""
     folder = workspace(block.page)
     if "$(" in command:
         run_shell(command, folder)
@@ -189,7 +201,7 @@ def perform(command: str, block: Block) -> None:
         more = SMALL.get(name, []) if block.marker == "small" else []
         if name == "vlfau-stream":
             if arguments == ["--demo"]:
-                assert "seen:" in demo_run()["said"].read_text(encoding="utf-8")
+                assert "seen:" in demo_run()["output"].read_text(encoding="utf-8")
                 return
             more = [*more, "--runtime", "openvino"]
             more += [] if "--bind" in arguments else ["--bind", f"ipc://{folder}/engine"]
@@ -206,11 +218,11 @@ def perform(command: str, block: Block) -> None:
     elif name in ("cp", "mv", "mkdir"):
         run_shell(command, folder)
     else:
-        raise AssertionError(f"{block}: nobody knows how to test '{name}'. Teach tests/doc_blocks.py.")
+        raise AssertionError(f"{block}: no way to test '{name}' is known; add one to tests/helpers/doc_blocks.py")
 
 
 def run_here(name: str, arguments: Sequence[str]) -> None:
-    """A command of this package in this process: a start of Python less. Its handler of SIGTERM is taken back."""
+    """A command of this package, in this process to save a start of Python. Its handler of SIGTERM is undone."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         code = main_of(name)(list(arguments))
@@ -221,7 +233,7 @@ def run_here(name: str, arguments: Sequence[str]) -> None:
 
 @contextmanager
 def exporting_once() -> Iterator[None]:
-    """Exporting takes long, so only the first block that exports does; the others get a copy of that bundle."""
+    """Exporting is slow, so only the first block exports; the others get a copy of that bundle."""
     from vlfau.models.bundle import Bundle, open_bundle
     from vlfau.models.export import command as export_command
 
@@ -250,8 +262,8 @@ def main_of(name: str) -> Callable[[list[str]], int]:
     from importlib import import_module
 
     module, _, function = scripts()[name].partition(":")
-    found: Callable[[list[str]], int] = getattr(import_module(module), function)
-    return found
+    main: Callable[[list[str]], int] = getattr(import_module(module), function)
+    return main
 
 
 def run_shell(command: str, folder: Path) -> None:
@@ -269,11 +281,11 @@ def run_shell(command: str, folder: Path) -> None:
 
 
 class Parsed(BaseException):
-    """Carries what a command's parser has read, past everything that the command would do with it."""
+    """Carries the result of a command's parser, and skips everything that the command would do with it."""
 
 
 def parse(name: str, arguments: Sequence[str], folder: Path) -> None:
-    """By the command's own parser, with settings and configuration file; nothing is opened or run."""
+    """Parses flags, settings and configuration file as the command does; opens and runs nothing."""
     from vlfau.engine.settings import read_engine
     from vlfau.models.training.command import configured
 
@@ -298,7 +310,7 @@ def parse(name: str, arguments: Sequence[str], folder: Path) -> None:
             assert read.sources or given.check
 
 
-# What other programs are asked: not run, but held against the files they name
+# Other programs: not run, but the files they name must exist
 
 
 def check_pip(arguments: Sequence[str], folder: Path) -> None:
@@ -307,9 +319,9 @@ def check_pip(arguments: Sequence[str], folder: Path) -> None:
     for word in arguments[1:]:
         if word == "-e":
             continue
-        wanted = re.fullmatch(rf"(\.|{project['name']})(?:\[([\w,-]+)\])?", word)
-        assert wanted, f"pip install {word} installs something else"
-        for extra in (wanted[2] or "").split(","):
+        package = re.fullmatch(rf"(\.|{project['name']})(?:\[([\w,-]+)\])?", word)
+        assert package, f"pip install {word} installs something else"
+        for extra in (package[2] or "").split(","):
             assert not extra or extra in project["optional-dependencies"], f"there is no extra '{extra}'"
 
 
@@ -351,7 +363,7 @@ def check_unit(arguments: Sequence[str], folder: Path) -> None:
 
 
 def check_script(arguments: Sequence[str], folder: Path) -> None:
-    """A script that cannot run here: it is there, it compiles, and it knows the flags."""
+    """A script that cannot run here: it exists, it compiles, and it contains the flags."""
     if arguments[0] == "-m":
         return
     script = (folder / arguments[0]).read_text(encoding="utf-8")
@@ -392,7 +404,7 @@ def working_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def replayed(settings: PublishSettings) -> Iterator[str]:
-    """The demo's reports once more, published for the first who subscribes; ends with its `end/` message."""
+    """The demo's reports again, published to the first subscriber; ends with the `end/` message."""
     lines = demo_run()["table.jsonl"].read_bytes().splitlines()
     reports = [wire.decode_payload("au", line) for line in lines[:: len(lines) // 20]]
     over = threading.Event()

@@ -1,8 +1,8 @@
-"""The documentation builds without a warning, and every code block of it and of the README is run or says why not.
+"""The documentation builds without a warning, and every code block in it and in the README is run, or says why not.
 
-`pytest tests/test_docs.py` ends with how many blocks there are, what became of each, and a line of JSON. Shell blocks
-run in a folder of their page's own, a stand-in for the reader's, with a clip cut from the package's; Python, Node and
-C++ listen to the reports of one run of the demo, published again.
+`pytest tests/project/test_docs.py` ends with the number of blocks, those that were not run, and a line of JSON. Shell
+blocks run in a folder per page that stands in for the reader's, with a clip cut from the package's; Python, Node and
+C++ subscribe to the reports of one run of the demo, published again.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from doc_blocks import (
     perform,
     replayed,
     scripts,
+    tree_paths,
     working_in,
     workspace,
 )
@@ -42,7 +43,7 @@ from vlfau.engine.settings import PublishSettings
 from vlfau.models.bundle import open_bundle
 from vlfau.models.errors import UserError
 
-pytest.importorskip("torch", reason="commands of the pages train; torch is not installed")
+pytest.importorskip("torch", reason="the pages train networks; torch is not installed")
 
 from vlfau.models import networks
 from vlfau.models.training import command as train_command
@@ -100,7 +101,7 @@ def run_node_block(block: Block) -> str:
     script.write_text(block.code)
     subprocess.run([node, "--check", str(script)], check=True, timeout=60)
     if subprocess.run([node, "-e", 'require("zeromq")'], capture_output=True, check=False, timeout=60).returncode:
-        return "checked: node --check only, for Node finds no zeromq (npm install zeromq, and NODE_PATH)"
+        return "checked: by node --check only; Node finds no zeromq (npm install zeromq, and set NODE_PATH)"
     with replayed(publishing(block)) as address:
         script.write_text(block.code.replace(ADDRESS, address))
         assert_heard([node, str(script)])
@@ -127,7 +128,7 @@ def run_cpp_block(block: Block) -> str:
 
 
 def assert_heard(command: list[str]) -> None:
-    """A listener in another language says a line per face, with the units that are on, and ends by itself."""
+    """A subscriber in another language prints a line per face, with its active units, and ends with the stream."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) >= 20
@@ -135,18 +136,18 @@ def assert_heard(command: list[str]) -> None:
 
 
 def check_csharp_block(block: Block) -> str:
-    """Unity is nowhere to be had: the names it reads must be those of the wire."""
-    known = {name for part in wire.json_schema()["$defs"].values() for name in part["properties"]}
+    """Without Unity: the names it reads must be those of the wire format."""
+    names = {name for part in wire.json_schema()["$defs"].values() for name in part["properties"]}
     read = set(re.findall(r'\["(\w+)"\]', block.code))
-    assert read - known - {"AU12"} == set()
+    assert read - names - {"AU12"} == set()
     assert "p" in read
     assert block.code.count("{") == block.code.count("}")
     assert block.code.count("(") == block.code.count(")")
-    return "checked: no Unity here; the fields it reads are those of the schema"
+    return "checked: Unity is not installed; the fields it reads are those of the schema"
 
 
 def check_toml_block(block: Block) -> str:
-    """Read by the command it is for, under the name that its page gives it."""
+    """The command it is for reads it, under the name that its page uses."""
     folder, name = workspace(block.page), block.marker.removeprefix("as ") or "settings.toml"
     (folder / name).write_text(block.code)
     trains = re.search(r"^\[training\]", block.code, re.M) is not None
@@ -162,7 +163,7 @@ def check_json_block(block: Block) -> str:
 
 
 def check_text_block(block: Block) -> str:
-    """A table that is read, or a tree of folders that are there."""
+    """A table that can be read, or a tree of folders that exist."""
     folder = workspace(block.page)
     if block.code.startswith("path,"):
         from vlfau.models.data.layouts import read_csv
@@ -170,9 +171,9 @@ def check_text_block(block: Block) -> str:
         (folder / "labels.csv").write_text(block.code)
         assert len(read_csv(folder / "labels.csv")) == len(list(csv.reader(block.code.splitlines()))) - 1
         return "ran"
-    names = [line.split()[0] for line in block.code.splitlines() if line and not line.startswith(" ")]
-    assert names
-    assert [name for name in names if not (ROOT / name).exists()] == []
+    paths = tree_paths(block.code)
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
     return "ran"
 
 
@@ -180,7 +181,7 @@ def check_promql_block(block: Block) -> str:
     for line in block.code.splitlines():
         assert metrics_in(line), line
         assert metrics_in(line) <= known_metrics(), line
-    return "checked: no Prometheus here; the metrics are those of the engine"
+    return "checked: Prometheus is not installed; the metrics are those of the engine"
 
 
 RUNNERS = {
@@ -196,8 +197,8 @@ RUNNERS = {
 }
 
 
-def test_blocks_that_do_not_work_are_found(tmp_path: Path) -> None:
-    """The controls of what is above."""
+def test_broken_blocks_are_noticed(tmp_path: Path) -> None:
+    """The controls of the tests above."""
 
     def block(language: str, code: str, marker: str = "") -> Block:
         return Block("docs/index.md", 1, language, code, marker)
@@ -228,7 +229,7 @@ def test_every_language_of_a_fence_is_known() -> None:
     assert {block.language for block in BLOCKS} - set(RUNNERS) == set()
 
 
-def test_the_readme_shows_every_command_and_its_files_are_there() -> None:
+def test_the_readme_lists_every_command_and_links_to_files_that_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [name for name in scripts() if f"| `{name}` |" not in text] == []
     targets = [target for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text) if "://" not in target]
@@ -239,7 +240,7 @@ def test_the_readme_shows_every_command_and_its_files_are_there() -> None:
     assert [row for row in rows if "](https://" not in row] == [], "a claim without a source"
 
 
-def test_the_trainer_takes_the_recipes() -> None:
+def test_the_trainer_accepts_the_recipes() -> None:
     files = sorted((ROOT / "docs" / "recipes").glob("*.toml"))
     assert len(files) == 4
     for file in files:
@@ -261,22 +262,23 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(config: Path, output: Path) -> subprocess.CompletedProcess[str]:
-    """Not with --quiet: it would keep --strict from hearing the warnings."""
+    """Without --quiet, which hides warnings from --strict."""
     pytest.importorskip("material", reason="mkdocs-material is not installed (pip install '.[docs]')")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(config), "-d", str(output)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
-def test_the_site_is_whole_and_asks_nobody_else(site: Path) -> None:
+def test_the_site_is_complete_and_loads_nothing_from_elsewhere(site: Path) -> None:
     pages = {str(path.relative_to(site)) for path in site.rglob("*.html")}
     assert {"index.html", "tutorial/index.html", "reference/commands/index.html", "reference/wire/index.html"} <= pages
+    assert {"explanation/glossary/index.html", "explanation/code-layout/index.html"} <= pages
     assert (site / "pictures" / "network.svg").is_file()
-    fetched = re.compile(r'<(?:script|link|img)[^>]*?(?:src|href)="?(https?:)?//', re.I)
-    assert fetched.search('<script src="https://elsewhere/x.js">')
+    external = re.compile(r'<(?:script|link|img)[^>]*?(?:src|href)="?(https?:)?//', re.I)
+    assert external.search('<script src="https://elsewhere/x.js">')
     for page in pages:
         text = (site / page).read_text(encoding="utf-8")
-        assert [one for one in re.findall(r"<(?:script|link|img)[^>]*>", text) if fetched.search(one)] == [], page
+        assert [one for one in re.findall(r"<(?:script|link|img)[^>]*>", text) if external.search(one)] == [], page
 
 
 def test_a_broken_link_stops_the_build(tmp_path: Path) -> None:
@@ -319,7 +321,7 @@ def test_the_diagrams_are_what_their_script_draws() -> None:
     diagrams = load("diagrams")
     for name, draw in diagrams.DIAGRAMS.items():
         written = (ROOT / "docs" / "pictures" / name).read_text(encoding="utf-8")
-        assert written == draw().text(), f"{name} is old: python docs/diagrams.py"
+        assert written == draw().text(), f"{name} is out of date: run python docs/diagrams.py"
         ElementTree.fromstring(written)
 
 

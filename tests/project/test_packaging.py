@@ -62,6 +62,22 @@ def test_no_file_imports_a_part_by_its_folder(folder: str) -> None:
         assert not wrong.search(path.read_text(encoding="utf-8")), path
 
 
+def test_every_folder_with_modules_is_listed() -> None:
+    """An unlisted package can be imported from an editable install and is missing from the wheel."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = {str(Path(name).parent) for name in files_of(ROOT) if name.endswith(".py")}
+    assert {".".join(("vlfau", *Path(folder).parts)) for folder in folders} - set(settings["packages"]) == set()
+    assert all((ROOT / Path(*name.split(".")[1:])).is_dir() for name in settings["packages"])
+
+
+def test_the_arrows_point_one_way() -> None:
+    """bench -> engine -> models <- calibration. Stricter than imports: the name must not occur in the code."""
+    for part, forbidden in (("models", ("engine", "calibration")), ("engine", ("calibration",))):
+        for path in (ROOT / part).rglob("*.py"):
+            for name in forbidden:
+                assert f"vlfau.{name}" not in re.sub(r"#.*|\".*?\"", "", path.read_text(encoding="utf-8")), path
+
+
 def test_the_scripts_exist() -> None:
     scripts = project()["scripts"]
     for target in scripts.values():

@@ -1,13 +1,16 @@
-"""The floor plan: a family is a folder, and what that means for imports."""
+"""The layout of the code: a family is a folder, and what that means for imports."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+from doc_blocks import blocks_of, tree_paths
 from import_graph import circles, closure, import_graph, top_level_names
 from shared_files import ROOT
 
@@ -16,11 +19,11 @@ FAMILIES = ("engine/sinks", "engine/sources", "models/faces", "models/networks",
 BASES = sorted(file for file in GRAPH if file.endswith("/base.py"))
 
 
-def test_no_file_imports_itself_by_a_detour() -> None:
+def test_no_file_imports_itself_through_others() -> None:
     assert circles(GRAPH) == []
 
 
-def test_a_circle_is_found_also_where_an_import_hides_in_a_function(tmp_path: Path) -> None:
+def test_a_circle_is_noticed_even_if_an_import_is_inside_a_function(tmp_path: Path) -> None:
     (tmp_path / "engine").mkdir()
     (tmp_path / "engine" / "one.py").write_text("from .two import b\n", encoding="utf-8")
     (tmp_path / "engine" / "two.py").write_text("def b():\n    from . import one\n", encoding="utf-8")
@@ -46,7 +49,7 @@ def test_every_family_has_an_interface_and_an_opener() -> None:
 
 @pytest.mark.parametrize("base", BASES)
 def test_an_interface_knows_no_kind(base: str) -> None:
-    """Of its folder it may use parts, such as the pixels of networks; whatever implements the interface is a kind."""
+    """A kind is a file that imports `base.py`, which may itself use parts such as `pixels.py`."""
     kinds = {file for file, targets in GRAPH.items() if base in targets and Path(file).parent == Path(base).parent}
     assert closure(GRAPH, base) & kinds == set()
 
@@ -72,6 +75,57 @@ def test_no_bench_imports_another() -> None:
         if name in commands
     ]
     assert wrong == []
+
+
+# What the pages about the structure claim
+
+BOTTOM = "models"  # files without a folder
+TEMPLATE = ("models/bundle.py", "models/faces/align.py")  # the one import that goes up
+
+
+def test_folders_of_models_use_only_the_rows_below_them() -> None:
+    """The rows are those of the picture in docs/explanation/code-layout.md."""
+    spec = spec_from_file_location("diagrams", ROOT / "docs" / "diagrams.py")
+    assert spec is not None
+    assert spec.loader is not None
+    diagrams = module_from_spec(spec)
+    spec.loader.exec_module(diagrams)
+    rows = {f"models/{name}": row for row, rooms in enumerate(diagrams.FLOORS) for name, _ in rooms}
+    rows[BOTTOM] = len(diagrams.FLOORS)
+    edges = [(file, target) for file, targets in GRAPH.items() for target in targets if target.startswith("models/")]
+    assert {Path(file).parent.as_posix() for file in GRAPH if file.startswith("models/")} == set(rows)
+    upward = [
+        (file, target)
+        for file, target in edges
+        if (here := Path(file).parent.as_posix()) in rows
+        and here != (there := Path(target).parent.as_posix())
+        and rows[here] >= rows[there]
+    ]
+    assert upward == [TEMPLATE]
+    files = {path.stem for path in (ROOT / "models").glob("*.py")}
+    assert set(diagrams.GROUND.split(" · ")) <= files
+
+
+def test_the_tree_in_the_readme_has_every_folder() -> None:
+    blocks = blocks_of((ROOT / "README.md").read_text(encoding="utf-8"), "README.md")
+    (tree,) = (block for block in blocks if block.language == "text")
+    listed = tree_paths(tree.code)
+    tracked = ("engine", "models", "calibration", "bench", "tests", "docs", "examples")
+    files = [path for name in tracked for path in (ROOT / name).rglob("*") if path.is_file()]
+    folders = {path.relative_to(ROOT).parent.as_posix() for path in files if "__pycache__" not in path.parts}
+    assert sorted(folders - set(listed)) == []
+    assert [path for path in listed if not (ROOT / path).is_dir()] == []
+    assert len(set(listed)) == len(listed)
+
+
+def test_the_page_about_the_code_names_files_that_exist() -> None:
+    text = (ROOT / "docs" / "explanation" / "code-layout.md").read_text(encoding="utf-8")
+    names = re.findall(r"`([\w./-]+(?:\.(?:py|toml|json|md)|/))`", text)
+    paths = {name for name in names if "/" in name}
+    assert len(paths) > 30
+    assert sorted(path for path in paths if not (ROOT / path).exists()) == []
+    roles = {path.name for folder in ("engine", "models") for path in (ROOT / folder).rglob("*.py")}
+    assert set(names) - paths - roles == set(), "a file without its folder"
 
 
 IMPORTS = """
