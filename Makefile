@@ -1,4 +1,4 @@
-# `make check` runs what .ci/run runs but the soak, in the environment that is active.
+# `make check` runs what .ci/run runs except the soak, in the active environment.
 .PHONY: check lint types test slow bench
 
 check: lint types test
@@ -17,6 +17,6 @@ test:
 slow:
 	pytest -m "slow and not gpu"
 
-# Figures, a quarter of an hour on a machine that does nothing else. $VLFAU_SHARDS names a folder of renders.
+# Takes a quarter of an hour on an otherwise idle machine. $VLFAU_SHARDS names a folder of renders.
 bench:
 	python bench/results.py

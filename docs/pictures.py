@@ -1,8 +1,8 @@
-"""Makes every picture of the README and of the documentation again:  python docs/pictures.py
+"""Regenerates the pictures of the README and the documentation:  python docs/pictures.py
 
-All come out of the engine as users run it: `vlfau-stream --demo` with `--render` gives the frames and with `--csv` the
-plot; what `vlfau-watch` hears of a second run, played at its own pace, gives the terminal. The clip is the package's
-own (rendered, MIT).
+All come from the engine as users run it: the frames from `vlfau-stream --demo --render`, the plot from `--csv`, and the
+terminal from what `vlfau-watch` receives of a second run in real time. The clip is the one in the package (rendered,
+MIT).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vlfau.models.bundle import demo_clip
 
 FOLDER = Path(__file__).with_name("pictures")
 PLOT = Path(__file__).parents[1] / "examples" / "plot_aus.py"
-SHOWN = ("talking", "smile", "displeasure")  # parts of the clip, each at its middle
+PARTS = ("talking", "smile", "displeasure")  # parts of the clip, each at its middle
 GAP = 6  # pixels between frames
 ENGINE = [sys.executable, "-m", "vlfau.engine.commands.stream", "--demo", "--quiet"]
 WATCH_COLUMNS = 118
@@ -36,7 +36,7 @@ WATCH_PIXELS = 1400
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     parts = {part["name"]: part for part in json.loads(demo_clip().with_name(TRUTH).read_text())["parts"]}
-    moments = [(parts[name]["start"] + parts[name]["end"]) / 2 for name in SHOWN]  # seconds
+    moments = [(parts[name]["start"] + parts[name]["end"]) / 2 for name in PARTS]  # seconds
     with TemporaryDirectory() as folder:
         film, table = Path(folder) / "film.mp4", Path(folder) / "table.csv"
         subprocess.run([*ENGINE, "--bind", "none", "--render", str(film), "--csv", str(table)], check=True)
@@ -57,14 +57,14 @@ def strip(film: Path, moments: list[float]) -> Image.Image:
     times = np.array(list(frames))
     chosen = [frames[times[np.abs(times - moment).argmin()]] for moment in moments]
     width, height = chosen[0].size
-    made = Image.new("RGBA", (len(chosen) * (width + GAP) - GAP, height))
+    image = Image.new("RGBA", (len(chosen) * (width + GAP) - GAP, height))
     for place, frame in enumerate(chosen):
-        made.paste(frame, (place * (width + GAP), 0))
-    return made
+        image.paste(frame, (place * (width + GAP), 0))
+    return image
 
 
 def watch(moment: float, drawing: Path) -> None:
-    """What the terminal shows at this moment of the clip, at its own pace."""
+    """What the terminal shows at this moment of the clip, played in real time."""
     with TemporaryDirectory() as folder:
         address = f"ipc://{folder}/demo"
         board = Board(address.replace(folder, "/tmp"))
@@ -79,7 +79,7 @@ def watch(moment: float, drawing: Path) -> None:
 
 
 def as_png(drawing: Path) -> bytes:
-    """Rich's SVG names a font of the web; the one that comes with matplotlib is everywhere the same."""
+    """With the font of matplotlib, which is the same on every machine; Rich's SVG names a web font."""
     import resvg_py
 
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"

@@ -1,7 +1,8 @@
-"""A hook of MkDocs: writes the four reference pages from the code while the site is built, so that they cannot age.
+"""A MkDocs hook that writes the four reference pages from the code while the site is built, so that they are never out
+of date.
 
-Commands are asked for their own --help, settings are read from the dataclasses behind the flags, the wire format from
-the schema and the comments of wire.py, and the Python interface from signatures and docstrings.
+Commands come from their own --help, settings from the dataclasses behind the flags, the wire format from the schema and
+the comments in `engine/wire.py`, and the Python interface from signatures and docstrings.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/wire.md": wire_format,
         "reference/python.md": python,
     }
-    for name, made in pages.items():
-        files.append(File.generated(config, name, content=made()))
+    for name, page in pages.items():
+        files.append(File.generated(config, name, content=page()))
     return files
 
 
@@ -49,8 +50,8 @@ def commands() -> str:
     lines = [
         "# Commands",
         "",
-        "What each command prints with `--help`. Every command ends with 0 when it did what was asked, 2 when it was "
-        "asked for something it cannot do (one sentence says what), and 1 when a source or a check failed.",
+        "What each command prints with `--help`. Every command exits with 0 on success, with 2 if it cannot do what "
+        "the arguments or settings request (a message says why), and with 1 if a source or a check failed.",
     ]
     for name, main in scripts():
         lines += ["", f"## {name}", "", "```text", help_of(main), "```"]
@@ -61,18 +62,18 @@ def commands() -> str:
 
 def scripts() -> Iterator[tuple[str, Callable[[list[str]], Any]]]:
     """The commands of this package, in the order of pyproject.toml."""
-    written = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    found = [one for one in entry_points(group="console_scripts") if one.value.startswith("vlfau.")]
-    for one in sorted(set(found), key=lambda one: written.index(f"\n{one.name} = ")):
-        yield one.name, one.load()
+    order = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    commands = {one for one in entry_points(group="console_scripts") if one.value.startswith("vlfau.")}
+    for command in sorted(commands, key=lambda command: order.index(f"\n{command.name} = ")):
+        yield command.name, command.load()
 
 
 def help_of(main: Callable[[list[str]], Any], *part: str) -> str:
     before = {name: os.environ.get(name) for name in ("COLUMNS", "PYTHON_COLORS")}
     os.environ |= {"COLUMNS": HELP_COLUMNS, "PYTHON_COLORS": "0"}
-    said = io.StringIO()
+    text = io.StringIO()
     try:
-        with redirect_stdout(said):
+        with redirect_stdout(text):
             main([*part, "--help"])
     except SystemExit:
         pass
@@ -81,7 +82,7 @@ def help_of(main: Callable[[list[str]], Any], *part: str) -> str:
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
-    return said.getvalue().rstrip()
+    return text.getvalue().rstrip()
 
 
 # Settings
@@ -98,17 +99,17 @@ def settings() -> str:
         "# Settings",
         "",
         "A setting has one name everywhere: `detect_every` in a TOML file and in Python is `--detect-every` on the "
-        "command line. Flags win over the file, the file over the defaults. An unknown name is refused, with the "
-        "nearest known one.",
+        "command line. Flags override the file, and the file overrides the defaults. An unknown name is an error that "
+        "suggests the nearest known one.",
         "",
-        "## Of the engine",
+        "## Engine",
         "",
-        "Sections of the file that `vlfau-stream --config FILE` takes, and keywords of "
-        "[`open_engine`](python.md#open_engine). On its top level the file may also name `sources`, a list.",
+        "Sections of the file for `vlfau-stream --config FILE`, and keywords of "
+        "[`open_engine`](python.md#open_engine). At its top level the file may also contain `sources`, a list.",
     ]
     for section, part in SECTIONS.items():
         lines += ["", f"### [{section}]", "", inspect.getdoc(part) or "", "", *setting_table(part)]
-    lines += ["", "## Of training", "", "Tables of the file that `vlfau-train --config FILE` takes."]
+    lines += ["", "## Training", "", "Sections of the file for `vlfau-train --config FILE`."]
     training = {"network": NetworkChoice, "data": DataChoice, "training": Recipe, "augmentation": type(PAPER)}
     for section, part in training.items():
         lines += ["", f"### [{section}] of vlfau-train", "", *setting_table(part)]
@@ -158,54 +159,54 @@ def wire_format() -> str:
         "One ZeroMQ part per message: the topic, one space, then the message as JSON (or as msgpack with "
         "`--encoding msgpack`). " + schema["description"],
         "",
-        "Fields marked *always* are always there. The others are left out while they hold their default. Readers "
-        "ignore fields they do not know: a new field needs no new schema number, a changed meaning does. `seq` counts "
-        "from 0 in every topic, so a gap is a loss. The JSON Schema itself is `engine/schema-1.json`.",
+        "Fields marked *always* are always present. The others are omitted while they have their default value. "
+        "Readers ignore unknown fields: a new field needs no new schema number, a changed meaning does. `seq` counts "
+        "from 0 in every topic, so a gap means lost messages. The JSON Schema is `engine/schema-1.json`.",
     ]
     for name in (*MESSAGES, *(part for part in parts if part not in MESSAGES)):
         part = parts[name]
         lines += ["", f"## {name}", "", part["description"], "", "| field | type | | meaning |", "|---|---|---|---|"]
         for field, kind in part["properties"].items():
-            there = "always" if field in part["required"] else f"`{json.dumps(kind.get('default'))}`"
+            presence = "always" if field in part["required"] else f"`{json.dumps(kind.get('default'))}`"
             meaning = comments.get((name, field)) or comments.get(("Message", field)) or MEANINGS.get(field, "")
-            lines.append(f"| `{field}` | {cell(schema_type(kind))} | {there} | {cell(meaning)} |")
+            lines.append(f"| `{field}` | {cell(schema_type(kind))} | {presence} | {cell(meaning)} |")
     return "\n".join(lines)
 
 
 MEANINGS = {
-    "v": "schema number; a reader refuses another one",
-    "sent_ns": "unix nanoseconds",
+    "v": "schema number; readers refuse any other",
+    "sent_ns": "Unix time in nanoseconds",
     "seq": "counts from 0 in this topic",
     "stream": "name of the source, from `--name` or derived from it",
     "latency_ms": "milliseconds by stage",
     "faces": "every face that is followed, in the order of `track`",
     "elapsed_s": "seconds since the stream was opened",
-    "frames_in": "frames out of the decoder",
+    "frames_in": "frames decoded",
     "frames_out": "reports published",
     "uptime_s": "seconds since the stream was opened",
-    "reconnects": "times the source was opened again",
-    "error": "the sentence of what went wrong",
+    "reconnects": "number of times the source was reopened",
+    "error": "what went wrong, in a sentence",
     "drops": "cause -> frames",
     "dropped": "frames of this stream dropped so far",
-    "runtime": "what executes the network, and its precision",
-    "device": "where",
+    "runtime": "what runs the network, and its precision",
+    "device": "the device it runs on",
     "model": "name of the bundle",
-    "detector": "who finds new faces",
+    "detector": "what finds new faces",
     "pts": "seconds, from the container",
     "frame": "index in the stream",
-    "captured_ns": "unix nanoseconds at which the decoder handed the frame over",
-    "track": "the face, the same number as in `au/`",
-    "text": "the whole face in a sentence",
-    "why": "unit -> its own sentence",
-    "again": "sent once more, unchanged, because somebody joined late",
-    "pose": "where the head points; null where it could not be solved",
+    "captured_ns": "Unix time in nanoseconds at which the decoder delivered the frame",
+    "track": "number of the face, as in `au/`",
+    "text": "a sentence about the whole face",
+    "why": "unit -> a sentence about it",
+    "again": "sent again, unchanged, because a subscriber joined late",
+    "pose": "direction of the head; null if it could not be computed",
     "valid": "false: too small, blurred or turned; then `aus` and `why` are empty",
-    "height": "picture pixels",
-    "decode": "before the clock starts: from asking the decoder for the frame to having it, waiting for data included",
-    "detect": "from capture until the faces were found and followed",
+    "height": "pixels of the frame",
+    "decode": "before the clock starts: from asking the decoder for a frame to having it, including the wait for data",
+    "detect": "from capture until faces were found and followed",
     "align": "cutting the crops, pose and quality",
-    "predict": "from there until the network has answered, its queue included",
-    "explain": "sentences, where this frame made some",
+    "predict": "from there until the network has answered, including its queue",
+    "explain": "generating sentences, if this frame needed any",
     "total": "capture to publish",
     "p50": "median",
     "p95": "95 of 100 frames were faster",
@@ -215,14 +216,14 @@ MEANINGS = {
 
 def comments_of(source: str) -> dict[tuple[str, str], str]:
     """(class, field) -> the comment behind the field."""
-    found: dict[tuple[str, str], str] = {}
+    comments: dict[tuple[str, str], str] = {}
     owner = ""
     for line in source.splitlines():
         if opened := re.match(r"class (\w+)", line):
             owner = opened[1]
         elif field := re.match(r"    (\w+): .*?  # (.+)", line):
-            found[owner, field[1]] = field[2]
-    return found
+            comments[owner, field[1]] = field[2]
+    return comments
 
 
 def schema_type(kind: dict[str, Any]) -> str:
@@ -245,8 +246,8 @@ def schema_type(kind: dict[str, Any]) -> str:
 # Python interface
 
 INTERFACE = {
-    "Run the engine here": ("vlfau.engine.app:open_engine", "vlfau.engine.app:Engine"),
-    "Listen to an engine elsewhere": ("vlfau.engine.subscriber:subscribe", "vlfau.engine.subscriber:Subscription"),
+    "Run the engine in this process": ("vlfau.engine.app:open_engine", "vlfau.engine.app:Engine"),
+    "Subscribe to an engine elsewhere": ("vlfau.engine.subscriber:subscribe", "vlfau.engine.subscriber:Subscription"),
     "Bundles and runtimes": (
         "vlfau.models.bundle:open_bundle",
         "vlfau.models.bundle:Bundle",
@@ -263,7 +264,7 @@ def python() -> str:
     lines = [
         "# Python interface",
         "",
-        "What may be used from outside. Both `open_engine` and `subscribe` can be imported from `vlfau.engine`. "
+        "The public interface. Both `open_engine` and `subscribe` can be imported from `vlfau.engine`. "
         "Everything is typed (`py.typed`); what is not listed here may change without notice. Messages are "
         f"structs in `vlfau.engine.wire` ({', '.join(f'`{name}`' for name in MESSAGES)} and their parts) with the "
         "fields of the [wire format](wire.md).",
@@ -305,14 +306,14 @@ def prose(what: Any) -> str:
 
 
 def signature(name: str, what: Any) -> str:
-    written = inspect.signature(what)
-    given = [one for one in written.parameters.values() if one.name != "self"]
-    shown = [one.replace(annotation=AsWritten(one.annotation)) for one in given]
-    return f"{name}{written.replace(parameters=shown, return_annotation=AsWritten(written.return_annotation))}"
+    source = inspect.signature(what)
+    parameters = [one for one in source.parameters.values() if one.name != "self"]
+    shown = [one.replace(annotation=AsWritten(one.annotation)) for one in parameters]
+    return f"{name}{source.replace(parameters=shown, return_annotation=AsWritten(source.return_annotation))}"
 
 
 class AsWritten(str):
-    """An annotation that is shown without quotes."""
+    """An annotation shown without quotes."""
 
     def __repr__(self) -> str:
         return str(self)

@@ -14,7 +14,7 @@ from vlfau.engine.sinks.prometheus import Metrics
 
 @cache
 def served() -> dict[str, set[str]]:
-    """Every metric that a scrape can show -> its labels."""
+    """Every metric that a scrape can return -> its labels."""
     metrics = Metrics(":0")
     metrics.write(make_report(0))
     metrics.status(make_status(1))

@@ -1,6 +1,6 @@
-"""What docs/deploy/ holds for those who run it for months: Dockerfiles, a systemd unit, Prometheus and Grafana.
+"""The files of docs/deploy/: Dockerfiles, a systemd unit, Prometheus and Grafana.
 
-Docker is not at hand where tests run: rules stand in for hadolint, named by the numbers of its own that they follow.
+Tests run without Docker, so a few rules of hadolint are checked here, with hadolint's numbers.
 """
 
 from __future__ import annotations
@@ -25,68 +25,68 @@ INSTRUCTIONS = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "VOLUME", "EXPO
 # Dockerfiles
 
 
-def faults(text: str) -> list[str]:
-    """What is wrong with a Dockerfile, with hadolint's rule where it has one."""
-    found: list[str] = []
+def dockerfile_faults(text: str) -> list[str]:
+    """What is wrong with a Dockerfile, with hadolint's number for it."""
+    faults: list[str] = []
     lines = re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", text, flags=re.M)).splitlines()
     stage, stages, user = "", set(), "root"
     for line in filter(None, map(str.strip, lines)):
         word, _, rest = line.partition(" ")
         rest = rest.strip()
         if word not in INSTRUCTIONS:
-            found.append(f"unknown or unwanted instruction {word} (DL1000, DL3020)")
+            faults.append(f"unknown or unwanted instruction {word} (DL1000, DL3020)")
         if word == "FROM":
             image, _, stage = rest.partition(" AS ")
             stages.add(stage)
             user = "root"
             if image not in stages and not re.search(r":(?!latest)[\w.-]+$", image):
-                found.append(f"{image} has no version (DL3006, DL3007)")
+                faults.append(f"{image} has no version (DL3006, DL3007)")
         if word == "WORKDIR" and not rest.startswith("/"):
-            found.append("WORKDIR is not absolute (DL3000)")
+            faults.append("WORKDIR is not absolute (DL3000)")
         if word == "USER":
             user = rest
         if word in ("CMD", "ENTRYPOINT") and not rest.startswith("["):
-            found.append(f"{word} is not in JSON form (DL3025)")
+            faults.append(f"{word} is not in JSON form (DL3025)")
         if word == "COPY":
             *sources, _ = [part for part in rest.split() if not part.startswith("--")]
             origin = re.search(r"--from=(\S+)", rest)
             if origin and origin[1] not in stages:
-                found.append(f"COPY from an unknown stage {origin[1]} (DL3022)")
+                faults.append(f"COPY from an unknown stage {origin[1]} (DL3022)")
             missing = [name for name in sources if not origin and not (ROOT / name).exists()]
-            found += [f"COPY of {name}, which is not in the repository" for name in missing]
+            faults += [f"COPY of {name}, which is not in the repository" for name in missing]
         if word == "RUN":
-            found += _run_faults(rest)
+            faults += _run_faults(rest)
     if user in ("root", "0"):
-        found.append("it runs as root (DL3002)")
-    for wanted in ("ENTRYPOINT", "CMD"):
-        if not re.search(rf"^{wanted} ", text, re.M):
-            found.append(f"{wanted} is missing")
-    return found
+        faults.append("it runs as root (DL3002)")
+    for instruction in ("ENTRYPOINT", "CMD"):
+        if not re.search(rf"^{instruction} ", text, re.M):
+            faults.append(f"{instruction} is missing")
+    return faults
 
 
 def _run_faults(command: str) -> list[str]:
-    found = []
+    faults = []
     if "apt-get install" in command:
         if "--no-install-recommends" not in command:
-            found.append("recommended packages are installed (DL3015)")
+            faults.append("recommended packages are installed (DL3015)")
         if "-y" not in command.split():
-            found.append("apt-get asks (DL3014)")
+            faults.append("apt-get asks for confirmation (DL3014)")
         if "rm -rf /var/lib/apt/lists/*" not in command:
-            found.append("package lists stay in the image (DL3009)")
+            faults.append("package lists stay in the image (DL3009)")
         if not command.startswith("apt-get update"):
-            found.append("lists of another layer are old (DL3009)")
+            faults.append("package lists of another layer may be old (DL3009)")
     if re.search(r"\bpip install", command) and "--no-cache-dir" not in command:
-        found.append("pip's cache stays in the image (DL3042)")
+        faults.append("pip's cache stays in the image (DL3042)")
     if re.search(r"\b(sudo|cd|apt) ", command):
-        found.append("sudo, cd or apt in RUN (DL3004, DL3003, DL3027)")
+        faults.append("sudo, cd or apt in RUN (DL3004, DL3003, DL3027)")
     if "|" in command.replace("||", ""):
-        found.append("a pipe without pipefail (DL4006)")
-    return found
+        faults.append("a pipe without pipefail (DL4006)")
+    return faults
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
 def test_a_dockerfile_follows_the_rules(name: str) -> None:
-    assert faults((DEPLOY / name).read_text(encoding="utf-8")) == []
+    assert dockerfile_faults((DEPLOY / name).read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_dockerfile_follows_the_rules(name: str) -> None:
         ("    && rm -rf /var/lib/apt/lists/* \\\n", "", "DL3009"),
         ('CMD ["--check"]', "CMD --check", "DL3025"),
         ("COPY engine engine", "COPY motor motor", "not in the repository"),
-        ("COPY --from=build", "COPY --from=made", "DL3022"),
+        ("COPY --from=build", "COPY --from=built", "DL3022"),
         ("WORKDIR /data", "WORKDIR data", "DL3000"),
         ("EXPOSE 5556", "ADD x y", "DL3020"),
     ],
@@ -108,12 +108,12 @@ def test_a_dockerfile_follows_the_rules(name: str) -> None:
 def test_a_fault_in_a_dockerfile_is_found(right: str, wrong: str, rule: str) -> None:
     text = (DEPLOY / "cpu.Dockerfile").read_text(encoding="utf-8")
     assert right in text
-    assert any(rule in fault for fault in faults(text.replace(right, wrong)))
+    assert any(rule in fault for fault in dockerfile_faults(text.replace(right, wrong)))
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
 def test_the_image_gets_what_the_package_needs(name: str) -> None:
-    """What is copied is let through by the ignore file, and what the build reads is copied."""
+    """The ignore file lets through what is copied, and everything that the build reads is copied."""
     text = (DEPLOY / name).read_text(encoding="utf-8")
     copied = {part for line in re.findall(r"^COPY (?!--)(.+) \S+$", text, re.M) for part in line.split()}
     allowed = {
@@ -129,11 +129,14 @@ def test_the_image_gets_what_the_package_needs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_hadolint_agrees_where_it_is(name: str) -> None:
+def test_hadolint_agrees(name: str) -> None:
     hadolint = shutil.which("hadolint")
     if hadolint is None:
-        pytest.skip("hadolint is a binary of its own and is not here; the rules above stand in for it")
-    ignored = ["--ignore", "DL3008"]  # versions of Debian's packages: the release is named, and it gets security fixes
+        pytest.skip("hadolint is not installed; the rules above stand in for it")
+    ignored = [
+        "--ignore",
+        "DL3008",
+    ]  # pinned Debian packages: the release is pinned instead, and it gets security fixes
     done = subprocess.run([hadolint, *ignored, str(DEPLOY / name)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
@@ -144,13 +147,13 @@ def test_hadolint_agrees_where_it_is(name: str) -> None:
 def verify(unit: str, folder: Path) -> subprocess.CompletedProcess[str]:
     program = shutil.which("systemd-analyze")
     if program is None:
-        pytest.skip("systemd-analyze is not here")
+        pytest.skip("systemd-analyze is not installed")
     file = folder / "vlfau-stream.service"
     file.write_text(unit, encoding="utf-8")
     return subprocess.run([program, "verify", str(file)], capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     unit = (DEPLOY / "vlfau-stream.service").read_text(encoding="utf-8")
     here = unit.replace("/opt/vlfau/bin/vlfau-stream", shutil.which("true") or "/bin/true")
     assert here != unit
@@ -160,7 +163,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     assert "restart specifier" in wrong.stderr, "the control"
 
 
-def test_the_service_reads_a_configuration_that_the_engine_takes() -> None:
+def test_the_engine_accepts_the_configuration_of_the_service() -> None:
     unit = (DEPLOY / "vlfau-stream.service").read_text(encoding="utf-8")
     assert "--config ${CREDENTIALS_DIRECTORY}/stream.toml" in unit
     assert "LoadCredential=stream.toml:/etc/vlfau/stream.toml" in unit
@@ -171,8 +174,8 @@ def test_the_service_reads_a_configuration_that_the_engine_takes() -> None:
 
 
 def expressions(board: dict[str, Any]) -> list[str]:
-    found = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
-    return found + [one["query"] for one in board["templating"]["list"] if one["type"] == "query"]
+    queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    return queries + [one["query"] for one in board["templating"]["list"] if one["type"] == "query"]
 
 
 @pytest.fixture
@@ -180,10 +183,10 @@ def board() -> dict[str, Any]:
     return dict(json.loads((DEPLOY / "grafana.json").read_text(encoding="utf-8")))
 
 
-def test_the_board_asks_for_metrics_and_labels_that_there_are(board: dict[str, Any]) -> None:
-    asked = expressions(board)
-    assert all(metrics_in(expression) for expression in asked)
-    for expression in asked:
+def test_the_dashboard_uses_metrics_and_labels_that_exist(board: dict[str, Any]) -> None:
+    queries = expressions(board)
+    assert all(metrics_in(expression) for expression in queries)
+    for expression in queries:
         assert metrics_in(expression) <= known_metrics(), expression
         for name, labels in re.findall(r"\b(vlfau_\w+)\{([^}]*)\}", expression):
             assert set(re.findall(r"(\w+)[=!]", labels)) <= served()[name], expression
@@ -193,19 +196,19 @@ def test_the_board_asks_for_metrics_and_labels_that_there_are(board: dict[str, A
         for target in panel["targets"]:
             (name, *_) = sorted(metrics_in(target["expr"]))
             assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= served()[name] | {"stream"}
-    assert "vlfau_report" not in known_metrics(), "the control: a name that is nearly right is none"
+    assert "vlfau_report" not in known_metrics(), "the control: an almost correct name"
 
 
-def test_the_board_leaves_no_metric_out(board: dict[str, Any]) -> None:
-    unneeded = ("_created", "_bucket", "_sum", "_count")
-    wanted = {name for name in known_metrics() if not name.endswith(unneeded)}
-    assert wanted - set().union(*map(metrics_in, expressions(board))) == set()
+def test_the_dashboard_leaves_no_metric_out(board: dict[str, Any]) -> None:
+    parts = ("_created", "_bucket", "_sum", "_count")
+    whole = {name for name in known_metrics() if not name.endswith(parts)}
+    assert whole - set().union(*map(metrics_in, expressions(board))) == set()
 
 
-def test_grafana_can_lay_the_board_out(board: dict[str, Any]) -> None:
+def test_grafana_can_lay_out_the_dashboard(board: dict[str, Any]) -> None:
     ids = [panel["id"] for panel in board["panels"]]
     assert len(set(ids)) == len(ids)
-    taken: set[tuple[int, int]] = set()
+    occupied: set[tuple[int, int]] = set()
     for panel in board["panels"]:
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24
@@ -214,8 +217,8 @@ def test_grafana_can_lay_the_board_out(board: dict[str, Any]) -> None:
             for x in range(place["x"], place["x"] + place["w"])
             for y in range(place["y"], place["y"] + place["h"])
         }
-        assert not cells & taken, panel["title"]
-        taken |= cells
+        assert not cells & occupied, panel["title"]
+        occupied |= cells
         assert panel["title"]
         assert panel["description"]
         assert [target["refId"] for target in panel["targets"]] == list("ABCDEF"[: len(panel["targets"])])

@@ -1,4 +1,4 @@
-"""The bench of the first ten minutes: which commands it takes, and that its clock and its scale are right."""
+"""The bench of the first minutes: it runs the right commands, and measures time and size correctly."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "first_minutes", module)  # where dataclasses look for it
+    monkeypatch.setitem(sys.modules, "first_minutes", module)  # dataclasses look for it there
     spec.loader.exec_module(module)
     return module
 
 
-def test_it_takes_the_two_commands_at_the_top_of_the_readme(bench: ModuleType) -> None:
+def test_it_runs_the_two_commands_at_the_top_of_the_readme(bench: ModuleType) -> None:
     first, second = bench.commands((ROOT / "README.md").read_text(encoding="utf-8"))
     assert first == "pip install . && vlfau-stream --demo"
     assert second == "pip install -e '.[dev]' && make check"
 
 
-def test_its_clock_stops_at_the_first_line_that_says_what_was_seen(bench: ModuleType, tmp_path: Path) -> None:
+def test_its_clock_stops_at_the_first_line_with_action_units(bench: ModuleType, tmp_path: Path) -> None:
     command = "echo installing; sleep 0.2; echo '  seen: AU12'; sleep 0.3; echo '  seen: AU25'"
     took = bench.run(command, tmp_path, {"PATH": "/usr/bin:/bin"})
     assert took.code == 0
@@ -39,7 +39,7 @@ def test_its_clock_stops_at_the_first_line_that_says_what_was_seen(bench: Module
     assert (silent.code, silent.first_seen_s) == (3, None)
 
 
-def test_its_scale_weighs_files_and_not_what_links_point_to(bench: ModuleType, tmp_path: Path) -> None:
+def test_sizes_count_files_and_not_the_targets_of_links(bench: ModuleType, tmp_path: Path) -> None:
     packages = tmp_path / "lib" / "python3" / "site-packages"
     packages.mkdir(parents=True)
     (packages / "one").write_bytes(b"x" * 2_000_000)
@@ -47,9 +47,9 @@ def test_its_scale_weighs_files_and_not_what_links_point_to(bench: ModuleType, t
     assert bench.packages_mb(tmp_path) == pytest.approx(2.0, abs=0.01)
 
 
-def test_versions_are_those_of_the_environment_that_was_measured(bench: ModuleType, tmp_path: Path) -> None:
+def test_versions_are_those_of_the_measured_environment(bench: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
-    found = bench.versions(tmp_path)
-    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert set(found) <= {"python", *bench.PACKAGES}
+    versions = bench.versions(tmp_path)
+    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert set(versions) <= {"python", *bench.PACKAGES}
