@@ -29,7 +29,7 @@ import numpy as np
 from measuring.facts import about, heading, table
 from numpy.typing import NDArray
 
-from vlfau.calibration.intervals import Said, differences
+from vlfau.calibration.intervals import Predictions, differences
 from vlfau.calibration.pictures import crops
 from vlfau.calibration.report import usual_variants
 from vlfau.models import metrics
@@ -141,8 +141,8 @@ def row_of(outcome: Outcome, first: Outcome | None) -> dict[str, Any]:
     return row
 
 
-def _said(outcome: Outcome) -> Said:
-    return Said(outcome.probabilities, outcome.probabilities, outcome.states)  # AUC asks for the order only
+def _said(outcome: Outcome) -> Predictions:
+    return Predictions(outcome.probabilities, outcome.probabilities, outcome.states)  # AUC asks for the order only
 
 
 def variants(bundle: Bundle, asked: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:

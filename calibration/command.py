@@ -1,4 +1,4 @@
-"""`vlfau-calibrate`: what is fitted after training, INT8 ranges and decisions, and the report about both."""
+"""`vlfau-calibrate`: fits INT8 ranges, temperatures and thresholds after training, and reports on both."""
 
 from __future__ import annotations
 
@@ -36,35 +36,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="vlfau-calibrate",
-        description="Fit what comes after training: INT8 ranges, thresholds and temperatures.",
+        description="Fit INT8 ranges, thresholds and temperatures after training.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parts = made.add_subparsers(dest="what", required=True)
+    commands = parser.add_subparsers(dest="what", required=True)
     for name in ("int8", "fp8"):
-        part = parts.add_parser(name, help=f"write encoder.{name}.onnx into the bundle")
-        part.add_argument("bundle", help="a folder written by vlfau-export")
-        part.add_argument("--pictures", type=Path, required=True, help="folder, list of paths, video, or shards")
-        part.add_argument("--count", type=int, default=256, help="crops to use (default: 256)")
-        part.add_argument("--observer", default="percentile", choices=OBSERVERS, help="(default: percentile)")
-        part.add_argument(
-            "--allow", type=float, default=0.02, help="mean change of a unit's probability (default: 0.02)"
+        quantise = commands.add_parser(name, help=f"write encoder.{name}.onnx into the bundle")
+        quantise.add_argument("bundle", help="a folder written by vlfau-export")
+        quantise.add_argument("--pictures", type=Path, required=True, help="folder, list of paths, video, or shards")
+        quantise.add_argument("--count", type=int, default=256, help="crops to use (default: 256)")
+        quantise.add_argument(
+            "--observer", default="percentile", choices=OBSERVERS, help="how ranges are chosen (default: percentile)"
         )
-        part.add_argument("--leave", nargs="*", default=[], metavar="LAYER", help="layers to leave in float")
-    decisions = parts.add_parser("decisions", help="fit a temperature and a threshold per unit")
+        quantise.add_argument(
+            "--allow", type=float, default=0.02, help="largest mean change of a unit's probability (default: 0.02)"
+        )
+        quantise.add_argument("--leave", nargs="*", default=[], metavar="LAYER", help="layers to leave in float")
+    decisions = commands.add_parser("decisions", help="fit a temperature and a threshold per unit")
     decisions.add_argument("bundle", help="a folder written by vlfau-export")
-    decisions.add_argument("--precision-wanted", type=float, help="instead of best F1: this precision per unit")
-    decisions.add_argument("--prior", type=float, nargs="+", help="share of active frames where it will be used")
-    report = parts.add_parser("report", help="compare the precisions of a bundle")
+    decisions.add_argument("--precision-wanted", type=float, help="reach this precision per unit, instead of best F1")
+    decisions.add_argument(
+        "--prior", type=float, nargs="+", help="share of active frames in use, for all units or one per unit"
+    )
+    report = commands.add_parser("report", help="compare the precisions of a bundle")
     report.add_argument("bundle", help="a folder written by vlfau-export, or 'embedded'")
-    report.add_argument("--output", type=Path, default=Path("calibration-report"))
-    report.add_argument("--variants", nargs="+", help="RUNTIME:PRECISION, the first is the reference")
-    for part in (decisions, report):
-        part.add_argument("--count", type=int, default=2000, help="pictures to use at most (default: 2000)")
-        add_flags(part, DataChoice, title="labelled data")
-    return made
+    report.add_argument(
+        "--output", type=Path, default=Path("calibration-report"), help="folder (default: calibration-report)"
+    )
+    report.add_argument("--variants", nargs="+", help="RUNTIME:PRECISION; the first is the reference")
+    for fitted in (decisions, report):
+        fitted.add_argument("--count", type=int, default=2000, help="images to use at most (default: 2000)")
+        add_flags(fitted, DataChoice, title="labelled data")
+    return parser
 
 
 def _quantise(bundle: Bundle, options: argparse.Namespace) -> None:
@@ -77,40 +83,43 @@ def _quantise(bundle: Bundle, options: argparse.Namespace) -> None:
     from .search import probability_loss, search
 
     if options.count < 2:
-        raise UserError(f"One half of the pictures gives the ranges, the other judges: {options.count} is too few.")
+        raise UserError(
+            f"--count must be at least 2: half of the images sets the ranges, half checks them; got {options.count}."
+        )
     model = onnx.load(str(bundle.path("encoder.onnx")))
     if bundle.manifest.precision != "fp32":
         model = to_single(model)
-    pictures = crops(options.pictures, bundle.manifest.side, options.count)
-    fit, hold = pictures[::2], pictures[1::2]  # ranges from one half, the search judges on the other
+    images = crops(options.pictures, bundle.manifest.side, options.count)
+    fit, held_out = images[::2], images[1::2]
     limits = observe(model, fit, options.observer)
-    if options.what == "fp8":  # ONNX Runtime cannot run it, so there is nothing to search with
-        made = quantise(model, limits, kind="fp8", leave=options.leave)
-        written = add_encoder(bundle, "fp8", made, {"observer": options.observer, "crops": len(fit)})
-        print(f"Written: {written.folder / 'encoder.fp8.onnx'}. Not verified: only TensorRT on a GPU can run it.")
+    if options.what == "fp8":  # ONNX Runtime cannot run it, so layers cannot be compared
+        quantised = quantise(model, limits, kind="fp8", leave=options.leave)
+        written = add_encoder(bundle, "fp8", quantised, {"observer": options.observer, "crops": len(fit)})
+        print(f"Written: {written.folder / 'encoder.fp8.onnx'}. Not verified: only TensorRT on a GPU runs it.")
         return
-    found = search(model, limits, probability_loss(log_odds(model, hold), hold), options.allow, leave=options.leave)
+    loss = probability_loss(log_odds(model, held_out), held_out)
+    result = search(model, limits, loss, options.allow, leave=options.leave)
     total = len(layers(model))
-    print(f"{total - len(found.left)} of {total} products in INT8, ranges from {len(fit)} crops ({options.observer}).")
-    for name, worst in found.trail:
-        print(f"  left in float: {name}, then the worst unit changes by {worst:.4f}")
-    for unit, lost in zip(bundle.manifest.units, found.loss):
+    print(f"{total - len(result.left)} of {total} products in INT8, ranges from {len(fit)} crops ({options.observer}).")
+    for name, worst in result.trail:
+        print(f"  left in float: {name}; then the worst unit changes by {worst:.4f}")
+    for unit, lost in zip(bundle.manifest.units, result.loss):
         print(f"  {unit} changes by {lost:.4f} on average")
     facts = {
         "observer": options.observer,
-        "crops": len(pictures),
-        "left": list(found.left),
-        "harm": found.harm,
-        "trail": [list(step) for step in found.trail],
-        "mean_change": dict(zip(bundle.manifest.units, found.loss)),
+        "crops": len(images),
+        "left": list(result.left),
+        "harm": result.harm,
+        "trail": [list(step) for step in result.trail],
+        "mean_change": dict(zip(bundle.manifest.units, result.loss)),
     }
-    written = add_encoder(bundle, "int8", found.model, facts)
-    print(f"Written: {written.folder / 'encoder.int8.onnx'}, in the manifest and used where INT8 is fastest.")
-    print(json.dumps({"left": list(found.left), "worst_change": max(found.loss)}))
+    written = add_encoder(bundle, "int8", result.model, facts)
+    print(f"Written: {written.folder / 'encoder.int8.onnx'}, listed in the manifest and used where INT8 is fastest.")
+    print(json.dumps({"left": list(result.left), "worst_change": max(result.loss)}))
 
 
 def add_encoder(bundle: Bundle, kind: str, model: Any, facts: dict[str, Any]) -> Bundle:
-    """Into the bundle, proven where a CPU can; a graph that fails its self-test is taken out again."""
+    """Adds a graph to the bundle, checked where a CPU can run it; one that fails its self-test is removed again."""
     import onnx
 
     from .quantise import log_odds
@@ -128,20 +137,20 @@ def add_encoder(bundle: Bundle, kind: str, model: Any, facts: dict[str, Any]) ->
         provenance=bundle.manifest.provenance | {kind: facts},
     )
     write_manifest(bundle.folder, manifest)
-    made = open_bundle(bundle.folder)
+    reopened = open_bundle(bundle.folder)
     try:
         if kind == "int8":
-            open_runtime(made, "onnxruntime", precision=kind).close()
+            open_runtime(reopened, "onnxruntime", precision=kind).close()
     except BaseException:
         (bundle.folder / name).unlink()
         selftest.write_bytes(before)
         write_manifest(bundle.folder, bundle.manifest)
         raise
-    return made
+    return reopened
 
 
 def _decisions(bundle: Bundle, options: argparse.Namespace) -> None:
-    from .decisions import Wanted, fit_decisions
+    from .decisions import Goal, fit_decisions
     from .pictures import labelled
 
     data = labelled(read(DataChoice, None, options), bundle.manifest, options.count)
@@ -150,19 +159,19 @@ def _decisions(bundle: Bundle, options: argparse.Namespace) -> None:
             [runtime.predict(data.crops[i : i + 16]).log_odds for i in range(0, len(data.crops), 16)]
         )
     prior = tuple(options.prior) if options.prior else None
-    found = fit_decisions(log_odds, data.labels, data.subjects, Wanted(options.precision_wanted, prior))
+    fitted = fit_decisions(log_odds, data.labels, data.subjects, Goal(options.precision_wanted, prior))
     print(
         "| AU | temperature | threshold | F1 before | after | ECE before | after | |\n|---|---|---|---|---|---|---|---|"
     )
-    columns = (found.before.unit_f1, found.after.unit_f1, found.before.unit_ece, found.after.unit_ece)
+    columns = (fitted.before.unit_f1, fitted.after.unit_f1, fitted.before.unit_ece, fitted.after.unit_ece)
     for unit, t, cut, note, *shares in zip(
-        bundle.manifest.units, found.temperatures, found.thresholds, found.notes, *columns
+        bundle.manifest.units, fitted.temperatures, fitted.thresholds, fitted.notes, *columns
     ):
-        told = " | ".join("" if share is None else f"{100 * share:.1f}" for share in shares)
-        print(f"| {unit} | {t:.2f} | {cut:.2f} | {told} | {note} |")
-    found.write(bundle, data.source)
-    print(f"Written into {bundle.folder}/manifest.json; the figures are of subjects that were not fitted on.")
-    after = {"f1": [found.before.f1, found.after.f1], "ece": [found.before.ece, found.after.ece]}
+        cells = " | ".join("" if share is None else f"{100 * share:.1f}" for share in shares)
+        print(f"| {unit} | {t:.2f} | {cut:.2f} | {cells} | {note} |")
+    fitted.write(bundle, data.source)
+    print(f"Written to {bundle.folder}/manifest.json; the figures are for subjects that were not fitted on.")
+    after = {"f1": [fitted.before.f1, fitted.after.f1], "ece": [fitted.before.ece, fitted.after.ece]}
     print(json.dumps(after))
 
 

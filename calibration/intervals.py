@@ -1,7 +1,7 @@
-"""What one precision costs against another, per unit, with intervals: a paired bootstrap over subjects.
+"""What one precision costs compared with another, per unit, with intervals from a paired bootstrap over subjects.
 
-Whole subjects are drawn, since the frames of one are not independent, and both precisions get the same draws. The
-measures are those of `vlfau.models.metrics`, with a weight for each picture. Axes: N pictures, A units, D draws.
+Whole subjects are drawn, since frames of one subject are not independent, and both precisions get the same draws. The
+measures are those of `vlfau.models.metrics`, with a weight for each image. Axes: N images, A units, D draws.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ MEASURES = ("f1", "auc", "ece")
 
 
 @dataclass(frozen=True, eq=False)
-class Said:
-    """What one precision said about N pictures."""
+class Predictions:
+    """Of one precision, for N images."""
 
     log_odds: NDArray[Any]  # (N, A)
     probabilities: NDArray[Any]
     states: NDArray[np.bool_]
 
 
-def measures(labels: NDArray[np.integer[Any]], said: Said, weights: Floats) -> dict[str, Floats]:
+def measures(labels: NDArray[np.integer[Any]], predictions: Predictions, weights: Floats) -> dict[str, Floats]:
     """weights (D, N) -> each of MEASURES as (D, A + 1); the last column is over all units: the mean, of the ECE the
-    pooled. NaN where nothing can be said."""
+    pooled. NaN where nothing can be predictions."""
     f1, auc, ece = (np.full((len(weights), labels.shape[1] + 1), np.nan) for _ in MEASURES)
     gaps, sizes = np.zeros((len(weights), BINS)), np.zeros(len(weights))
     for unit in range(labels.shape[1]):
@@ -39,9 +39,9 @@ def measures(labels: NDArray[np.integer[Any]], said: Said, weights: Floats) -> d
         if not known.any():
             continue
         w, yes = weights[:, known], labels[known, unit] == 1
-        f1[:, unit] = _f1(w, yes, said.states[known, unit])
-        auc[:, unit] = _auc(w, yes, said.log_odds[known, unit])
-        gap, size = _gaps(w, yes, said.probabilities[known, unit].astype(float))
+        f1[:, unit] = _f1(w, yes, predictions.states[known, unit])
+        auc[:, unit] = _auc(w, yes, predictions.log_odds[known, unit])
+        gap, size = _gaps(w, yes, predictions.probabilities[known, unit].astype(float))
         with np.errstate(invalid="ignore", divide="ignore"):
             ece[:, unit] = np.abs(gap).sum(1) / size
         gaps, sizes = gaps + gap, sizes + size
@@ -53,10 +53,10 @@ def measures(labels: NDArray[np.integer[Any]], said: Said, weights: Floats) -> d
 
 
 def differences(
-    labels: NDArray[np.integer[Any]], subjects: NDArray[Any], first: Said, second: Said, *, seed: int = 0
+    labels: NDArray[np.integer[Any]], subjects: NDArray[Any], first: Predictions, second: Predictions, *, seed: int = 0
 ) -> dict[str, list[Difference | None]]:
     """Second minus first with 95 % intervals: per measure A + 1 entries, the last over all units. The interval is NaN
-    where one subject is all there is, and an entry None where nothing can be said."""
+    where one subject is all there is, and an entry None where nothing can be predictions."""
     names, which = np.unique(subjects, return_inverse=True)
     drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=DRAWS)
     weights = np.concatenate([np.ones((1, len(labels))), drawn[:, which].astype(float)])
@@ -66,9 +66,9 @@ def differences(
     return {name: [_interval(column) for column in (other[name] - one[name]).T] for name in MEASURES}
 
 
-def _interval(found: Floats) -> Difference | None:
-    """(1 + D,): the value itself, then draws."""
-    value, draws = float(found[0]), found[1:][np.isfinite(found[1:])]
+def _interval(values: Floats) -> Difference | None:
+    """values (1 + D,): the measured one, then the draws."""
+    value, draws = float(values[0]), values[1:][np.isfinite(values[1:])]
     if not np.isfinite(value):
         return None
     if not len(draws):
@@ -78,13 +78,13 @@ def _interval(found: Floats) -> Difference | None:
 
 
 def _f1(weights: Floats, yes: NDArray[np.bool_], states: NDArray[np.bool_]) -> Floats:
-    tp, fp, fn = (weights[:, chosen].sum(1) for chosen in (yes & states, ~yes & states, yes & ~states))
+    tp, fp, fn = (weights[:, group].sum(1) for group in (yes & states, ~yes & states, yes & ~states))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(tp + fn > 0, 2 * tp / (2 * tp + fp + fn), np.nan)
 
 
 def _auc(weights: Floats, yes: NDArray[np.bool_], scores: NDArray[Any]) -> Floats:
-    """Share of pairs in the right order, ties half."""
+    """Share of pairs in the right order; ties count half."""
     order = np.argsort(scores, kind="stable")
     begins = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])  # of each group of equal scores
     w, yes = weights[:, order], yes[order]
@@ -97,7 +97,7 @@ def _auc(weights: Floats, yes: NDArray[np.bool_], scores: NDArray[Any]) -> Float
 
 
 def _gaps(weights: Floats, yes: NDArray[np.bool_], probabilities: Floats) -> tuple[Floats, Floats]:
-    """(D, BINS) sum of probability minus label in each bin, and (D,) the weight of all."""
+    """(D, BINS) weighted sum of probability minus label in each bin, and (D,) the total weight."""
     which = np.minimum((probabilities * BINS).astype(int), BINS - 1)
     into = np.zeros((len(yes), BINS))
     into[np.arange(len(yes)), which] = probabilities - yes

@@ -1,4 +1,4 @@
-"""How large the values of a tensor get, and the range that INT8 should cover of that. Knows no graph."""
+"""How large the values of a tensor get, and which range of them INT8 should cover."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Observer(Protocol):
     def see(self, values: NDArray[Any]) -> None: ...
 
     def limit(self) -> float:
-        """The largest magnitude that is represented; what is beyond is clipped."""
+        """The largest magnitude that is represented; larger ones are clipped."""
 
 
 def observer(name: str) -> Observer:
@@ -45,7 +45,7 @@ class MinMax:
 
 
 class Histogram:
-    """Magnitudes in bins of one width; the width doubles, merging pairs of bins, when larger values come."""
+    """Magnitudes in bins of equal width; the width doubles, merging pairs of bins, when larger values come."""
 
     def __init__(self, choose: Any) -> None:
         self._choose, self._counts, self._top = choose, np.zeros(BINS), 0.0
@@ -67,19 +67,19 @@ class Histogram:
 
 
 def _percentile(counts: NDArray[np.float64]) -> int:
-    """Bins that hold all but the last hundredth of a percent of the values."""
+    """Number of bins that hold all but the last hundredth of a percent of the values."""
     reached = np.cumsum(counts) / counts.sum()
     return int(np.searchsorted(reached, PERCENTILE / 100)) + 1
 
 
 def _entropy(counts: NDArray[np.float64]) -> int:
-    """Bins whose 8-bit version loses the least information (Kullback-Leibler divergence) against the whole."""
+    """Number of bins whose 8-bit version loses the least information (Kullback-Leibler divergence)."""
     counts = counts.copy()
     counts[0] = counts[1]  # the zeros after a ReLU say nothing about the range
     best, fewest = BINS, np.inf
     for end in range(LEVELS, BINS + 1, 16):
-        kept = counts[:end].copy()
-        kept[-1] += counts[end:].sum()  # clipped values land on the edge
+        clipped = counts[:end].copy()
+        clipped[-1] += counts[end:].sum()  # clipped values land on the edge
         group = np.arange(end) * LEVELS // end
         filled = counts[:end] > 0
         total = np.bincount(group, counts[:end], LEVELS)
@@ -87,7 +87,7 @@ def _entropy(counts: NDArray[np.float64]) -> int:
         coarse = np.where(filled, (total / np.maximum(share, 1))[group], 0.0)
         if coarse.sum() == 0:
             continue
-        p, q = kept / kept.sum(), coarse / coarse.sum()
+        p, q = clipped / clipped.sum(), coarse / coarse.sum()
         used = (p > 0) & (q > 0)
         lost = float((p[used] * np.log(p[used] / q[used])).sum()) + float(p[(p > 0) & (q == 0)].sum()) * 10
         if lost < fewest:

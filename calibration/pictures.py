@@ -1,7 +1,4 @@
-"""Pictures to calibrate with: crops from a folder, a list, a video or renders; labelled crops from any data set.
-
-Reading data sets, finding faces and aligning them are vlfau.models' work.
-"""
+"""Crops to calibrate with: from a folder, a list, a video or renders; labelled crops from any data set."""
 
 from __future__ import annotations
 
@@ -34,26 +31,26 @@ class Labelled:
 
 
 def labelled(choice: DataChoice, manifest: Manifest, limit: int) -> Labelled:
-    """At most `limit` pictures with faces, evenly spread over the part that the bundle's training held out."""
+    """At most `limit` crops, evenly spread over the part that the bundle's training held out."""
     units = manifest.units
     part = next(iter(open_data(replace(unseen(choice, manifest.provenance), units=units), manifest.side)))
     samples = part.test
     if samples is None:
-        raise UserError("This data has no part that training left out. Give --hold-out above 0.")
+        raise UserError("Training used all of this data. Give --hold-out above 0.")
     rows = [i for i in np.unique(np.linspace(0, len(samples) - 1, limit).astype(int)) if samples.face(int(i))]
     columns = [samples.units.index(unit) for unit in units]
     return Labelled(
         np.stack([samples.crop(int(row)) for row in rows]),
         samples.labels[rows][:, columns],
         samples.subjects[rows],
-        Path(str(choice.data)).name,  # bundles and reports travel; where somebody's files lie does not
+        Path(str(choice.data)).name,  # bundles and reports are passed on: no paths of this machine in them
     )
 
 
 def crops(where: Path, side: int, limit: int) -> NDArray[np.uint8]:
-    """(n, S, S, 3): pictures of the network's own size are taken as they are, in others faces are found and aligned."""
+    """(n, S, S, 3): images of the network's input size are taken as they are, in others faces are found and aligned."""
     if not where.exists():
-        raise UserError(f"{where} does not exist. Give a folder of pictures, a list of paths, a video, or shards.")
+        raise UserError(f"{where} does not exist. Give a folder of images, a list of paths, a video, or shards.")
     if where.is_dir() and any(where.glob("shard-*.safetensors")):
         return _renders(where, side, limit)
     faces: list[NDArray[np.uint8]] = []
@@ -63,7 +60,7 @@ def crops(where: Path, side: int, limit: int) -> NDArray[np.uint8]:
         if len(faces) >= limit:
             break
     if not faces:
-        raise UserError(f"No face was found in {where}. Give pictures with faces, or crops of {side} x {side} pixels.")
+        raise UserError(f"No face was found in {where}. Give images with faces, or crops of {side} x {side} pixels.")
     return np.stack(faces[:limit])
 
 
@@ -82,7 +79,7 @@ class AlignedCrops:
 
 
 def _images(where: Path, limit: int) -> Iterator[NDArray[np.uint8]]:
-    """RGB pictures; of a video, `limit` evenly spread frames."""
+    """RGB images; of a video, `limit` evenly spread frames."""
     if where.suffix.lower() in VIDEOS:
         yield from _frames(where, limit)
         return
@@ -95,7 +92,7 @@ def _images(where: Path, limit: int) -> Iterator[NDArray[np.uint8]]:
     for path in paths:
         image = cv2.imread(str(path))
         if image is None:
-            raise UserError(f"{path} is not a readable picture. Take it out of the list.")
+            raise UserError(f"{path} is not a readable image. Take it off the list.")
         yield np.asarray(image[..., ::-1], np.uint8)
 
 
@@ -121,7 +118,7 @@ def _renders(folder: Path, side: int, limit: int) -> NDArray[np.uint8]:
     from vlfau.models.data.samples import ShardSamples
 
     samples = ShardSamples(folder, side, augmentation=None)
-    with suppress(UserError):  # too few people to hold any out: then nothing can be reported on them either
+    with suppress(UserError):  # too few subjects to hold any out, so there will be no report on them either
         samples, _ = samples.split(DataChoice().hold_out)
     rows = np.unique(np.linspace(0, len(samples) - 1, limit).astype(int))
     return np.stack([samples.crop(int(row)) for row in rows if samples.face(int(row))])

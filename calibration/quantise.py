@@ -1,7 +1,7 @@
 """INT8 and FP8 written into an encoder graph as Q/DQ nodes: one artefact for OpenVINO, ONNX Runtime and TensorRT.
 
 Only convolutions and matrix products with constant weights are quantised: symmetric, weights per output channel. Layer
-norms, softmax, residual sums and whatever else is between them stay in float. The captioner is never quantised.
+norms, softmax, residual sums and everything else between them stay in float. The captioner is never quantised.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Layer:
 
     name: str
     kind: str
-    given: str  # the activation it reads
+    activation: str  # its input
     weight: str
     axis: int  # of the weight's output channels
 
@@ -38,7 +38,7 @@ class Layer:
 def layers(model: onnx.ModelProto) -> list[Layer]:
     """All products with a constant weight, in the graph's order."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    found = []
+    products = []
     for i, node in enumerate(model.graph.node):
         if node.op_type not in PRODUCTS or node.input[1] not in constants or node.input[0] in constants:
             continue
@@ -46,24 +46,24 @@ def layers(model: onnx.ModelProto) -> list[Layer]:
         if constants[node.input[1]].data_type != TensorProto.FLOAT or len(shape) < 2:
             continue
         if node.op_type == "MatMul" and len(shape) != 2:
-            continue  # a stack of matrices has no one axis of output channels
+            continue  # a stack of matrices has no single axis of output channels
         transposed = any(a.name == "transB" and a.i for a in node.attribute)
         axis = 0 if node.op_type == "Conv" or transposed else 1
         name = node.name or f"{node.op_type}_{i}"
-        found.append(Layer(name, node.op_type, node.input[0], node.input[1], axis))
-    return found
+        products.append(Layer(name, node.op_type, node.input[0], node.input[1], axis))
+    return products
 
 
 def observe(model: onnx.ModelProto, crops: NDArray[np.uint8], method: str = "percentile") -> dict[str, float]:
-    """The range of each activation that a quantised layer would read, over all crops (N, S, S, 3)."""
+    """The range of each activation that quantised layers would read, over all crops (N, S, S, 3)."""
     import onnxruntime
 
     if not len(crops):
-        raise UserError("Calibration needs pictures, got none. Give some hundred crops of faces.")
-    names = list(dict.fromkeys(layer.given for layer in layers(model)))
+        raise UserError("Calibration needs images, got none. Give a few hundred crops of faces.")
+    names = list(dict.fromkeys(layer.activation for layer in layers(model)))
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
-    present = {output.name for output in model.graph.output} | {given.name for given in model.graph.input}
+    present = {output.name for output in model.graph.output} | {tensor.name for tensor in model.graph.input}
     for name in names:
         if name not in present:
             watched.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
@@ -74,7 +74,7 @@ def observe(model: onnx.ModelProto, crops: NDArray[np.uint8], method: str = "per
     for at in range(0, len(crops), BATCH):
         for name, values in zip(names, session.run(names, {"crops": crops[at : at + BATCH]})):
             seen[name].see(values)
-    return {name: one.limit() for name, one in seen.items()}
+    return {name: activation.limit() for name, activation in seen.items()}
 
 
 def quantise(
@@ -83,44 +83,46 @@ def quantise(
     """The same graph with Q/DQ before the products, except those named in `leave`."""
     if kind not in KINDS:
         raise unknown("quantised type", kind, KINDS)
-    known = layers(model)
+    products = layers(model)
     left = set(leave)
-    for name in left - {layer.name for layer in known}:
-        raise unknown("layer", name, [layer.name for layer in known])
-    chosen = {layer.name: layer for layer in known if layer.name not in left and limits.get(layer.given, 0.0) > 0}
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    graph = made.graph
+    for name in left - {layer.name for layer in products}:
+        raise unknown("layer", name, [layer.name for layer in products])
+    chosen = {
+        layer.name: layer for layer in products if layer.name not in left and limits.get(layer.activation, 0.0) > 0
+    }
+    quantised = onnx.ModelProto()
+    quantised.CopyFrom(model)
+    graph = quantised.graph
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes: list[onnx.NodeProto] = []
     stored: dict[str, onnx.TensorProto] = {}
-    activations: dict[str, str] = {}  # activation -> its dequantised copy; two readers share one pair
+    activations: dict[str, str] = {}  # activation -> its dequantised copy; all readers share one pair
     for i, old in enumerate(model.graph.node):
         node = onnx.NodeProto()
         node.CopyFrom(old)
         layer = chosen.get(node.name or f"{node.op_type}_{i}")
         if layer is not None and node.op_type in PRODUCTS:
-            if layer.given not in activations:
-                activations[layer.given] = f"{layer.given}_back"
-                nodes += _pair(layer.given, limits[layer.given], kind, stored)
-            node.input[0] = activations[layer.given]
+            if layer.activation not in activations:
+                activations[layer.activation] = f"{layer.activation}_back"
+                nodes += _pair(layer.activation, limits[layer.activation], kind, stored)
+            node.input[0] = activations[layer.activation]
             back = f"{layer.weight}_back_{layer.axis}"
             if back not in stored:
                 nodes.append(_weight(layer, weights[layer.weight], kind, back, stored))
-                stored[back] = onnx.TensorProto()  # a mark: shared weights are quantised once
+                stored[back] = onnx.TensorProto()  # a mark, so that shared weights are quantised once
             node.input[1] = back
         nodes.append(node)
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
     graph.initializer.extend(tensor for tensor in stored.values() if tensor.name)
     read = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    used = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(used)
     if kind == "fp8":
-        _opset(made, 19)
-    onnx.checker.check_model(made, full_check=True)
-    return made
+        _opset(quantised, 19)
+    onnx.checker.check_model(quantised, full_check=True)
+    return quantised
 
 
 def _pair(name: str, limit: float, kind: str, stored: dict[str, onnx.TensorProto]) -> list[onnx.NodeProto]:
@@ -136,7 +138,7 @@ def _pair(name: str, limit: float, kind: str, stored: dict[str, onnx.TensorProto
 def _weight(
     layer: Layer, weight: NDArray[Any], kind: str, back: str, stored: dict[str, onnx.TensorProto]
 ) -> onnx.NodeProto:
-    """Numbers as they are stored, with one scale per output channel."""
+    """Stores the numbers with one scale per output channel, and returns the node that reads them."""
     others = tuple(axis for axis in range(weight.ndim) if axis != layer.axis)
     largest = np.abs(weight).max(others)
     scale = np.where(largest > 0, largest, 1.0).astype(np.float32) / np.float32(KINDS[kind][1])
@@ -158,7 +160,7 @@ def _numbers(values: NDArray[Any], kind: str, name: str) -> onnx.TensorProto:
 
 
 def _opset(model: onnx.ModelProto, least: int) -> None:
-    """FP8 came with opset 19, which changed nothing else that these graphs use."""
+    """FP8 came with opset 19, which changed nothing else in these graphs."""
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx"):
             opset.version = max(opset.version, least)

@@ -1,7 +1,7 @@
 """Precisions side by side: what each costs in F1, AUC and calibration, and what it gains in time and size.
 
-All precisions answer the same pictures, with the same temperatures and thresholds. Where the bundle's own were fitted
-on these very pictures, each picture is judged by values fitted without its subject.
+All precisions see the same images, with the same temperatures and thresholds. If the bundle's own were fitted on these
+images, each image is scored with values fitted without its subject.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from vlfau.models.runtimes.base import Runtime
 from vlfau.models.runtimes.graphs import encoder_file, has_precision
 from vlfau.models.runtimes.rewriting import in_half
 
-from .decisions import Wanted, cross_fit
-from .intervals import MEASURES, Difference, Said, differences
+from .decisions import Goal, cross_fit
+from .intervals import MEASURES, Difference, Predictions, differences
 from .pictures import Labelled
 
 CAPTIONED = 32  # faces whose sentences are compared
@@ -39,69 +39,69 @@ TITLES = {"f1": "F1", "auc": "AUC", "ece": "ECE"}
 
 @dataclass(frozen=True)
 class Row:
-    """One precision. Shares on the 0..1 scale, None where nothing can be said."""
+    """One precision. Shares on the 0..1 scale, None where undefined."""
 
     name: str  # "openvino int8"
     f1: float | None  # mean of the units
     auc: float | None
-    ece: float | None  # of all units together
+    ece: float | None  # of all units pooled
     units: dict[str, tuple[float | None, ...]]  # "f1", "auc", "ece" -> per unit
-    differences: dict[str, list[Difference | None]] | None  # to the first row; per unit, the last of all units
-    ms: float  # a face, batch 1, median
+    differences: dict[str, list[Difference | None]] | None  # from the first row; per unit, the last for all units
+    ms: float  # median per face, batch 1
     megabytes: float  # of the encoder
     captions: float | None  # share of tokens equal to the first row's, for the same decided states
-    texts: float | None  # share of sentences wholly equal
+    texts: float | None  # share of sentences that are equal as a whole
     reliability: tuple[tuple[float, float], ...]  # mean probability and share of positives, of filled bins
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
-    """What one precision said."""
+class Outputs:
+    """Of one precision."""
 
     log_odds: NDArray[np.float64]  # (n, A)
     tokens: NDArray[np.int64] | None  # (rows, T)
 
 
 def usual_variants(bundle: Bundle) -> tuple[list[tuple[str, str]], list[str]]:
-    """FP32, the half precisions, INT8, as far as this machine can; and why not the others."""
-    found, notes = [("openvino", "fp32")], []
+    """FP32, the half precisions and INT8, as far as this machine runs them, and notes on those that are missing."""
+    variants, notes = [("openvino", "fp32")], []
     if "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        found.append(("openvino", "bf16"))
+        variants.append(("openvino", "bf16"))
     else:
-        notes.append("BF16 is missing: this processor does not have it.")
+        notes.append("BF16 is missing: this processor does not support it.")
     if find_spec("onnxruntime"):
-        found.append(("onnxruntime", "fp16"))
-        notes.append("FP16 runs as it is written for GPUs: its accuracy is theirs, its time on a CPU says nothing.")
+        variants.append(("onnxruntime", "fp16"))
+        notes.append("FP16 is the graph that GPUs run: its accuracy carries over to them, its time on a CPU does not.")
     else:
         notes.append("FP16 is missing: onnxruntime is not installed.")
     if has_precision(bundle, "int8"):
-        found.append(("openvino", "int8"))
-        found += [("onnxruntime", "int8")] if find_spec("onnxruntime") else []
+        variants.append(("openvino", "int8"))
+        variants += [("onnxruntime", "int8")] if find_spec("onnxruntime") else []
     else:
-        notes.append("INT8 is missing: vlfau-calibrate int8 makes it.")
-    return found, notes
+        notes.append("INT8 is missing: add it with vlfau-calibrate int8.")
+    return variants, notes
 
 
 def compare(bundle: Bundle, data: Labelled, variants: Sequence[tuple[str, str]]) -> list[Row]:
-    """`variants` are (runtime, precision); the first is the reference. Times are interleaved: load hits all alike."""
+    """`variants` are (runtime, precision); the first is the reference. Timing is interleaved: load hits all alike."""
     with ExitStack() as opened:
         runtimes = [opened.enter_context(_open(bundle, *variant, opened)) for variant in variants]
-        answers: list[Answer] = []
-        told: NDArray[np.bool_] | None = None
+        outputs: list[Outputs] = []
+        states: NDArray[np.bool_] | None = None
         for runtime in runtimes:
-            answer, told = _answer(runtime, data, told)
-            answers.append(answer)
-        values = _decisions(bundle, data, answers[0].log_odds)
-        heard = [_said(answer, *values) for answer in answers]
+            output, states = _outputs(runtime, data, states)
+            outputs.append(output)
+        values = _decisions(bundle, data, outputs[0].log_odds)
+        predictions = [_predictions(output, *values) for output in outputs]
         times = _times(runtimes, data.crops[:1])
         return [
-            _row(runtime, data, answers[0], answer, heard[0] if i else None, said, ms)
-            for i, (runtime, answer, said, ms) in enumerate(zip(runtimes, answers, heard, times))
+            _row(runtime, data, outputs[0], output, predictions[0] if i else None, its, ms)
+            for i, (runtime, output, its, ms) in enumerate(zip(runtimes, outputs, predictions, times))
         ]
 
 
 def fitted_here(bundle: Bundle, data: Labelled) -> bool:
-    """Whether the bundle's decisions come from these pictures."""
+    """Whether the bundle's decisions come from these images."""
     source = bundle.manifest.provenance.get("decisions", {}).get("source")
     return source is not None and Path(str(source)).name == data.source
 
@@ -109,19 +109,19 @@ def fitted_here(bundle: Bundle, data: Labelled) -> bool:
 def _decisions(
     bundle: Bundle, data: Labelled, log_odds: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Temperatures and thresholds, of each unit or of each unit in each picture."""
+    """Temperatures and thresholds, per unit, or per unit and image."""
     if fitted_here(bundle, data) and len(np.unique(data.subjects)) > 1:
-        wanted = bundle.manifest.provenance["decisions"].get("wanted") or {}
-        prior = wanted.get("prior")
+        goal = bundle.manifest.provenance["decisions"].get("wanted") or {}
+        prior = goal.get("prior")
         return cross_fit(
-            log_odds, data.labels, data.subjects, Wanted(wanted.get("precision"), tuple(prior) if prior else None)
+            log_odds, data.labels, data.subjects, Goal(goal.get("precision"), tuple(prior) if prior else None)
         )
     return np.array(bundle.manifest.temperatures, float), np.array(bundle.manifest.thresholds, float)
 
 
-def _said(answer: Answer, temperatures: NDArray[np.float64], thresholds: NDArray[np.float64]) -> Said:
-    probabilities = sigmoid(answer.log_odds / temperatures)
-    return Said(answer.log_odds, probabilities, probabilities >= thresholds)
+def _predictions(output: Outputs, temperatures: NDArray[np.float64], thresholds: NDArray[np.float64]) -> Predictions:
+    probabilities = sigmoid(output.log_odds / temperatures)
+    return Predictions(output.log_odds, probabilities, probabilities >= thresholds)
 
 
 def _open(bundle: Bundle, runtime: str, precision: str, opened: ExitStack) -> Runtime:
@@ -131,54 +131,61 @@ def _open(bundle: Bundle, runtime: str, precision: str, opened: ExitStack) -> Ru
     return open_runtime(bundle, runtime, precision=precision)
 
 
-def _answer(runtime: Runtime, data: Labelled, told: NDArray[np.bool_] | None) -> tuple[Answer, NDArray[np.bool_]]:
-    """`told` are the states that sentences are to be about, of the first precision for all; None: one's own."""
+def _outputs(runtime: Runtime, data: Labelled, states: NDArray[np.bool_] | None) -> tuple[Outputs, NDArray[np.bool_]]:
+    """Sentences describe `states`, the first precision's for all; where None, its own, which are returned."""
     predictions = [
         runtime.predict(data.crops[i : i + runtime.max_batch]) for i in range(0, len(data.crops), runtime.max_batch)
     ]
-    decided = np.concatenate([p.states for p in predictions]) if told is None else told
+    if states is None:
+        states = np.concatenate([p.states for p in predictions])
     tokens, at = [], 0
     for prediction in predictions if runtime.bundle.has_captions else []:
         if at >= CAPTIONED:
             break
-        active = decided[at : at + len(prediction)].astype(np.float32)
+        active = states[at : at + len(prediction)].astype(np.float32)
         rows = np.argwhere(np.ones_like(active)).astype(np.int64)
         memory = runtime.executor.take(prediction.memory, range(len(prediction)))
-        said = runtime.executor.caption(memory, active, rows)
-        tokens += [np.asarray(said["local_tokens"]), np.asarray(said["global_tokens"])]
+        sentences = runtime.executor.caption(memory, active, rows)
+        tokens += [np.asarray(sentences["local_tokens"]), np.asarray(sentences["global_tokens"])]
         at += len(prediction)
     log_odds = np.concatenate([p.log_odds for p in predictions]).astype(float)
-    return Answer(log_odds, np.concatenate(tokens) if tokens else None), decided
+    return Outputs(log_odds, np.concatenate(tokens) if tokens else None), states
 
 
 def _times(runtimes: Sequence[Runtime], crop: NDArray[np.uint8], rounds: int = 40) -> list[float]:
-    took: list[list[float]] = [[] for _ in runtimes]
+    times: list[list[float]] = [[] for _ in runtimes]
     for _ in range(rounds):
-        for runtime, mine in zip(runtimes, took):
+        for runtime, its in zip(runtimes, times):
             start = time.perf_counter()
             runtime.predict(crop)
-            mine.append(1e3 * (time.perf_counter() - start))
-    return [float(np.median(mine[3:])) for mine in took]
+            its.append(1e3 * (time.perf_counter() - start))
+    return [float(np.median(its[3:])) for its in times]
 
 
 def _row(
-    runtime: Runtime, data: Labelled, first: Answer, answer: Answer, reference: Said | None, said: Said, ms: float
+    runtime: Runtime,
+    data: Labelled,
+    first: Outputs,
+    output: Outputs,
+    reference: Predictions | None,
+    predictions: Predictions,
+    ms: float,
 ) -> Row:
     labels = data.labels
-    ece = [metrics.calibration_error(labels[:, [a]], said.probabilities[:, [a]]) for a in range(labels.shape[1])]
-    f1, auc = metrics.f1(metrics.counts(labels, said.states)), metrics.auc(labels, said.log_odds)
+    ece = [metrics.calibration_error(labels[:, [a]], predictions.probabilities[:, [a]]) for a in range(labels.shape[1])]
+    f1, auc = metrics.f1(metrics.counts(labels, predictions.states)), metrics.auc(labels, predictions.log_odds)
     captions = texts = None
-    if answer.tokens is not None and first.tokens is not None:
-        same = answer.tokens == first.tokens
+    if output.tokens is not None and first.tokens is not None:
+        same = output.tokens == first.tokens
         captions, texts = float(same.mean()), float(same.all(1).mean())
-    p, q, size = metrics.reliability(labels, said.probabilities)
+    p, q, size = metrics.reliability(labels, predictions.probabilities)
     return Row(
         f"{runtime.executor.name} {runtime.executor.precision}",
         number(metrics.mean(f1)),
         number(metrics.mean(auc)),
-        number(metrics.calibration_error(labels, said.probabilities)),
+        number(metrics.calibration_error(labels, predictions.probabilities)),
         {name: tuple(map(number, values)) for name, values in (("f1", f1), ("auc", auc), ("ece", ece))},
-        None if reference is None else differences(labels, data.subjects, reference, said),
+        None if reference is None else differences(labels, data.subjects, reference, predictions),
         ms,
         runtime.bundle.path(encoder_file(runtime.executor.precision)).stat().st_size / 1e6,
         captions,
@@ -188,15 +195,17 @@ def _row(
 
 
 def markdown(bundle: Bundle, data: Labelled, rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
-    people = len(np.unique(data.subjects))
+    subjects = len(np.unique(data.subjects))
     lines = [f"# Precisions of {bundle.manifest.name}", ""]
-    lines += [f"{len(data.labels)} pictures of {people} subjects from {data.source}. F1, AUC and ECE in percent;"]
-    lines += [f"differences are to {rows[0].name}, with 95 % intervals of a paired bootstrap over subjects.", ""]
+    lines += [f"{len(data.labels)} images of {subjects} subjects from {data.source}. F1, AUC and ECE in percent;"]
+    lines += [f"differences from {rows[0].name}, with 95 % intervals of a paired bootstrap over subjects.", ""]
     if fitted_here(bundle, data):
-        lines += ["The bundle's thresholds were fitted on these subjects: here each is judged by values fitted without"]
+        lines += [
+            "The bundle's thresholds were fitted on these subjects. Here each is scored with values fitted without"
+        ]
         lines += ["it, the same for all precisions.", ""]
     lines += [*notes, ""] if notes else []
-    lines += ["| | F1 | | AUC | | ECE | | equal words | equal sentences | ms a face | MB |"]
+    lines += ["| | F1 | | AUC | | ECE | | equal tokens | equal sentences | ms per face | MB |"]
     lines += ["|---" * 11 + "|"]
     for row in rows:
         cells = [row.name]
@@ -234,7 +243,7 @@ def write(folder: Path, bundle: Bundle, data: Labelled, rows: Sequence[Row], not
 
 
 def _plot(path: Path, bundle: Bundle, rows: Sequence[Row]) -> None:
-    """F1 per unit, and how often units were active at what was said to be their probability."""
+    """F1 per unit, and the reliability curve."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -250,16 +259,16 @@ def _plot(path: Path, bundle: Bundle, rows: Sequence[Row]) -> None:
     bars.set_ylabel("F1, %")
     bars.legend()
     curve.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
-    curve.set_xlabel("probability said")
-    curve.set_ylabel("share of active")
+    curve.set_xlabel("predicted probability")
+    curve.set_ylabel("share of active units")
     figure.savefig(path, dpi=120)
 
 
 def _change(row: Row, name: str, at: int) -> str:
-    found = row.differences[name][at] if row.differences is not None else None
-    if found is None:
+    difference = row.differences[name][at] if row.differences is not None else None
+    if difference is None:
         return ""
-    value, low, high = (100 * one for one in found)
+    value, low, high = (100 * share for share in difference)
     return f"{value:+.2f}" if np.isnan(low) else f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 

@@ -1,7 +1,7 @@
-"""Which layers must stay in float so that no action unit loses more than is allowed: the worst layer first.
+"""Which layers must stay in float so that no action unit loses more than allowed.
 
-Each layer is quantised alone once and its damage measured; then layers are left in float, most harmful first, until
-every unit is within the allowance. The trail is kept for the report.
+Each layer is quantised alone and its harm measured; then layers are left in float, most harmful first, until every unit
+is within the limit. The steps are kept for the report.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from vlfau.models.metrics import sigmoid
 
 from .quantise import layers, quantise
 
-Loss = Callable[[onnx.ModelProto], NDArray[np.float64]]  # a graph -> (A,) what each unit loses, larger is worse
+Loss = Callable[[onnx.ModelProto], NDArray[np.float64]]  # a graph -> (A,) loss of each unit, larger is worse
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     model: onnx.ModelProto
-    left: tuple[str, ...]  # layers in float, in the order in which they were given up
+    left: tuple[str, ...]  # layers left in float, in this order
     loss: tuple[float, ...]  # per unit, of `model`
-    harm: dict[str, float]  # layer -> the worst unit's loss when it alone is quantised
-    trail: tuple[tuple[str, float], ...]  # after leaving this layer: the worst unit's loss
+    harm: dict[str, float]  # layer -> loss of the worst unit when only this layer is quantised
+    trail: tuple[tuple[str, float], ...]  # layer left in float, and the loss of the worst unit after that
 
 
 def search(
@@ -38,34 +38,34 @@ def search(
     *,
     kind: str = "int8",
     leave: Iterable[str] = (),
-) -> Found:
-    """Leaves as few layers in float as this order allows."""
+) -> SearchResult:
+    """Leaves as few layers in float as this order permits."""
     left = list(leave)
-    made = quantise(model, limits, kind=kind, leave=left)
-    lost = loss(made)
+    quantised = quantise(model, limits, kind=kind, leave=left)
+    lost = loss(quantised)
     if lost.max() <= allowed:
-        return Found(made, tuple(left), tuple(map(float, lost)), {}, ())
+        return SearchResult(quantised, tuple(left), tuple(map(float, lost)), {}, ())
     names = [layer.name for layer in layers(model) if layer.name not in left]
     harm = {}
     for name in names:
         alone = quantise(model, limits, kind=kind, leave=[other.name for other in layers(model) if other.name != name])
         harm[name] = float(loss(alone).max())
     trail: list[tuple[str, float]] = []
-    for name in sorted(harm, key=lambda one: -harm[one]):
+    for name in sorted(harm, key=lambda layer: -harm[layer]):
         left.append(name)
-        made = quantise(model, limits, kind=kind, leave=left)
-        lost = loss(made)
+        quantised = quantise(model, limits, kind=kind, leave=left)
+        lost = loss(quantised)
         trail.append((name, float(lost.max())))
         if lost.max() <= allowed:
-            return Found(made, tuple(left), tuple(map(float, lost)), harm, tuple(trail))
+            return SearchResult(quantised, tuple(left), tuple(map(float, lost)), harm, tuple(trail))
     raise UserError(
-        f"Even with all layers in float a unit loses {lost.max():.4f}, allowed are {allowed:g}: the loss does not come "
-        "from quantisation. Check the labels, or allow more."
+        f"Even with all layers in float a unit loses {lost.max():.4f}, more than {allowed:g}: this does "
+        "not come from quantisation. Check the labels, or raise the limit."
     )
 
 
 def probability_loss(reference: NDArray[np.floating], crops: NDArray[np.uint8]) -> Loss:
-    """Without labels: the mean distance of each unit's probability from FP32's log-odds (N, A) on the same crops."""
+    """Needs no labels: mean distance of each unit's probability from that of FP32, whose log-odds (N, A) are given."""
     from .quantise import log_odds
 
     expected = sigmoid(reference).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Temperatures and thresholds: what was put in is found again, and nothing is reported on what was fitted."""
+"""Temperatures and thresholds: known values are recovered, and figures are for subjects that were not fitted on."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ import numpy as np
 import pytest
 from small_bundle import UNITS, small_bundle
 
-from vlfau.calibration.decisions import Wanted, fit_decisions, temperature, threshold
+from vlfau.calibration.decisions import Goal, fit_decisions, temperature, threshold
 from vlfau.models.errors import UserError
 from vlfau.models.metrics import sigmoid
 
 TRUE_TEMPERATURES = np.array([0.5, 1.0, 2.0, 4.0, 1.0])
 
 
-def world(pictures: int = 4000, people: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Log-odds whose honest probability is sigmoid(x / T) with a known T per unit."""
+def world(images: int = 4000, subjects: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log-odds whose true probability is sigmoid(x / T) with a known T per unit."""
     rng = np.random.default_rng(seed)
-    honest = rng.normal(-1, 2, (pictures, len(TRUE_TEMPERATURES)))
-    labels = (rng.random(honest.shape) < sigmoid(honest)).astype(np.int8)
-    return honest * TRUE_TEMPERATURES, labels, rng.integers(0, people, pictures)
+    true = rng.normal(-1, 2, (images, len(TRUE_TEMPERATURES)))
+    labels = (rng.random(true.shape) < sigmoid(true)).astype(np.int8)
+    return true * TRUE_TEMPERATURES, labels, rng.integers(0, subjects, images)
 
 
-def test_the_temperature_put_in_is_found_again() -> None:
-    found = fit_decisions(*world()).temperatures
-    assert np.allclose(found, TRUE_TEMPERATURES, rtol=0.12)
+def test_known_temperatures_are_recovered() -> None:
+    temperatures = fit_decisions(*world()).temperatures
+    assert np.allclose(temperatures, TRUE_TEMPERATURES, rtol=0.12)
 
 
-def test_held_out_calibration_error_falls_and_does_not_without_a_fault() -> None:
+def test_held_out_calibration_error_falls_unless_the_network_is_calibrated() -> None:
     log_odds, labels, subjects = world()
-    faulty = fit_decisions(log_odds, labels, subjects)
-    sound = fit_decisions(log_odds / TRUE_TEMPERATURES, labels, subjects)
-    assert faulty.before.ece is not None
-    assert faulty.after.ece is not None
-    assert faulty.after.ece < 0.6 * faulty.before.ece
-    assert sound.after.ece == pytest.approx(sound.before.ece, abs=0.01)
+    overconfident = fit_decisions(log_odds, labels, subjects)
+    calibrated = fit_decisions(log_odds / TRUE_TEMPERATURES, labels, subjects)
+    assert overconfident.before.ece is not None
+    assert overconfident.after.ece is not None
+    assert overconfident.after.ece < 0.6 * overconfident.before.ece
+    assert calibrated.after.ece == pytest.approx(calibrated.before.ece, abs=0.01)
 
 
 def test_the_threshold_is_the_best_of_all_thresholds() -> None:
@@ -44,49 +44,49 @@ def test_the_threshold_is_the_best_of_all_thresholds() -> None:
     p = sigmoid(rng.normal(0, 1, 500) + 1.5 * y)
 
     def f1(cut: float) -> float:
-        said = p >= cut
-        return float(2 * (said & y).sum() / (said.sum() + y.sum()))
+        states = p >= cut
+        return float(2 * (states & y).sum() / (states.sum() + y.sum()))
 
-    found, note = threshold(p, y, np.ones(500), None)
+    best, note = threshold(p, y, np.ones(500), None)
     assert note == ""
-    assert f1(found) == pytest.approx(max(f1(cut) for cut in p))
-    assert f1(found) > f1(0.9)
+    assert f1(best) == pytest.approx(max(f1(cut) for cut in p))
+    assert f1(best) > f1(0.9)
 
 
-def test_a_wanted_precision_is_kept_with_the_most_recall() -> None:
+def test_a_requested_precision_is_reached_with_the_most_recall() -> None:
     rng = np.random.default_rng(2)
     y = rng.random(2000) < 0.3
     p = sigmoid(rng.normal(0, 1, 2000) + 2 * y)
     cut, _ = threshold(p, y, np.ones(2000), 0.9)
-    said = p >= cut
-    assert y[said].mean() >= 0.9
-    looser = p >= np.sort(p[~said])[-200]
+    states = p >= cut
+    assert y[states].mean() >= 0.9
+    looser = p >= np.sort(p[~states])[-200]
     assert y[looser].mean() < 0.9
     cut, note = threshold(rng.random(2000), y, np.ones(2000), 0.9)
-    assert "not reached" in note
+    assert "no threshold reaches precision" in note
 
 
 def test_a_rarer_prior_raises_the_threshold() -> None:
     log_odds, labels, subjects = world()
     usual = fit_decisions(log_odds, labels, subjects)
-    rare = fit_decisions(log_odds, labels, subjects, Wanted(prior=(0.02,)))
+    rare = fit_decisions(log_odds, labels, subjects, Goal(prior=(0.02,)))
     # Compared as log-odds, since the temperatures differ.
     cut = [np.log(np.array(d.thresholds) / (1 - np.array(d.thresholds))) * d.temperatures for d in (usual, rare)]
     assert (cut[1] > cut[0]).all()
 
 
-def test_nothing_is_reported_on_what_was_fitted() -> None:
-    """Random labels beside scores that only tell subjects apart: fitting on the reported ones would beat chance."""
+def test_figures_are_for_subjects_that_were_not_fitted_on() -> None:
+    """Random labels, and scores that only identify the subject: fitting on reported subjects would beat chance."""
     rng = np.random.default_rng(3)
     subjects = np.repeat(np.arange(10), 40)
     shift = rng.normal(0, 6, (10, 1))[subjects]
     labels = (rng.random((400, 1)) < 0.5).astype(np.int8)
-    found = fit_decisions(shift + 0.0 * labels, labels, subjects)
-    assert found.after.f1 is not None
-    assert found.after.f1 < 0.72  # always yes scores 0.67
+    fitted = fit_decisions(shift + 0.0 * labels, labels, subjects)
+    assert fitted.after.f1 is not None
+    assert fitted.after.f1 < 0.72  # always yes scores 0.67
 
 
-def test_unknown_labels_count_nowhere() -> None:
+def test_unknown_labels_are_ignored() -> None:
     log_odds, labels, subjects = world(1500)
     hidden = labels.copy()
     hidden[::3] = -1
@@ -97,25 +97,25 @@ def test_unknown_labels_count_nowhere() -> None:
     assert a.after.f1 == b.after.f1
 
 
-def test_a_unit_with_few_positives_keeps_its_values_and_says_so() -> None:
+def test_a_unit_with_few_positives_keeps_its_values_with_a_note() -> None:
     log_odds, labels, subjects = world(1000)
     labels[:, 2] = 0
-    found = fit_decisions(log_odds, labels, subjects)
-    assert (found.temperatures[2], found.thresholds[2]) == (1.0, 0.5)
-    assert "too few" in found.notes[2]
-    assert found.notes[0] == ""
+    fitted = fit_decisions(log_odds, labels, subjects)
+    assert (fitted.temperatures[2], fitted.thresholds[2]) == (1.0, 0.5)
+    assert "too few" in fitted.notes[2]
+    assert fitted.notes[0] == ""
 
 
 def test_bisection_finds_the_minimum_of_the_loss() -> None:
     rng = np.random.default_rng(4)
     x = rng.normal(0, 3, 800)
     y = rng.random(800) < sigmoid(x / 1.7)
-    found = temperature(x, y, np.ones(800))
+    fitted = temperature(x, y, np.ones(800))
 
     def loss(t: float) -> float:
         return float(np.log1p(np.exp(-np.where(y, x, -x) / t)).sum())
 
-    assert loss(found) <= min(loss(found * 0.98), loss(found * 1.02))
+    assert loss(fitted) <= min(loss(fitted * 0.98), loss(fitted * 1.02))
 
 
 def test_decisions_reach_the_states_of_a_runtime(tmp_path: Path) -> None:
@@ -128,16 +128,16 @@ def test_decisions_reach_the_states_of_a_runtime(tmp_path: Path) -> None:
     assert written.manifest.thresholds == decided.thresholds
     assert written.manifest.provenance["decisions"]["source"] == "a made-up world"
     with open_runtime(written, "openvino") as runtime:
-        made = runtime.predict(bundle.selftest()["crops"])
-    expected = sigmoid(made.log_odds.astype(float) / np.array(decided.temperatures))
-    assert np.allclose(made.probabilities, expected, atol=1e-5)
-    assert (made.states == (made.probabilities >= np.array(decided.thresholds, np.float32))).all()
+        prediction = runtime.predict(bundle.selftest()["crops"])
+    expected = sigmoid(prediction.log_odds.astype(float) / np.array(decided.temperatures))
+    assert np.allclose(prediction.probabilities, expected, atol=1e-5)
+    assert (prediction.states == (prediction.probabilities >= np.array(decided.thresholds, np.float32))).all()
     with pytest.raises(UserError, match="do not fit"):
         fit_decisions(log_odds[:, :3], labels[:, :3], subjects).write(bundle, "")
     assert len(UNITS) == 5
 
 
-def test_bad_input_is_refused_in_words() -> None:
+def test_bad_input_is_refused_with_a_reason() -> None:
     log_odds, labels, subjects = world(100)
     with pytest.raises(UserError, match="two subjects"):
         fit_decisions(log_odds, labels, np.zeros(100))
@@ -146,4 +146,4 @@ def test_bad_input_is_refused_in_words() -> None:
     with pytest.raises(UserError, match="not finite"):
         fit_decisions(log_odds * np.nan, labels, subjects)
     with pytest.raises(UserError, match="between 0 and 1"):
-        Wanted(precision=1.5)
+        Goal(precision=1.5)

@@ -1,4 +1,4 @@
-"""The report of precisions: differences, intervals and captions are what they are called."""
+"""The report on precisions: differences, intervals and sentences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from small_bundle import UNITS, crops, small_bundle
 
 from vlfau.calibration.command import add_encoder, main
 from vlfau.calibration.decisions import fit_decisions
-from vlfau.calibration.intervals import MEASURES, Said, differences, measures
+from vlfau.calibration.intervals import MEASURES, Predictions, differences, measures
 from vlfau.calibration.pictures import Labelled
 from vlfau.calibration.pictures import crops as read_crops
 from vlfau.calibration.quantise import observe, quantise
@@ -26,27 +26,27 @@ from vlfau.models.runtimes import open_runtime
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     monkeypatch.setenv("VLFAU_CACHE", str(tmp_path / "cache"))
-    made = small_bundle(tmp_path / "bundle")
-    model = onnx.load(str(made.path("encoder.onnx")))
-    return add_encoder(made, "int8", quantise(model, observe(model, crops(32), "minmax")), {})
+    plain = small_bundle(tmp_path / "bundle")
+    model = onnx.load(str(plain.path("encoder.onnx")))
+    return add_encoder(plain, "int8", quantise(model, observe(model, crops(32), "minmax")), {})
 
 
-def data_for(bundle: Bundle, pictures: int = 120, wrong: float = 0.15) -> Labelled:
-    """Labels that FP32 mostly agrees with: what another precision gets wrong then shows in F1."""
-    made = crops(pictures, seed=21)
+def data_for(bundle: Bundle, count: int = 120, wrong: float = 0.15) -> Labelled:
+    """Labels that FP32 mostly agrees with, so that errors of another precision show in F1."""
+    faces = crops(count, seed=21)
     with open_runtime(bundle, "onnxruntime", precision="fp32") as runtime:
-        parts = [runtime.predict(made[i : i + 16]).states for i in range(0, pictures, 16)]
+        parts = [runtime.predict(faces[i : i + 16]).states for i in range(0, count, 16)]
     rng = np.random.default_rng(0)
-    labels = np.concatenate(parts) ^ (rng.random((pictures, len(UNITS))) < wrong)
-    return Labelled(made, labels.astype(np.int8), rng.integers(0, 12, pictures), "made-up labels")
+    labels = np.concatenate(parts) ^ (rng.random((count, len(UNITS))) < wrong)
+    return Labelled(faces, labels.astype(np.int8), rng.integers(0, 12, count), "made-up labels")
 
 
-def test_rows_say_what_each_precision_costs(bundle: Bundle, tmp_path: Path) -> None:
+def test_rows_hold_the_cost_of_each_precision(bundle: Bundle, tmp_path: Path) -> None:
     data = data_for(bundle)
-    chosen = [("openvino", "fp32"), ("onnxruntime", "fp32"), ("onnxruntime", "fp16"), ("openvino", "int8")]
-    rows = compare(bundle, data, chosen)
+    variants = [("openvino", "fp32"), ("onnxruntime", "fp32"), ("onnxruntime", "fp16"), ("openvino", "int8")]
+    rows = compare(bundle, data, variants)
     first, same, half, smaller = rows
-    assert [row.name for row in rows] == [" ".join(one) for one in chosen]
+    assert [row.name for row in rows] == [" ".join(one) for one in variants]
     assert first.differences is None
     assert same.differences is not None
     for name in ("f1", "auc"):
@@ -56,18 +56,18 @@ def test_rows_say_what_each_precision_costs(bundle: Bundle, tmp_path: Path) -> N
     for row in (half, smaller):
         assert row.differences is not None
         for name in ("f1", "auc", "ece"):
-            assert len(row.differences[name]) == len(UNITS) + 1  # each unit and all together
+            assert len(row.differences[name]) == len(UNITS) + 1  # each unit and all of them
             value, low, high = row.differences[name][-1] or (0.0, 1.0, -1.0)
             assert low <= value <= high
             assert value == pytest.approx((getattr(row, name) or 0) - (getattr(first, name) or 0))
-            for a, found in enumerate(row.differences[name][:-1]):
-                assert found is not None
-                assert found[0] == pytest.approx((row.units[name][a] or 0) - (first.units[name][a] or 0))
+            for a, difference in enumerate(row.differences[name][:-1]):
+                assert difference is not None
+                assert difference[0] == pytest.approx((row.units[name][a] or 0) - (first.units[name][a] or 0))
     assert smaller.captions is not None
     assert 0.3 < smaller.captions < 1.0
     assert half.captions is not None
     assert half.captions > smaller.captions
-    assert smaller.megabytes < half.megabytes < first.megabytes  # this encoder's are mostly weights
+    assert smaller.megabytes < half.megabytes < first.megabytes  # this encoder is mostly weights
     assert all(row.ms > 0 for row in rows)
     text = markdown(bundle, data, rows, ["BF16 is missing."])
     assert "| openvino int8 |" in text
@@ -80,17 +80,17 @@ def test_rows_say_what_each_precision_costs(bundle: Bundle, tmp_path: Path) -> N
 
 
 def test_the_usual_precisions_are_compared_and_the_missing_ones_explained(bundle: Bundle, tmp_path: Path) -> None:
-    found, notes = usual_variants(bundle)
-    assert found[0] == ("openvino", "fp32")
-    assert {("onnxruntime", "fp16"), ("openvino", "int8")} < set(found)
-    assert (("openvino", "bf16") in found) != any("BF16 is missing" in note for note in notes)
+    variants, notes = usual_variants(bundle)
+    assert variants[0] == ("openvino", "fp32")
+    assert {("onnxruntime", "fp16"), ("openvino", "int8")} < set(variants)
+    assert (("openvino", "bf16") in variants) != any("BF16 is missing" in note for note in notes)
     plain, notes = usual_variants(small_bundle(tmp_path / "plain"))
     assert ("openvino", "int8") not in plain
-    assert any("vlfau-calibrate int8 makes it" in note for note in notes)
+    assert any("add it with vlfau-calibrate int8" in note for note in notes)
 
 
-def test_decisions_fitted_on_the_reported_pictures_are_not_used_on_them(bundle: Bundle) -> None:
-    """With labels that the pictures do not tell: thresholds fitted on them would beat chance on them."""
+def test_decisions_fitted_on_the_reported_images_are_not_used_on_them(bundle: Bundle) -> None:
+    """Labels are random: thresholds fitted on the same images would score better than chance on them."""
     data = data_for(bundle, wrong=0.5)
     with open_runtime(bundle, "onnxruntime", precision="fp32") as runtime:
         log_odds = np.concatenate([runtime.predict(data.crops[i : i + 16]).log_odds for i in range(0, 120, 16)])
@@ -105,19 +105,19 @@ def test_decisions_fitted_on_the_reported_pictures_are_not_used_on_them(bundle: 
     assert "fitted without" not in markdown(fitted, other, [flattered])
 
 
-def said(labels: np.ndarray, wrong: float, rng: np.random.Generator) -> Said:
+def predictions(labels: np.ndarray, wrong: float, rng: np.random.Generator) -> Predictions:
     log_odds = (2.0 * labels - 1) * np.where(rng.random(labels.shape) < wrong, -1, 1) + rng.normal(0, 0.3, labels.shape)
-    return Said(log_odds, 1 / (1 + np.exp(-log_odds)), log_odds >= 0)
+    return Predictions(log_odds, 1 / (1 + np.exp(-log_odds)), log_odds >= 0)
 
 
-def test_the_interval_holds_a_true_difference_and_zero_where_there_is_none() -> None:
+def test_the_interval_excludes_zero_only_for_a_true_difference() -> None:
     rng = np.random.default_rng(0)
     labels = (rng.random((2000, 4)) < 0.3).astype(np.int8)
     subjects = rng.integers(0, 25, 2000)
-    good, alike, bad = (said(labels, wrong, rng) for wrong in (0.05, 0.05, 0.25))
-    found = differences(labels, subjects, good, bad)
-    for name in MEASURES:  # all fall, even ECE: who says 73 % and is right in 75 is better calibrated than who is in 95
-        for value, low, high in (one for one in found[name] if one is not None):
+    good, alike, bad = (predictions(labels, wrong, rng) for wrong in (0.05, 0.05, 0.25))
+    results = differences(labels, subjects, good, bad)
+    for name in MEASURES:  # all fall, even ECE: 73 % sure and right in 75 % is better calibrated than right in 95 %
+        for value, low, high in (one for one in results[name] if one is not None):
             assert low < value < high < 0
     none = differences(labels, subjects, good, alike)
     for name in MEASURES:
@@ -128,48 +128,48 @@ def test_the_interval_holds_a_true_difference_and_zero_where_there_is_none() -> 
     assert np.isnan(alone[1])
 
 
-def test_weighted_measures_are_the_plain_ones_where_weights_are_counts() -> None:
-    """Drawing a subject twice must be the same as showing its pictures twice, ties and unknown labels included."""
+def test_weighted_measures_equal_plain_ones_on_repeated_images() -> None:
+    """Drawing a subject twice must equal having its images twice, ties and unknown labels included."""
     rng = np.random.default_rng(5)
     labels = rng.integers(-1, 2, (300, 3)).astype(np.int8)
     log_odds = rng.normal(0, 2, labels.shape).round(1)  # with ties
-    whole = Said(log_odds, 1 / (1 + np.exp(-log_odds)), log_odds >= 0.3)
+    whole = Predictions(log_odds, 1 / (1 + np.exp(-log_odds)), log_odds >= 0.3)
     counts = rng.integers(0, 4, 300)
-    found = measures(labels, whole, np.stack([np.ones(300), counts.astype(float)]))
+    results = measures(labels, whole, np.stack([np.ones(300), counts.astype(float)]))
     for row, times in enumerate((np.ones(300, int), counts)):
         shown = np.repeat(np.arange(300), times)
         y, x, p, states = labels[shown], log_odds[shown], whole.probabilities[shown], whole.states[shown]
         f1, auc = metrics.f1(metrics.counts(y, states)), metrics.auc(y, x)
         ece = [metrics.calibration_error(y[:, [a]], p[:, [a]]) for a in range(3)]
-        assert np.allclose(found["f1"][row], [*f1, f1.mean()])
-        assert np.allclose(found["auc"][row], [*auc, auc.mean()])
-        assert np.allclose(found["ece"][row], [*ece, metrics.calibration_error(y, p)])
-    labels[:, 1] = 0  # no positive label: nothing can be said of F1 and AUC
-    found = measures(labels, whole, np.ones((1, 300)))
-    assert np.isnan(found["f1"][0, 1])
-    assert np.isnan(found["auc"][0, 1])
-    assert np.isfinite(found["f1"][0, 3])
+        assert np.allclose(results["f1"][row], [*f1, f1.mean()])
+        assert np.allclose(results["auc"][row], [*auc, auc.mean()])
+        assert np.allclose(results["ece"][row], [*ece, metrics.calibration_error(y, p)])
+    labels[:, 1] = 0  # no positive label: F1 and AUC are undefined
+    results = measures(labels, whole, np.ones((1, 300)))
+    assert np.isnan(results["f1"][0, 1])
+    assert np.isnan(results["auc"][0, 1])
+    assert np.isfinite(results["f1"][0, 3])
 
 
-def test_pictures_come_from_folders_and_lists(tmp_path: Path) -> None:
+def test_crops_come_from_folders_and_lists(tmp_path: Path) -> None:
     import cv2
 
-    made = crops(3)
-    for i, picture in enumerate(made):
-        cv2.imwrite(str(tmp_path / f"{i}.png"), picture[..., ::-1])
-    assert np.array_equal(read_crops(tmp_path, 32, 10), made)
+    images = crops(3)
+    for i, image in enumerate(images):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), image[..., ::-1])
+    assert np.array_equal(read_crops(tmp_path, 32, 10), images)
     (tmp_path / "list.txt").write_text("2.png\n0.png\n")
-    assert np.array_equal(read_crops(tmp_path / "list.txt", 32, 10), made[[2, 0]])
+    assert np.array_equal(read_crops(tmp_path / "list.txt", 32, 10), images[[2, 0]])
     assert len(read_crops(tmp_path, 32, 2)) == 2
     (tmp_path / "list.txt").write_text("list.txt\n")
-    with pytest.raises(UserError, match="not a readable picture"):
+    with pytest.raises(UserError, match="not a readable image"):
         read_crops(tmp_path / "list.txt", 32, 10)
     with pytest.raises(UserError, match="does not exist"):
         read_crops(tmp_path / "none", 32, 10)
 
 
-def test_faces_are_found_in_pictures_and_videos_of_other_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With networks that see one face in the middle of bright pictures and none in dark ones."""
+def test_faces_are_found_in_images_and_videos_of_other_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With networks that see one face in the middle of bright images and none in dark ones."""
     import cv2
 
     from vlfau.calibration import pictures
@@ -177,10 +177,10 @@ def test_faces_are_found_in_pictures_and_videos_of_other_sizes(tmp_path: Path, m
     from vlfau.models.faces.landmarks import Located
 
     class Detector:
-        def find(self, asked: list[np.ndarray]) -> list[Detections]:
+        def find(self, pictures: list[np.ndarray]) -> list[Detections]:
             box = np.array([[20, 20, 60, 60]], np.float32)
             one = Detections(box, np.ones(1, np.float32), np.zeros((1, 5, 2), np.float32))
-            return [one if picture.mean() > 60 else no_detections() for picture in asked]
+            return [one if picture.mean() > 60 else no_detections() for picture in pictures]
 
     class Landmarks:
         threshold = 0.5
@@ -214,11 +214,11 @@ def test_the_command_calibrates_a_bundle_from_a_folder(
         cv2.imwrite(str(tmp_path / "crops" / f"{i}.png"), picture[..., ::-1])
     arguments = ["int8", str(plain.folder), "--pictures", str(tmp_path / "crops"), "--allow", "0.05"]
     assert main(arguments) == 0
-    said = capsys.readouterr().out
-    assert "4 of 4 products in INT8" in said
-    assert json.loads(said.splitlines()[-1])["left"] == []
-    made = open_bundle(plain.folder)
-    assert "encoder.int8.onnx" in made.manifest.files
-    assert set(made.manifest.provenance["int8"]["mean_change"]) == set(UNITS)
+    printed = capsys.readouterr().out
+    assert "4 of 4 products in INT8" in printed
+    assert json.loads(printed.splitlines()[-1])["left"] == []
+    written = open_bundle(plain.folder)
+    assert "encoder.int8.onnx" in written.manifest.files
+    assert set(written.manifest.provenance["int8"]["mean_change"]) == set(UNITS)
     assert main(["int8", str(plain.folder), "--pictures", str(tmp_path / "nowhere")]) == 2
     assert "does not exist" in capsys.readouterr().err
