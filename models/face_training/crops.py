@@ -1,6 +1,4 @@
-"""What the landmark network is trained on: crops cut from renders as a detector or a tracker would cut them, and
-pictures that are not faces. Draws batches; knows no network.
-"""
+"""Batches for the landmark network: crops of renders as a detector or tracker cuts them, and crops without a face."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from ..faces.align import MIRROR, POINTS
 from ..faces.landmarks import SIDE, box_of, crop_matrix
 from .photographs import Bytes, Floats, clutter, occlude, photograph
 
-HELD_OUT = 25  # every 25th identity validates and is never trained on
+HELD_OUT = 25  # every 25th identity is for validation and never trained on
 NEGATIVES = 0.35  # share of crops without a face
 
 
@@ -25,11 +23,11 @@ NEGATIVES = 0.35  # share of crops without a face
 class CropBatch:
     crops: Bytes  # (N, SIDE, SIDE, 3) RGB
     points: Floats  # (N, 68, 2) fractions of the crop, 0 where there is no face
-    presence: Floats  # (N,) 1 a face well inside the crop, 0 not
+    presence: Floats  # (N,) 1 for a face well inside the crop, else 0
 
 
 class RenderedCrops:
-    """The pictures of some shards of `vlfau-synthesize`, held in memory up to a limit."""
+    """Pictures from shards of `vlfau-synthesize`, held in memory up to a limit."""
 
     def __init__(self, folders: Sequence[Path], *, held_out: bool, limit: int = 40_000) -> None:
         self.folders, self.held_out, self.limit = folders, held_out, limit
@@ -38,15 +36,17 @@ class RenderedCrops:
         self.points: list[Floats] = []
         self.faces: list[int] = []  # positions in `images`
         self.empty: list[int] = []
-        self.mistaken: list[Bytes] = []  # (SIDE, SIDE, 3) crops that were taken for faces, from `mining.py`
+        self.mistaken: list[Bytes] = []  # (SIDE, SIDE, 3) false positives from `mining.py`
 
     def __len__(self) -> int:
         return len(self.images)
 
     def refresh(self) -> int:
-        """Read shards that have appeared since; the number of pictures now held."""
+        """Reads shards that are new in the folders; returns the number of pictures held."""
         paths = (path for folder in self.folders for path in folder.glob("shard-*.safetensors"))
-        for path in sorted(paths, key=lambda path: (path.name, str(path))):  # folders in turns, for when memory ends
+        for path in sorted(
+            paths, key=lambda path: (path.name, str(path))
+        ):  # alternates folders, so that a memory limit keeps some of each
             if path not in self._read and len(self) < self.limit:
                 self._add(path)
         for path in sorted(path for folder in self.folders for path in folder.glob("mistaken-*.safetensors")):
@@ -91,11 +91,11 @@ def draw(renders: RenderedCrops, random: np.random.Generator, count: int) -> Cro
 
 
 def _face(renders: RenderedCrops, random: np.random.Generator) -> tuple[Bytes, Floats]:
-    """A face cut as a detector or tracker would: the box is off by some shift, scale and roll."""
+    """A face cut as by a detector or a tracker: the box is off by some shift, scale and roll."""
     i = renders.faces[random.integers(len(renders.faces))]
-    wild = random.random() < 0.35  # a detector's box; otherwise the tracker's
-    shift = random.normal(0, 0.09 if wild else 0.03, 2).clip(-0.2, 0.2)
-    scale = np.exp(random.normal(0, 0.16 if wild else 0.06)).clip(0.7, 1.45)
+    detected = random.random() < 0.35  # as by a detector, otherwise as by a tracker
+    shift = random.normal(0, 0.09 if detected else 0.03, 2).clip(-0.2, 0.2)
+    scale = np.exp(random.normal(0, 0.16 if detected else 0.06)).clip(0.7, 1.45)
     roll = random.normal(0, 18) if random.random() < 0.5 else random.normal(0, 5)
     return cut(renders.images[i], renders.points[i], random, shift, float(scale), float(np.clip(roll, -50, 50)))
 
@@ -140,7 +140,7 @@ def _negative(renders: RenderedCrops, random: np.random.Generator) -> Bytes:
         return clutter(SIDE, random)
     if kind < 0.72:
         return _near_miss(picture, points, random)
-    if kind < 0.8:  # upside down or lying
+    if kind < 0.8:  # upside down or on its side
         return cut(
             picture, points, random, np.zeros(2), float(random.uniform(0.8, 1.5)), float(random.uniform(100, 260))
         )[0]
@@ -159,7 +159,7 @@ def _jittered(crop: Bytes, random: np.random.Generator) -> Bytes:
 
 
 def _near_miss(picture: Bytes, points: Floats, random: np.random.Generator) -> Bytes:
-    """Half a face, one eye, a face that is far too small in its crop, hair and shoulders."""
+    """Half a face, one eye, a face far too small for its crop, hair and shoulders."""
     if random.random() < 0.5:
         angle, far = random.uniform(0, 2 * np.pi), random.uniform(0.6, 1.2)
         shift, scale = np.array([np.cos(angle), np.sin(angle)]) * far, random.uniform(0.7, 1.3)
@@ -177,7 +177,7 @@ def _faceless(picture: Bytes, points: Floats, random: np.random.Generator) -> By
 
 
 def without_face(picture: Bytes, points: Floats, random: np.random.Generator) -> Bytes:
-    """A head whose face is painted over: hair, neck and outline alone make no face."""
+    """A head with its face painted over: hair, neck and outline alone are no face."""
     centre = points.mean(0)
     hull = cv2.convexHull(((points - centre) * random.uniform(1.0, 1.25) + centre).astype(np.float32))
     mask = np.zeros(picture.shape[:2], np.float32)
@@ -194,7 +194,7 @@ def without_face(picture: Bytes, points: Floats, random: np.random.Generator) ->
 
 
 def shuffled(crop: Bytes, random: np.random.Generator) -> Bytes:
-    parts = int(random.integers(3, 6))  # two would leave half faces whole
+    parts = int(random.integers(3, 6))  # two would leave half faces intact
     step = crop.shape[0] // parts
     tiles = [crop[y * step : (y + 1) * step, x * step : (x + 1) * step] for y in range(parts) for x in range(parts)]
     order = random.permutation(len(tiles))

@@ -1,7 +1,6 @@
 """`python -m vlfau.models.face_training.finder`: trains the embedded detector's network on renders in cluttered scenes.
 
-Its threshold is chosen on held-out synthetic scenes, never on real ones. Scenes are drawn by `scenes.py`, the
-loop is `loop.py`.
+Its threshold is chosen on held-out synthetic scenes, never on real ones.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from .networks import FinderNetwork
 from .photographs import Backgrounds
 from .scenes import SCENE, draw_scenes, scene_boxes
 
-FALSE_BOXES = 0.5  # a scene: the landmark network looks at each box again for a millisecond; a missed face costs more
+FALSE_BOXES = 0.5  # per scene: the landmark network rejects one in a millisecond, while a missed face is lost
 
 
 def loss_of(maps: Tensor, heat: Tensor, size: Tensor, offset: Tensor, near: Tensor) -> dict[str, Tensor]:
@@ -31,16 +30,16 @@ def loss_of(maps: Tensor, heat: Tensor, size: Tensor, offset: Tensor, near: Tens
     log_odds, faces = maps[:, 0], (heat > 0.999).sum().clamp(min=1)
     yes, no = F.logsigmoid(log_odds), F.logsigmoid(-log_odds)
     sure = torch.sigmoid(log_odds)
-    found = (heat > 0.999) * (1 - sure) ** 2 * yes
+    centres = (heat > 0.999) * (1 - sure) ** 2 * yes
     quiet = (heat <= 0.999) * (1 - heat) ** 4 * sure**2 * no
     weight = near / near.sum().clamp(min=1)
     side = (F.smooth_l1_loss(maps[:, 1], size, reduction="none", beta=0.1) * weight).sum()
     place = (F.smooth_l1_loss(maps[:, 2:], offset, reduction="none", beta=0.3).sum(1) * weight).sum()
-    return {"centres": -(found + quiet).sum() / faces, "sides": side, "offsets": 0.5 * place}
+    return {"centres": -(centres + quiet).sum() / faces, "sides": side, "offsets": 0.5 * place}
 
 
 def validate(network: FinderNetwork, held_out: RenderedCrops, count: int) -> dict[str, float]:
-    """Recall against false boxes a scene on held-out identities; the threshold is where FALSE_BOXES are reached."""
+    """Recall and false boxes per scene on held-out identities; at the threshold there are FALSE_BOXES per scene."""
     random = np.random.default_rng(54321)
     backgrounds = Backgrounds(SCENE, 200)
     scores: list[float] = []
@@ -52,16 +51,16 @@ def validate(network: FinderNetwork, held_out: RenderedCrops, count: int) -> dic
         picture, boxes = scene_boxes(held_out, backgrounds, random)
         with torch.no_grad():
             maps = network(torch.from_numpy(picture[None]))[0].numpy()
-        found, score = decode(maps, 0.02)
+        proposed, proposed_scores = decode(maps, 0.02)
         faces += len(boxes)
         taken = np.zeros(len(boxes), bool)
-        for box, its in zip(found, score):
+        for box, score in zip(proposed, proposed_scores):
             overlap = np.where(taken, 0, iou(box, boxes)) if len(boxes) else np.zeros(1)
             hit = bool(overlap.max() > 0.4)
             if hit:
                 taken[int(overlap.argmax())] = True
                 overlaps.append(float(overlap.max()))
-            scores.append(float(its))
+            scores.append(float(score))
             hits.append(hit)
     order = np.argsort(-np.array(scores))
     right = np.array(hits, bool)[order]
@@ -94,7 +93,7 @@ def cost(renders: RenderedCrops, budget: Budget) -> Cost[FinderNetwork]:
 
 
 def shapes() -> dict[str, dict[int, Any]]:
-    """Any number of pictures; sides in steps of 32."""
+    """Any number of pictures; sides in multiples of 32."""
     sides = {1: 32 * torch.export.Dim("h", min=2, max=64), 2: 32 * torch.export.Dim("w", min=2, max=64)}
     return {"pictures": {0: torch.export.Dim("n", max=64), **sides}}
 

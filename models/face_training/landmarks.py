@@ -1,7 +1,6 @@
 """`python -m vlfau.models.face_training.landmarks`: trains the landmark and presence network on renders.
 
-The presence threshold is chosen on held-out synthetic pictures, never on real ones. Crops are drawn by
-`crops.py`, the loop is `loop.py`.
+The presence threshold is chosen on held-out synthetic pictures, never on real ones.
 """
 
 from __future__ import annotations
@@ -21,27 +20,27 @@ from .crops import RenderedCrops, draw
 from .loop import Budget, Cost, Task, run_task
 from .networks import LandmarkNetwork
 
-FALSE_FACES = 1e-3  # share of synthetic non-faces that the threshold may let through
+FALSE_FACES = 1e-3  # share of synthetic non-faces that may pass the threshold
 
-# Eyes and lips carry the action units and the alignment; the jaw line is a matter of taste.
+# Eyes and lips carry the action units and the alignment; annotators disagree on the jaw line.
 _WEIGHTS = torch.ones(POINTS)
 _WEIGHTS[:17] = 0.5
 _WEIGHTS[36:] = 2.0
-_WEIGHTS[[*LEFT_EYE, *RIGHT_EYE]] = 4.0  # the crop hangs on them
-# Openings: lids, lips, brow to lid. Their error counts by itself, because both ends may drift together for free.
+_WEIGHTS[[*LEFT_EYE, *RIGHT_EYE]] = 4.0  # they position the crop
+# Openings: lids, lips, brow to lid. They have their own loss, because errors of both ends may add up or cancel out.
 _PAIRS = torch.tensor(
     [[37, 41], [38, 40], [43, 47], [44, 46], [61, 67], [62, 66], [63, 65], [51, 57], [19, 37], [24, 44], [48, 54]]
 )
 
 
 def loss_of(points: Tensor, presence: Tensor, true_points: Tensor, true_presence: Tensor) -> dict[str, Tensor]:
-    """Errors of points in units of 1 % of the crop, where Huber's loss turns straight; presence by cross-entropy."""
+    """Huber loss on points in percent of the crop, linear from 1 % on; cross-entropy on presence."""
     face = true_presence > 0.5
-    there, truth = points[face] * 100, true_points[face] * 100
+    predicted, truth = points[face] * 100, true_points[face] * 100
     weights = _WEIGHTS.to(points.device)
-    place = F.smooth_l1_loss(there, truth, reduction="none").mean((0, 2)) @ weights / weights.sum()
+    place = F.smooth_l1_loss(predicted, truth, reduction="none").mean((0, 2)) @ weights / weights.sum()
     a, b = _PAIRS.to(points.device).T
-    opening = F.smooth_l1_loss(there[:, a] - there[:, b], truth[:, a] - truth[:, b])
+    opening = F.smooth_l1_loss(predicted[:, a] - predicted[:, b], truth[:, a] - truth[:, b])
     presence_loss = F.binary_cross_entropy_with_logits(presence, true_presence)
     return {"points": place, "openings": 0.5 * opening, "presence": 2 * presence_loss}
 
@@ -56,10 +55,10 @@ def validate(network: LandmarkNetwork, held_out: RenderedCrops, count: int, devi
         with torch.no_grad():
             points, presence = network(torch.from_numpy(batch.crops).to(device))
         face = batch.presence > 0.5
-        found, true = points.cpu().numpy()[face], batch.points[face]
+        predicted, true = points.cpu().numpy()[face], batch.points[face]
         eyes = np.linalg.norm(true[:, 36:42].mean(1) - true[:, 42:48].mean(1), axis=1)
-        width = np.maximum(eyes, 0.35 * np.ptp(true[:, :, 1], axis=1))  # a profile's eyes are one behind the other
-        errors.append(np.linalg.norm(found - true, axis=2) / width[:, None])
+        width = np.maximum(eyes, 0.35 * np.ptp(true[:, :, 1], axis=1))  # in profile one eye hides the other
+        errors.append(np.linalg.norm(predicted - true, axis=2) / width[:, None])
         scores.append(presence.cpu().numpy())
         truth.append(batch.presence)
     error, score, label = np.concatenate(errors) * 100, np.concatenate(scores), np.concatenate(truth) > 0.5
@@ -84,8 +83,8 @@ def cost(renders: RenderedCrops, budget: Budget) -> Cost[LandmarkNetwork]:
         crops, points, presence = (
             torch.from_numpy(array).to(budget.device) for array in (batch.crops, batch.points, batch.presence)
         )
-        found, score = network(crops)
-        return loss_of(found, score, points, presence)
+        predicted, log_odds = network(crops)
+        return loss_of(predicted, log_odds, points, presence)
 
     return of_batch
 

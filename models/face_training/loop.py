@@ -1,7 +1,6 @@
-"""Trains a small network for so many minutes: moving average of the weights, cosine schedule over the time, resumable.
+"""Trains a small network for a given time: moving average of the weights, cosine schedule over the time, resumable.
 
-Knows no network and no picture; a `Task` says what a batch costs and what the files hold. `landmarks.py` and
-`finder.py` are tasks.
+A `Task` defines the network, its loss and its exported file; `landmarks.py` and `finder.py` are tasks.
 """
 
 from __future__ import annotations
@@ -35,22 +34,22 @@ Cost = Callable[[N, np.random.Generator], dict[str, Tensor]]  # the parts of one
 @dataclass(frozen=True)
 class Budget:
     data: tuple[Path, ...] = settings.setting((), "folders of shards written by vlfau-synthesize")
-    out: Path | None = settings.setting(None, "folder for the checkpoint and the figures")  # noqa: RUF009
-    minutes: float = settings.setting(25.0, "training time; a run that is started again uses what is left of it")
-    steps: int = settings.setting(0, "batches after which the run ends even if time is left; 0 for no such end")
-    start: Path | None = settings.setting(None, "folder of another run whose weights this one starts from")  # noqa: RUF009
-    export: Path | None = settings.setting(None, "folder that gets the .onnx file and its .json card in the end")  # noqa: RUF009
+    out: Path | None = settings.setting(None, "folder for checkpoints and figures")  # noqa: RUF009
+    minutes: float = settings.setting(25.0, "training time; a resumed run uses what is left of it")
+    steps: int = settings.setting(0, "batches after which the run ends even if time is left; 0 for no limit")
+    start: Path | None = settings.setting(None, "folder of a run to start from its weights")  # noqa: RUF009
+    export: Path | None = settings.setting(None, "folder for the .onnx file and its .json card")  # noqa: RUF009
     batch: int = settings.setting(64, "crops or scenes in a batch")
     learning_rate: float = settings.setting(2e-3, "peak of the cosine schedule")
-    validation: int = settings.setting(10_000, "held-out crops or scenes to validate on")
-    seed: int = settings.setting(0, "seed of everything random")
+    validation: int = settings.setting(10_000, "held-out crops or scenes for validation")
+    seed: int = settings.setting(0, "seed of all random numbers")
     threads: int = settings.setting(1, "cores to use")
-    limit: int = settings.setting(40_000, "pictures held in memory (77 kB each)")
+    limit: int = settings.setting(40_000, "pictures held in memory, 77 kB each")
     device: str = settings.setting("cpu", "torch device")
 
 
 class TrainingRun(Generic[N]):
-    """One training run; `average` is what gets shipped."""
+    """One training run; its result is `average`."""
 
     def __init__(self, network: N, budget: Budget, folder: Path) -> None:
         self.budget, self.checkpoints = budget, Checkpoints(folder / "checkpoints")
@@ -60,7 +59,7 @@ class TrainingRun(Generic[N]):
         self.seconds, self.steps = 0.0, 0
         if self.checkpoints.exists():
             self._load()
-            print(f"going on from {folder}: {self.steps} steps, {self.seconds / 60:.1f} minutes", flush=True)
+            print(f"Resumes {folder}: {self.steps} steps, {self.seconds / 60:.1f} minutes", flush=True)
         elif budget.start is not None:
             weights = averaged(budget.start)
             self.network.load_state_dict(weights)
@@ -73,7 +72,7 @@ class TrainingRun(Generic[N]):
 
     @property
     def done(self) -> float:
-        """The share of the budget that is used up, 0..1."""
+        """Share of the budget that is used up, 0..1."""
         by_steps = self.steps / self.budget.steps if self.budget.steps else 0.0
         return min(1.0, max(by_steps, self.seconds / (self.budget.minutes * 60)))
 
@@ -82,7 +81,7 @@ class TrainingRun(Generic[N]):
         self.checkpoints.save(tensors, {"step": self.steps, "seconds": self.seconds})
 
     def train(self, cost: Cost[N], refresh: Callable[[], int]) -> None:
-        """`cost` gives the parts of one batch's loss; `refresh` takes in new shards and counts the pictures."""
+        """`cost` gives the parts of one batch's loss; `refresh` reads new shards and returns the number of pictures."""
         random = np.random.default_rng((self.budget.seed, self.steps))
         pictures = refresh()
         last = shown = time.monotonic()
@@ -118,24 +117,24 @@ class TrainingRun(Generic[N]):
 
 
 def averaged(folder: Path) -> dict[str, Tensor]:
-    """The weights that a run in `folder` would ship."""
+    """The averaged weights of the run in `folder`."""
     tensors, _ = Checkpoints(folder / "checkpoints").load()
     return {name.removeprefix("mean."): value for name, value in tensors.items() if name.startswith("mean.")}
 
 
 @dataclass(frozen=True)
 class Task(Generic[N]):
-    """One kind of small network: how it is made, what a batch costs, and what its files say."""
+    """One kind of small network: how it is built, trained, validated and exported."""
 
     name: str  # of the exported files and of the module that runs it
     network: Callable[[], N]
     cost: Callable[[RenderedCrops, Budget], Cost[N]]
     validate: Callable[[N, RenderedCrops, Budget], dict[str, float]]  # on identities that were held out
-    threshold: Callable[[dict[str, float]], float]  # from those figures
+    threshold: Callable[[dict[str, float]], float]  # from these figures
     example: tuple[int, ...]  # shape of an input of the exported graph
-    names: tuple[list[str], list[str]]  # of its inputs and outputs
-    shapes: Callable[[], Any]  # what may vary in them, in the words of torch.export
-    facts: dict[str, Any] = field(default_factory=dict)  # further lines of the card
+    names: tuple[list[str], list[str]]  # of inputs and outputs
+    shapes: Callable[[], Any]  # which of their axes are dynamic, as torch.export takes it
+    facts: dict[str, Any] = field(default_factory=dict)  # additional entries of the card
 
 
 def run_task(task: Task[N], arguments: Sequence[str] | None, description: str | None, **defaults: int) -> None:
@@ -147,7 +146,7 @@ def run_task(task: Task[N], arguments: Sequence[str] | None, description: str | 
 
 
 def train(task: Task[N], budget: Budget) -> dict[str, float]:
-    """Trains on renders, validates, and exports where the budget says; the figures."""
+    """Trains on renders, validates, exports if the budget names a folder, and returns the figures."""
     torch.set_num_threads(budget.threads)
     torch.manual_seed(budget.seed)
     cv2.setNumThreads(1)
@@ -176,7 +175,7 @@ def open_renders(budget: Budget) -> tuple[RenderedCrops, RenderedCrops]:
     held_out.refresh()
     if not renders.faces or not held_out.faces:
         folders = ", ".join(map(str, budget.data)) or "no folder"
-        raise UserError(f"No faces to train on in {folders}. Give --data folders that vlfau-synthesize has written.")
+        raise UserError(f"No faces to train on in {folders}. Give --data folders written by vlfau-synthesize.")
     return renders, held_out
 
 
@@ -188,7 +187,7 @@ def export(
     shapes: Any,
     card: dict[str, Any],
 ) -> Path:
-    """The .onnx file (weights in half precision, arithmetic in single) and, beside it, its card with the sha256."""
+    """Writes the .onnx file (weights in half precision, arithmetic in single) and its card with the sha256."""
     import onnx
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,7 +202,7 @@ def export(
         verbose=False,
     )
     if program is None:
-        raise RuntimeError("torch.onnx.export gave nothing back")
+        raise RuntimeError("torch.onnx.export returned nothing")
     onnx.save(_halved(program.model_proto), str(path))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     path.with_suffix(".json").write_text(json.dumps(card | {"sha256": digest}, indent=2) + "\n", encoding="utf-8")
@@ -211,7 +210,7 @@ def export(
 
 
 def _halved(model: Any) -> Any:
-    """Large weights stored in half precision behind a cast: half the file, the same arithmetic."""
+    """Stores large weights in half precision behind a cast: half the file size, the same arithmetic."""
     import onnx
     from onnx import numpy_helper
 
@@ -231,7 +230,7 @@ def _halved(model: Any) -> Any:
 def card_of(
     run: TrainingRun[Any], name: str, threshold: float, figures: dict[str, float], pictures: int
 ) -> dict[str, Any]:
-    """What is known about the trained file, for `models/embedded` and the bundle's provenance."""
+    """Facts about the exported network, for `models/embedded` and the provenance of bundles."""
     budget = run.budget
     return {
         "name": name,

@@ -1,4 +1,4 @@
-"""The network behind `landmarks.py`, in torch: a crop in, 68 points and presence out. Knows no data and no loop."""
+"""The two networks in torch: a crop -> 68 points and presence, and a picture -> maps of where faces are."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Residual(nn.Module):
 
 
 class LandmarkNetwork(nn.Module):
-    """Dense convolutions down to 6x6 for the whole face and back up to 24x24 for the place of each point.
+    """Convolutions down to 6x6 for the whole face and back up to 24x24 for the position of each point.
 
-    A point is the centre of mass of its map (Nibali et al. 2018): it learns much faster from few pictures than a fully
-    connected regression, moves smoothly from frame to frame, and needs no parameters of its own.
+    A point is the centre of mass of its map (Nibali et al. 2018): it learns much faster from few pictures than a
+    fully connected regression, moves smoothly from frame to frame, and adds no parameters.
     """
 
     def __init__(self, widths: tuple[int, int, int, int] = (16, 24, 48, 96), detail: int = 40) -> None:
@@ -68,10 +68,11 @@ class LandmarkNetwork(nn.Module):
 
 
 class FinderNetwork(nn.Module):
-    """Fully convolutional, sides in multiples of 32; down to stride 32 for large faces, back up to 8 for small ones.
+    """For pictures with sides in multiples of 32; down to stride 32 for large faces, back up to 8 for small ones.
 
-    Each cell says how surely a face is centred there, how large its square box is and where in the cell its centre lies
-    (Zhou et al. 2019, "Objects as Points"); one map for all sizes, because the landmark network refines it.
+    Each cell predicts the probability that a face is centred in it, the side of its square box, and where in the cell
+    its centre lies (Zhou et al. 2019, "Objects as Points"). One map serves all sizes, because the landmark network
+    refines the boxes.
     """
 
     def __init__(self, widths: tuple[int, int, int, int, int] = (12, 24, 32, 48, 64)) -> None:
@@ -83,7 +84,7 @@ class FinderNetwork(nn.Module):
         self.to_sixteenth, self.join_sixteenth = nn.Conv2d(e, d, 1), conv(d, d)
         self.to_eighth, self.join_eighth = nn.Conv2d(d, c, 1), conv(c, c)
         self.head = nn.Conv2d(c, 4, 1)
-        with torch.no_grad():  # faces are rare: start by saying no everywhere
+        with torch.no_grad():  # faces are rare: start with low probabilities everywhere
             self.head.bias.copy_(torch.tensor([-4.0, 0.0, 0.0, 0.0]))  # type: ignore[union-attr]
         self.register_buffer("mean", torch.tensor(MEAN) * 255, persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION) * 255, persistent=False)

@@ -1,4 +1,4 @@
-"""What the world and cameras do to a picture: clutter, occluders, exposure, blur, noise, compression. Knows no face."""
+"""What surroundings and cameras add to a picture: clutter, occluders, exposure, blur, noise, compression."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def photograph(picture: Bytes, random: np.random.Generator) -> Bytes:
 
 
 def _develop(picture: Bytes, random: np.random.Generator) -> Bytes:
-    """Saturation, then white balance, gamma and contrast as one table a channel."""
+    """Saturation, then white balance, gamma and contrast as one table per channel."""
     tone = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
     grey = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if random.random() < 0.3:
@@ -51,7 +51,7 @@ def _develop(picture: Bytes, random: np.random.Generator) -> Bytes:
 
 
 def _grain(picture: Bytes, random: np.random.Generator) -> Bytes:
-    """Sensor noise, drawn for a tile and repeated: nobody sees that, and the drawing is what takes the time."""
+    """Sensor noise, drawn for one tile and repeated, because drawing is slow and the repetition is not visible."""
     height, width = picture.shape[:2]
     tile = random.standard_normal((min(96, height), min(96, width), 3 if random.random() < 0.5 else 1), np.float32)
     noise = np.tile(tile * (255 * random.uniform(0, 0.08)), (-(-height // len(tile)), -(-width // tile.shape[1]), 1))
@@ -78,7 +78,7 @@ def _motion(random: np.random.Generator) -> Floats:
 
 
 def clutter(side: int, random: np.random.Generator) -> Bytes:
-    """A square picture of nothing in particular."""
+    """A square picture without anything recognisable."""
     kind = random.random()
     if kind < 0.4:
         return dead_leaves(side, random)
@@ -86,7 +86,7 @@ def clutter(side: int, random: np.random.Generator) -> Bytes:
 
 
 class Backgrounds:
-    """Clutter for scenes from a stock that is renewed slowly, because drawing it costs more than training on it."""
+    """Clutter for scenes, from a stock that is replaced slowly, because drawing takes longer than training on it."""
 
     def __init__(self, side: int, stock: int = 400) -> None:
         self.side, self.stock = side, stock
@@ -102,7 +102,7 @@ class Backgrounds:
 
 
 def texture(side: int, random: np.random.Generator) -> Bytes:
-    """Noise of several scales, stripes, and drawn shapes: walls, cloth, leaves, furniture, eyes that are none."""
+    """Noise of several scales, stripes, and drawn shapes: walls, cloth, leaves, furniture, eye-like blobs."""
     canvas = np.zeros((side, side, 3), np.float32) + random.uniform(0, 255, 3).astype(np.float32)
     for cells in (3, 6, 12, 24, 48):
         if random.random() < 0.6:
@@ -123,7 +123,7 @@ def texture(side: int, random: np.random.Generator) -> Bytes:
 
 
 def dead_leaves(side: int, random: np.random.Generator) -> Bytes:
-    """Shapes that cover each other, sizes by a power law: the simplest pictures with the statistics of photographs."""
+    """Overlapping shapes with sizes by a power law: the simplest pictures with the statistics of photographs."""
     canvas = np.zeros((side, side, 3), np.uint8)
     canvas[:] = _colour(random)
     tint = random.uniform(40, 215, 3)
@@ -136,7 +136,7 @@ def dead_leaves(side: int, random: np.random.Generator) -> Bytes:
 
 
 def folds(side: int, random: np.random.Generator) -> Bytes:
-    """Noise whose power falls with frequency as in photographs, stretched: cloth, bark, clouds, skin."""
+    """Stretched noise whose power falls with frequency as in photographs: cloth, bark, clouds, skin."""
     frequency = np.stack(np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij"))
     angle, stretch = random.uniform(0, np.pi), random.uniform(1, 4)
     along = frequency[0] * np.cos(angle) + frequency[1] * np.sin(angle)

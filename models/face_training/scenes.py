@@ -1,6 +1,4 @@
-"""What the embedded detector's network is trained on: rendered heads of many sizes set into scenes of clutter, beside
-things that are set in the same way and are not faces. Draws batches; knows no network.
-"""
+"""Batches for the finder: heads of many sizes pasted into clutter, and decoys that are not faces."""
 
 from __future__ import annotations
 
@@ -21,12 +19,12 @@ SMALLEST, LARGEST = 20, 235  # side of a face's box in scene pixels
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scenes:
-    """C = SCENE / STRIDE cells a side."""
+    """C = SCENE / STRIDE cells per side."""
 
     pictures: Bytes  # (N, SCENE, SCENE, 3) RGB
     heat: Floats  # (N, C, C) 1 at the centre of a face, falling off around it
     size: Floats  # (N, C, C) log2 of the box's side over UNIT, where near > 0
-    offset: Floats  # (N, 2, C, C) from the cell's centre to the face's, in cells
+    offset: Floats  # (N, 2, C, C) from the centre of the cell to that of the face, in cells
     near: Floats  # (N, C, C) weight of size and offset
 
 
@@ -57,7 +55,7 @@ def scene_boxes(renders: RenderedCrops, backgrounds: Backgrounds, random: np.ran
     """One scene and the boxes (F, 4) of its faces."""
     canvas = backgrounds.take(random)
     boxes: list[Floats] = []
-    taken: list[tuple[NDArray[np.floating], float]] = []  # centres and sides of whatever has been set so far
+    taken: list[tuple[NDArray[np.floating], float]] = []  # centres and sides of everything pasted so far
     count = int(random.choice([0, 1, 2, 3, 5], p=[0.1, 0.5, 0.2, 0.12, 0.08]))
     for k in range(count):
         largest = LARGEST if count == 1 else LARGEST / count**0.5
@@ -67,7 +65,7 @@ def scene_boxes(renders: RenderedCrops, backgrounds: Backgrounds, random: np.ran
             continue
         taken.append((centre, side))
         whole = k == 0 and random.random() < 0.4
-        canvas, box = _set(canvas, renders, random, centre, side, whole)
+        canvas, box = _paste(canvas, renders, random, centre, side, whole)
         if box is not None:
             boxes.append(box)
     if random.random() < 0.15:
@@ -83,16 +81,16 @@ def faceless_scene(renders: RenderedCrops, backgrounds: Backgrounds, random: np.
     canvas = backgrounds.take(random)
     if random.random() < 0.5:
         centre = np.array([random.uniform(-0.2, 1.2), random.uniform(-0.6, 0.2)]) * SCENE
-        canvas, _ = _set(canvas, renders, random, centre, random.uniform(0.5, 1.6) * SCENE, True, 1.0)
+        canvas, _ = _paste(canvas, renders, random, centre, random.uniform(0.5, 1.6) * SCENE, True, 1.0)
     for _ in range(int(random.integers(0, 4))):
         side = float(np.exp(random.uniform(np.log(SMALLEST), np.log(0.8 * SCENE))))
-        canvas, _ = _set(canvas, renders, random, random.uniform(0, SCENE, 2), side, False, 1.0)
+        canvas, _ = _paste(canvas, renders, random, random.uniform(0, SCENE, 2), side, False, 1.0)
     if random.random() < 0.5:
         canvas = np.ascontiguousarray(canvas[:, ::-1])
     return photograph(canvas, random)
 
 
-def _set(
+def _paste(
     canvas: Bytes,
     renders: RenderedCrops,
     random: np.random.Generator,
@@ -101,7 +99,7 @@ def _set(
     whole: bool,
     decoys: float = 0.25,
 ) -> tuple[Bytes, Floats | None]:
-    """One head into the scene, or with probability `decoys` something else; the box of the face, if it is one."""
+    """Pastes one head, or with probability `decoys` something else; returns the box of the face, if it is one."""
     i = renders.faces[random.integers(len(renders.faces))]
     picture, points = renders.images[i], renders.points[i]
     face = True
@@ -128,7 +126,7 @@ def _set(
     border = cv2.BORDER_REPLICATE if whole and random.random() < 0.5 else cv2.BORDER_CONSTANT
     head = cv2.warpAffine(picture, matrix, (SCENE, SCENE), flags=cv2.INTER_LINEAR, borderMode=border)
     mask = np.ones(picture.shape[:2], np.float32)
-    if not whole and random.random() < 0.8:  # without the render's own background, seam softened
+    if not whole and random.random() < 0.8:  # without the render's background, with a soft seam
         mask[:] = 0
         low, high = points.min(0), points.max(0)
         middle, reach = (low + high) / 2, float((high - low).max())

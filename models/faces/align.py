@@ -1,6 +1,6 @@
-"""The similarity warp that turns a face in a picture into the network's crop; the same for training and streaming.
+"""The similarity warp from a face in a picture to the network's crop, the same for training and streaming.
 
-Finding the five points is somebody else's work (`detectors.py`, `landmarks.py`).
+The five points come from a detector or from `landmarks.py`.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Where the five points lie in a crop of side 1: eye centres, nose tip, mouth corners (left = smaller x in the picture).
-# The eyes are 0.30 apart so that a raised brow and a dropped jaw both stay inside the crop.
+# With the eyes 0.30 apart, a raised brow and a dropped jaw both stay inside the crop.
 TEMPLATE = np.array([[0.35, 0.36], [0.65, 0.36], [0.50, 0.54], [0.385, 0.70], [0.615, 0.70]], np.float32)
 
-# Mouth corners are moved by the very actions we look for (12, 15, 20), the nose tip by the head's yaw: both count less.
+# The action units to recognise (12, 15, 20) move the mouth corners, and yaw moves the nose tip: both count less.
 WEIGHTS = np.array([1.0, 1.0, 0.4, 0.15, 0.15], np.float64)
 
-POINTS = 68  # of a face, in iBUG order
+POINTS = 68  # per face, in iBUG order
 
-# The five points out of them: an eye's centre is the middle of its corners. The lids do not count: a blink would move
-# the crop by as much as a brow that is slightly raised.
+# The five points from these: an eye's centre is the middle of its corners. Lids are left out: a blink would move the
+# crop as much as a slightly raised brow.
 LEFT_EYE, RIGHT_EYE, NOSE_TIP, LEFT_MOUTH, RIGHT_MOUTH = [36, 39], [42, 45], 30, 48, 54
 
-# Of both eyes, one above the other.
+# Of both eyes, each upper lid point with the one below it.
 UPPER_LIDS, LOWER_LIDS = [37, 38, 43, 44], [41, 40, 47, 46]
 
-# MIRROR[i] is the point that i becomes when the picture is flipped.
+# MIRROR[i] is the point that point i becomes when the picture is flipped.
 MIRROR = np.array(
     [
         *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46,
@@ -56,8 +56,8 @@ def similarity(
 ) -> NDArray[np.float64]:
     """The (2, 3) similarity that takes five points (5, 2) to the template of a crop `side` pixels wide.
 
-    Weighted least squares in closed form (Umeyama 1991); two dimensions and no reflection allow complex numbers: a
-    rotation with scaling is one multiplication.
+    Weighted least squares in closed form (Umeyama 1991). In two dimensions without reflection, rotation and scaling are
+    one complex multiplication.
     """
     w = weights / weights.sum()
     source = points[:, 0].astype(np.float64) + 1j * points[:, 1]
@@ -70,9 +70,9 @@ def similarity(
 
 
 def crop(picture: NDArray[np.uint8], matrix: NDArray[np.float64], side: int) -> NDArray[np.uint8]:
-    """One warp from the full picture (H, W, 3) to the crop (side, side, 3); outside the picture is black.
+    """One warp from the full picture (H, W, 3) to the crop (side, side, 3), black outside the picture.
 
-    A face much larger than the crop is averaged down first, because a bilinear warp would only skip its pixels.
+    A face much larger than the crop is averaged down first, because a bilinear warp would skip pixels.
     """
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     if scale > 0.5:

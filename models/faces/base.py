@@ -1,4 +1,4 @@
-"""What every detector offers."""
+"""The interface of face detectors, and what they share."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """The F faces of one picture, best first. Each detector has its own idea of a box, all hold eyes and mouth."""
+    """The F faces of one picture, best first. Detectors draw their boxes differently; all contain eyes and mouth."""
 
-    boxes: NDArray[np.float32]  # (F, 4) x0 y0 x1 y1 in picture pixels, may reach over the border
+    boxes: NDArray[np.float32]  # (F, 4) x0 y0 x1 y1 in picture pixels, may cross the border
     scores: NDArray[np.float32]  # (F,) 0..1, comparable only within one detector
     landmarks: NDArray[np.float32]  # (F, 5, 2) eye centres, nose tip, mouth corners; left = smaller x
 
@@ -47,7 +47,7 @@ class Detector(Protocol):
         """The landmark network that it runs, free for others on the same thread; None if it runs none."""
 
     def find(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Detections]:
-        """Pictures (H, W, 3) uint8 RGB of any sizes; as one batch where the runtime allows it."""
+        """Takes pictures (H, W, 3) uint8 RGB of any sizes; runs them as one batch where possible."""
 
 
 def existing_model(path: Path) -> Path:

@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 
 
 def suppress(boxes: NDArray[np.float32], scores: NDArray[np.float32], overlap: float) -> NDArray[np.intp]:
-    """Non-maximum suppression: rows to keep, best first."""
+    """Non-maximum suppression: the rows that remain, best first."""
     order = np.argsort(-scores, kind="stable")
-    kept: list[int] = []
+    remaining: list[int] = []
     while len(order):
         best, rest = int(order[0]), order[1:]
-        kept.append(best)
+        remaining.append(best)
         order = rest[iou(boxes[best], boxes[rest]) <= overlap]
-    return np.array(kept, np.intp)
+    return np.array(remaining, np.intp)
 
 
 def iou(box: NDArray[np.floating], boxes: NDArray[np.floating]) -> NDArray[np.floating]:

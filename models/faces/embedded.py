@@ -1,4 +1,4 @@
-"""The detector that needs no download: a small network proposes boxes, the landmark network keeps the faces."""
+"""The detector that needs no download: a small network proposes boxes, and the landmark network confirms faces."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .base import Detections, no_detections, shrink
 from .boxes import suppress
 from .landmarks import box_of, open_landmarks
 
-STRIDE = 8  # picture pixels a cell
-UNIT = 32.0  # pixels; the network speaks of sides as log2(side / UNIT)
+STRIDE = 8  # picture pixels per cell
+UNIT = 32.0  # pixels; the network predicts sides as log2(side / UNIT)
 
-SIDE = 320  # pixels, the longer side of the picture that the finder sees: faces from about 1/16 of it
-PROPOSALS = 48  # boxes a picture that are worth a look; a class of thirty fits
-OVERLAP = 0.4  # two proposals whose points agree are one face
+SIDE = 320  # pixels, the longer side of its input: faces from about 1/16 of it
+PROPOSALS = 48  # boxes per picture that the landmark network checks; enough for a class of thirty
+OVERLAP = 0.4  # above it two proposals are the same face
 
 
 class EmbeddedDetector:
@@ -34,26 +34,26 @@ class EmbeddedDetector:
 
     def __init__(self, size: int | None, threshold: float | None, reason: str) -> None:
         self.size, self.reason = size or SIDE, reason
-        self.landmarks = open_landmarks()  # free for others on the same thread
+        self.landmarks = open_landmarks()  # also for callers on the same thread
         self.threshold = self.landmarks.threshold if threshold is None else threshold
         path = embedded() / "finder.onnx"
         self._proposer = FaceBoxes(path)
         self._proposal = float(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["threshold"])
 
     def find(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Detections]:
-        """Pictures of one size share a call of the finder."""
+        """Pictures of one size are proposed boxes for in one call."""
         small = [shrink(picture, self.size) for picture in pictures]
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for i, (picture, _) in enumerate(small):
             groups[picture.shape].append(i)
-        found: list[Detections] = [no_detections()] * len(pictures)
+        faces: list[Detections] = [no_detections()] * len(pictures)
         for rows in groups.values():
             for i, (boxes, _) in zip(rows, self._proposer.propose([small[i][0] for i in rows], self._proposal)):
-                found[i] = self._keep(pictures[i], boxes[:PROPOSALS] * np.float32(small[i][1]))
-        return found
+                faces[i] = self._confirm(pictures[i], boxes[:PROPOSALS] * np.float32(small[i][1]))
+        return faces
 
-    def _keep(self, picture: NDArray[np.uint8], boxes: NDArray[np.float32]) -> Detections:
-        """Two looks: at the proposed box and at the box of the points found there. A mistake rarely passes both."""
+    def _confirm(self, picture: NDArray[np.uint8], boxes: NDArray[np.float32]) -> Detections:
+        """Checks the proposed box, then the box of the points located in it. A false face rarely passes both."""
         first = self.landmarks.locate(picture, boxes)
         likely = first.presence >= self.threshold
         second = self.landmarks.locate(picture, box_of(first.points[likely]))
@@ -62,12 +62,16 @@ class EmbeddedDetector:
             return no_detections()
         points, presence = second.points[rows], second.presence[rows]
         squares = box_of(points)
-        kept = suppress(squares, presence, OVERLAP)
-        return Detections(squares[kept], presence[kept], five_points(points[kept]))
+        best = suppress(squares, presence, OVERLAP)
+        return Detections(squares[best], presence[best], five_points(points[best]))
 
 
 class FaceBoxes:
-    """One thread uses it."""
+    """The network that proposes boxes. Not thread-safe.
+
+    On processors with BF16 OpenVINO computes it in BF16: 1.6 ms a picture instead of 2.7. Over 255 frames of real clips
+    that moved final boxes by 0.15 pixels (median) and changed no face.
+    """
 
     def __init__(self, path: Path) -> None:
         core = openvino_core()
@@ -79,9 +83,9 @@ class FaceBoxes:
         self._requests: dict[tuple[int, ...], Any] = {}
 
     def maps(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(N, H, W, 3) with H and W in multiples of 32 -> (N, 4, H/8, W/8) as `face_training/networks.py` says."""
+        """(N, H, W, 3) with H and W in multiples of 32 -> (N, 4, H/8, W/8), axes of `FinderNetwork.forward`."""
         request = self._requests.get(pictures.shape)
-        if request is None:  # compiled once for each size: open sizes cost a third more time
+        if request is None:  # compiled once per size: open sizes take a third more time
             model = self._model.clone()
             model.reshape(list(pictures.shape))
             options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1}
@@ -93,7 +97,7 @@ class FaceBoxes:
     def propose(
         self, pictures: Sequence[NDArray[np.uint8]], threshold: float
     ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Small pictures of one size -> boxes (F, 4) in their pixels and scores (F,), best first, one box a peak."""
+        """Small pictures of one size -> boxes (F, 4) in their pixels and scores (F,), best first, one box per peak."""
         height, width = pictures[0].shape[:2]
         batch = np.zeros((len(pictures), -(-height // 32) * 32, -(-width // 32) * 32, 3), np.uint8)
         for row, picture in zip(batch, pictures):
@@ -102,7 +106,7 @@ class FaceBoxes:
 
 
 def decode(maps: NDArray[np.float32], threshold: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(4, C, D) of one picture -> boxes (F, 4), scores (F,): every cell that is the highest among its neighbours."""
+    """(4, C, D) of one picture -> boxes (F, 4) and scores (F,) of the cells that score higher than their neighbours."""
     heat = maps[0]
     limit = np.log(threshold / (1 - threshold))
     peaks = (heat >= cv2.dilate(heat, np.ones((3, 3), np.uint8))) & (heat > limit)

@@ -1,7 +1,7 @@
-"""SCRFD, insightface's detector, from a user's .onnx file: several pictures in one call. Carries no model.
+"""SCRFD, insightface's detector, from a user's .onnx file, several pictures in one call.
 
-insightface's own class takes one picture at a time through ONNX Runtime; here the same network runs on OpenVINO (or on
-ONNX Runtime where a GPU is asked for), and its outputs are decoded for the whole batch. The tests hold both together.
+insightface's own class takes one picture at a time on ONNX Runtime. Here the same network runs on OpenVINO (for a GPU on
+ONNX Runtime), and its outputs are decoded for the whole batch. A test compares the two.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..openvino_core import openvino_core
 from .base import Detections, existing_model, no_detections, shrink
 from .boxes import suppress
 
-INSIGHTFACE_PACK = "buffalo_l"  # what insightface itself fetches when nothing is named
+INSIGHTFACE_PACK = "buffalo_l"  # what insightface downloads by default
 
 STRIDES, ANCHORS = (8, 16, 32), 2  # of every published SCRFD with five points
 MAX_BATCH = 8
@@ -41,16 +41,16 @@ class Scrfd:
         self.reason = f"{reason}, {self.side} px, {self.runtime}"
 
     def find(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Detections]:
-        found: list[Detections] = []
+        faces: list[Detections] = []
         for i in range(0, len(pictures), self.max_batch):
-            found += self._find(pictures[i : i + self.max_batch])
-        return found
+            faces += self._find(pictures[i : i + self.max_batch])
+        return faces
 
     def _find(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         batch = np.zeros((len(pictures), self.side, self.side, 3), np.float32)
         factors = []
-        for row, picture in zip(batch, pictures):  # top left, as insightface does; black below or beside it
-            # never enlarged, unlike insightface: a face that fills a small picture would grow past what SCRFD finds
+        for row, picture in zip(batch, pictures):  # at the top left, as insightface does, black below or to the right
+            # never enlarged, unlike insightface: a face that fills a small picture would become too large for SCRFD
             small, factor = shrink(picture, self.side)
             row[: small.shape[0], : small.shape[1]] = small
             factors.append(factor)
@@ -78,13 +78,13 @@ class Scrfd:
         all_boxes, all_scores = np.concatenate(boxes), np.concatenate(scores)
         if not len(all_scores):
             return no_detections()
-        kept = suppress(all_boxes, all_scores, OVERLAP)
+        best = suppress(all_boxes, all_scores, OVERLAP)
         return Detections(
-            all_boxes[kept] * np.float32(factor), all_scores[kept], np.concatenate(landmarks)[kept] * np.float32(factor)
+            all_boxes[best] * np.float32(factor), all_scores[best], np.concatenate(landmarks)[best] * np.float32(factor)
         )
 
 
-def _checked(path: Path, inputs: int, outputs: int) -> None:
+def _check(path: Path, inputs: int, outputs: int) -> None:
     if inputs != 1 or outputs != 9:
         raise UserError(
             f"{path} is not an SCRFD with five points: it has {inputs} inputs and {outputs} outputs, expected 1 and 9. "
@@ -98,9 +98,9 @@ def _open_openvino(path: Path, size: int) -> tuple[Run, int, int, str]:
         model = core.read_model(path)
     except RuntimeError as error:
         raise UserError(f"{path} cannot be read as an ONNX model: {str(error).splitlines()[-1]}") from None
-    _checked(path, len(model.inputs), len(model.outputs))
+    _check(path, len(model.inputs), len(model.outputs))
     side, max_batch = _reshape(model, size)
-    # F32 always: on a processor with BF16 OpenVINO would round the sides of a box to half a pixel and more
+    # always F32: in BF16, the default of processors that have it, sides of boxes are off by half a pixel and more
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(model, "CPU", options)
     request = compiled.create_infer_request()
@@ -113,7 +113,7 @@ def _open_openvino(path: Path, size: int) -> tuple[Run, int, int, str]:
 
 
 def _reshape(model: Any, size: int) -> tuple[int, int]:
-    """(side, largest batch): files with open axes take any; others keep what is written in them."""
+    """(side, largest batch): files with open axes take any, others only what is fixed in them."""
     import openvino
 
     shape = model.input(0).partial_shape
@@ -131,13 +131,11 @@ def _open_onnxruntime(path: Path, size: int) -> tuple[Run, int, int, str]:
     try:
         import onnxruntime
     except ImportError:
-        raise UserError(
-            "SCRFD on a GPU needs onnxruntime-gpu. Install it, or leave --device away for the CPU."
-        ) from None
+        raise UserError("SCRFD on a GPU needs onnxruntime-gpu. Install it, or omit --device to use the CPU.") from None
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        raise UserError("This onnxruntime has no CUDA. Install onnxruntime-gpu, or leave --device away for the CPU.")
+        raise UserError("This onnxruntime has no CUDA. Install onnxruntime-gpu, or omit --device to use the CPU.")
     session = onnxruntime.InferenceSession(str(path), providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
-    _checked(path, len(session.get_inputs()), len(session.get_outputs()))
+    _check(path, len(session.get_inputs()), len(session.get_outputs()))
     first = session.get_inputs()[0]
     side = first.shape[2] if isinstance(first.shape[2], int) else size
     max_batch = 1 if isinstance(first.shape[0], int) else MAX_BATCH
@@ -164,7 +162,7 @@ def model_on_disk() -> tuple[Path | None, str]:
 
 
 def _preferred(models: list[Path]) -> Path:
-    """insightface's own default pack first, then the first by name."""
+    """insightface's default pack, or else the first by name."""
     return next((path for path in models if path.parent.name == INSIGHTFACE_PACK), models[0])
 
 
@@ -178,7 +176,7 @@ def model_file(path: Path | None) -> Path:
     if importlib.util.find_spec("insightface") is None:
         raise UserError(
             "Detector 'insightface' has no model. Name one with --detector-model (an SCRFD .onnx file or a folder with "
-            "det_*.onnx), or install insightface (pip install 'vlfau-stream[insightface]'), which fetches its own; "
+            "det_*.onnx), or install insightface (pip install 'vlfau-stream[insightface]'), which downloads its own; "
             "its models are for non-commercial research only."
         )
     try:
@@ -187,7 +185,7 @@ def model_file(path: Path | None) -> Path:
         folder = Path(ensure_available("models", INSIGHTFACE_PACK))
     except Exception as error:
         raise UserError(
-            f"insightface could not fetch its models ({type(error).__name__}: {error}). Without a network, copy an "
+            f"insightface could not download its models ({type(error).__name__}: {error}). Without a network, copy an "
             "SCRFD .onnx file here and name it with --detector-model, or choose --detector embedded."
         ) from error
     return _file_in(folder)
@@ -197,6 +195,6 @@ def _file_in(path: Path) -> Path:
     if path.is_dir():
         models = sorted(path.glob("det_*.onnx")) or sorted(path.glob("scrfd*.onnx"))
         if not models:
-            raise UserError(f"Folder {path} holds no det_*.onnx and no scrfd*.onnx. Name the detection model's file.")
+            raise UserError(f"Folder {path} holds no det_*.onnx or scrfd*.onnx. Give the file of the detection model.")
         return models[0]
     return existing_model(path)

@@ -1,4 +1,4 @@
-"""YuNet, from OpenCV."""
+"""YuNet, from a user's .onnx file, through OpenCV."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from .base import Detections, existing_model, no_detections, shrink
 
 
 class YuNet:
-    """A user's YuNet file through OpenCV's FaceDetectorYN; one picture at a time, because that class takes no batch."""
+    """One picture at a time, because OpenCV's FaceDetectorYN takes no batch."""
 
     name = "yunet"
     landmarks = None
 
     def __init__(self, path: Path, size: int, threshold: float) -> None:
-        self.size, self.reason = size, f"yunet, as asked, model {path}"
+        self.size, self.reason = size, f"yunet, as requested, model {path}"
         try:
             self._detector = cv2.FaceDetectorYN.create(
                 str(existing_model(path)), "", (size, size), threshold, 0.3, 5000
             )
-            self._raw(np.zeros((64, 64, 3), np.uint8))  # a wrong network only shows when it runs
+            self._raw(np.zeros((64, 64, 3), np.uint8))  # a wrong network fails only when it runs
         except cv2.error as error:
             raise UserError(
                 f"{path} does not run as a YuNet model in OpenCV {cv2.__version__} ({' '.join(error.err.split())}). "
@@ -47,7 +47,7 @@ class YuNet:
             return no_detections()
         rows = rows[np.argsort(-rows[:, 14], kind="stable")]
         boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], 1) * factor
-        # OpenCV names the points by the person's right and left: its first eye is the one with the smaller x, as here
+        # OpenCV names points by the person's right and left, so its first eye has the smaller x, as here
         return Detections(
             boxes.astype(np.float32), rows[:, 14].clip(0, 1), rows[:, 4:14].reshape(-1, 5, 2) * np.float32(factor)
         )
