@@ -1,7 +1,7 @@
 """SCRFD, insightface's detector, from a user's .onnx file, several pictures in one call.
 
-insightface's own class takes one picture at a time on ONNX Runtime. Here the same network runs on OpenVINO (for a GPU on
-ONNX Runtime), and its outputs are decoded for the whole batch. A test compares the two.
+insightface's class takes one picture at a time on ONNX Runtime. Here the same network runs on OpenVINO (on a GPU: ONNX
+Runtime), and its outputs are decoded for the whole batch. A test compares the two.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Synthetic faces whose action units are known: 3-D heads, an own rasteriser, a virtual camera, training shards."""
+"""Synthetic faces with known action units: 3-D heads, a rasteriser, a virtual camera, training shards."""

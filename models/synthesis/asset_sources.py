@@ -1,4 +1,4 @@
-"""Which public files the renderer needs, whose they are and under which licence. No part of them is shipped."""
+"""The public files that the renderer needs, with their authors and licences. No part of them is shipped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ The folder --assets holds (no part of it is shipped with this package):
   textures/            skins, irises, brows, lashes, hair, teeth, tongue from makehuman-assets, CC0 1.0
   ict.npz              ICT-FaceKit light, ICT-VGL/ICT-FaceKit, MIT, (c) 2020 USC Institute for Creative Technologies
   ict_fit.npz          skin coordinates, brows and hair fitted to the ICT head, made for this project
-  au_stats.json        how often action units occur, alone and together, in public label lists (aggregates only)
+  au_stats.json        frequencies of action units and their combinations in public label lists (aggregates only)
 """
 
 FILES = ("makehuman.npz", "makehuman_parts.npz", "ict.npz", "ict_fit.npz", "au_stats.json", "textures")

@@ -21,7 +21,7 @@ from .heads import Head
 from .tone import LINEAR
 
 SPRITE_SIDE = 256
-# A brow is some 40 pixels wide in a picture: its sprite is averaged down first, or it would alias into noise.
+# A brow is some 40 pixels wide in a picture, so its sprite is averaged down first to avoid aliasing.
 FINE_SIDE = 96
 
 EYES = tuple(f"{c}_eye" for c in ("brown", "brownlight", "blue", "bluegreen", "green", "grey", "ice", "lightblue"))
@@ -69,7 +69,7 @@ def load_assets(folder: Path) -> Assets:
         first = makehuman.read_head(main, parts, fit["uv"])
         second = ict.read_head(other, fit, first.cards)
     sprites = {name: _sprite(textures / f"{file}.png", fine=name in BROWS + LASHES) for name, file in SPRITES.items()}
-    # The one brown iris is a dark red: most people's are a dark and dull version of the light brown one.
+    # The brown iris is a dark red, while most people's is a dark and dull version of the light brown one.
     light = sprites["brownlight_eye"].astype(np.float32)
     iris = np.ptp(sprites["brown_eye"][..., :3].astype(np.float32), axis=2, keepdims=True) > 60
     sprites["brown_eye"] = np.where(iris, light * (0.42, 0.36, 0.34, 1.0), light).astype(np.uint8)
@@ -88,12 +88,12 @@ def load_assets(folder: Path) -> Assets:
 def _read(path: Path, how: int) -> NDArray[np.uint8]:
     picture = cv2.imread(str(path), how)
     if picture is None:
-        raise UserError(f"{path} is no readable picture. Fetch the assets again.")
+        raise UserError(f"{path} is not a readable image. Download the assets again.")
     return np.asarray(picture, np.uint8)
 
 
 def _sprite(path: Path, fine: bool) -> NDArray[np.uint8]:
-    """RGBA, averaged with its colours weighted by alpha so that invisible background does not bleed in."""
+    """RGBA, averaged with colours weighted by alpha, so that invisible background does not bleed in."""
     picture = _read(path, cv2.IMREAD_UNCHANGED)
     if picture.ndim == 2:
         picture = np.asarray(cv2.cvtColor(picture, cv2.COLOR_GRAY2BGRA), np.uint8)

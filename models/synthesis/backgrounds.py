@@ -1,4 +1,4 @@
-"""What is behind a face, or what a picture without a face shows: (S, S, 3) in 0..1."""
+"""Backgrounds behind a face, or of pictures without one: (S, S, 3) in 0..1."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def draw_background(rng: np.random.Generator, side: int) -> Floats:
         picture = clouds(rng, side)
     else:
         picture = _room(rng, side)
-    # Rooms and streets are mostly dull: colour is taken out of most of it.
+    # Rooms and streets are mostly dull, so most colours are desaturated.
     _dull(picture, float(rng.beta(1.2, 2.5)))
     if rng.random() < 0.5:
         picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.5, 6)))
@@ -29,7 +29,7 @@ def draw_background(rng: np.random.Generator, side: int) -> Floats:
 
 @nb.njit(cache=True, fastmath=True, nogil=True)
 def _dull(picture: Floats, colour: float) -> None:
-    """Leaves this share of the colour, within 0..1."""
+    """Scales the saturation by this share; the result stays within 0..1."""
     share, zero, one = np.float32(colour), np.float32(0), np.float32(1)
     for y in range(picture.shape[0]):
         for x in range(picture.shape[1]):
@@ -47,7 +47,7 @@ def _gradient(rng: np.random.Generator, side: int) -> Floats:
 def clouds(rng: np.random.Generator, side: int) -> Floats:
     """Coloured noise at several scales, its strength falling with frequency as in photographs.
 
-    Each scale is drawn on top of the coarser ones at its own size: only the last is enlarged to the picture's.
+    Each scale is added to the coarser ones at its own size; only the last is enlarged to the size of the picture.
     """
     picture = rng.uniform(0.05, 0.95, (1, 1, 3)).astype(np.float32)
     fall, strength = rng.uniform(0.5, 1.0), rng.uniform(0.04, 0.25)
@@ -59,7 +59,7 @@ def clouds(rng: np.random.Generator, side: int) -> Floats:
 
 
 def _room(rng: np.random.Generator, side: int) -> Floats:
-    """Walls, furniture, windows: rectangles, lines and round things over a gradient, some of them textured."""
+    """Walls, furniture, windows: rectangles, lines and ellipses over a gradient, some of them textured."""
     picture = _gradient(rng, side) * np.float32(0.6) + np.float32(rng.uniform(0, 0.4))
     for _ in range(int(rng.integers(3, 14))):
         colour = tuple(float(c) for c in np.clip(rng.uniform(0, 1) + rng.normal(0, 0.15, 3), 0, 1))

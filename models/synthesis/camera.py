@@ -1,4 +1,4 @@
-"""Pose, lens, light and everything a camera does to a picture afterwards. Knows no faces."""
+"""Pose, lens, light, and what a camera does to a picture."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Bytes = NDArray[np.uint8]
 Frame = tuple[int, int]  # height and width in pixels
 
 
-HEADROOM = 1.8  # light above 1 is not lost at once: cameras roll highlights off
+HEADROOM = 1.8  # light above 1 is not clipped at once: cameras roll highlights off
 
 
 @dataclass(frozen=True)
 class HeadPose:
-    """Degrees, with the signs of `engine/tracking/pose.py`; applied yaw first, then pitch, then roll."""
+    """Degrees, with the signs of `engine/tracking/pose.py`; turned by yaw first, then pitch, then roll."""
 
     yaw: float
     pitch: float
@@ -39,8 +39,8 @@ class HeadPose:
 @dataclass(frozen=True)
 class Lens:
     fov: float  # degrees, over the picture's height
-    eye_distance: float  # how far apart the eyes of a frontal face are, as a share of the picture's height
-    centre: tuple[float, float]  # where the middle between the eyes lies, as shares of width and height
+    eye_distance: float  # between the eyes of a frontal face, as a share of the picture's height
+    centre: tuple[float, float]  # of the middle between the eyes, as shares of width and height
 
     def project(self, space: Floats, frame: Frame) -> Floats:
         """Camera space (V, 3) in eye distances -> screen (V, 3): x, y in pixels of the frame, and depth."""
@@ -64,7 +64,7 @@ def _projected(space: Floats, focal: float, distance: float, middle_x: float, mi
 
 
 def draw_pose(rng: np.random.Generator) -> HeadPose:
-    """Mostly near frontal, now and then as far as 40 degrees."""
+    """Mostly near frontal, occasionally up to 40 degrees."""
     yaw = rng.normal(0, 14) if rng.random() < 0.7 else rng.uniform(-40, 40)
     return HeadPose(
         float(np.clip(yaw, -40, 40)),
@@ -112,9 +112,9 @@ def draw_curve(rng: np.random.Generator) -> Floats:
 
 
 def photograph(rng: np.random.Generator, picture: Floats) -> Bytes:
-    """What lens, sensor and codec do: (S, S, 3) 0..1 -> bytes. Order as in a camera: blur, resolution, noise, JPEG.
+    """Lens, sensor and codec: (S, S, 3) 0..1 -> bytes. In the order of a camera: blur, resolution, noise, JPEG.
 
-    Half of the pictures come from a good camera, as most faces that fill a crop do; the rest are worse in every way.
+    Half of the pictures come from a good camera, like most faces that fill a crop; the rest are worse in every way.
     """
     side = picture.shape[0]
     poor = float(rng.choice([0.0, 0.4, 1.0], p=[0.5, 0.3, 0.2]))
@@ -135,7 +135,7 @@ def photograph(rng: np.random.Generator, picture: Floats) -> Bytes:
         grey = cv2.cvtColor(np.ascontiguousarray(picture, np.float32), cv2.COLOR_RGB2GRAY)
         picture = grey[..., None] + np.float32(saturation) * (picture - grey[..., None])
     noise = float(min(rng.exponential(0.003 + 0.012 * poor), 0.06))
-    if rng.random() < 0.5:  # grey noise, and coarser than a pixel: what denoising and chroma subsampling leave
+    if rng.random() < 0.5:  # grey noise, coarser than a pixel, as denoising and chroma subsampling leave it
         grains = cv2.blur(rng.standard_normal((small, small), dtype=np.float32), (2, 2))[..., None] * np.float32(1.5)
     else:
         grains = rng.standard_normal((small, small, 3), dtype=np.float32)

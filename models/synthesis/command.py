@@ -1,4 +1,4 @@
-"""vlfau-synthesize: writes shards of labelled synthetic faces, on all cores, resumable, the same for the same seed."""
+"""Write shards of labelled synthetic faces: on all cores, resumable, reproducible by seed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .asset_sources import SOURCES
 @dataclass(frozen=True)
 class Settings:
     assets: str = setting("", "folder with the public 3-D assets (see below)", metavar="DIR")
-    output: str = setting("", "folder for the shards; complete ones that are there already are kept", metavar="DIR")
+    output: str = setting("", "folder for the shards; complete shards in it are kept", metavar="DIR")
     count: int = setting(10_000, "pictures; rounded up to whole shards", metavar="N")
     seed: int = setting(0, "same seed, same pictures; give training and validation different ones", metavar="S")
     workers: int = setting(0, "processes; 0 takes one per core", metavar="W")
-    shard_size: int = setting(500, "pictures in a shard; the same at every run into a folder", metavar="N")
-    sheet: str = setting("", "write a labelled contact sheet instead: every unit at rising intensity", metavar="PNG")
+    shard_size: int = setting(500, "pictures per shard; the same for every run into a folder", metavar="N")
+    sheet: str = setting("", "write a labelled contact sheet instead: each unit at rising intensity", metavar="PNG")
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.workers < 0 or self.seed < 0:

@@ -1,7 +1,7 @@
 """The demonstration clip of the package: one rendered face whose action units are known in every frame.
 
-`python -m vlfau.models.synthesis.demo --assets DIR` writes `embedded/demo.mp4` and, beside it, `demo.json` with the
-truth: `states` (T, A), 1 present, 0 absent, -1 near the threshold, as this person shows them, not as they were asked.
+`python -m vlfau.models.synthesis.demo --assets DIR` writes `embedded/demo.mp4`, and `demo.json` with the true `states`
+(T, A), 1 present, 0 absent, -1 near the threshold, as this person shows them, not as requested.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ Floats = NDArray[np.float32]
 RECIPE = "demo-1"
 FPS = 25
 SIZE = (480, 360)
-SEED, KIND = 31, ICT  # bare forehead and visible brows; at rest the face looks at rest
-EYE_DISTANCE = 0.21  # the head fills most of the height and stays inside when it moves
+SEED, KIND = 31, ICT  # bare forehead, visible brows, and a neutral look at rest
+EYE_DISTANCE = 0.21  # the head fills most of the height and stays in the picture when it moves
 RAMP = 0.24  # seconds from rest to the expression and back, about as fast as people are
 
 
 @dataclass(frozen=True)
 class Episode:
-    """What the face does from `start` to `end`, in seconds; rest lies between the parts."""
+    """An expression from `start` to `end`, in seconds, with rest in between."""
 
     name: str
     start: float
@@ -47,7 +47,7 @@ class Episode:
     units: dict[str, float]
 
 
-TALK = "talking"  # its jaw and lips go up and down by `syllables`
+TALK = "talking"  # jaw and lips move by `_syllables`
 PARTS = (
     Episode(TALK, 1.0, 3.0, {"AU25": 0.75, "AU26": 0.65}),
     Episode("smile", 3.4, 4.9, {"AU06": 0.85, "AU12": 0.95, "AU25": 0.6}),
@@ -83,7 +83,7 @@ def clip_pose() -> Floats:
 
 
 def encode(frames: NDArray[np.uint8], path: Path) -> None:
-    """Frames (T, H, W, 3) RGB as H.264 in MP4, the index in front, so that it plays from a pipe too."""
+    """Frames (T, H, W, 3) RGB as H.264 in MP4, the index in front, so that it also plays from a pipe."""
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "slow", "g": str(FPS)})
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
@@ -94,7 +94,7 @@ def encode(frames: NDArray[np.uint8], path: Path) -> None:
 
 
 def truth(assets: Assets) -> dict[str, Any]:
-    """What `demo.json` holds."""
+    """The content of `demo.json`."""
     seen = seen_intensities(sequence_person(assets, SEED, KIND), clip_intensities())
     return {
         "schema": 1,
@@ -117,20 +117,20 @@ def write_demo(assets: Assets, folder: Path) -> None:
 
 
 def _lines(card: dict[str, Any]) -> str:
-    """JSON with one frame a line, so that a difference between two versions can be read."""
+    """JSON with one frame per line, so that versions can be compared with diff."""
     head = {key: value for key, value in card.items() if key != "states"}
     rows = ",\n".join("  " + json.dumps(row, separators=(",", ":")) for row in card["states"])
     return json.dumps(head, indent=1)[:-2] + ',\n "states": [\n' + rows + "\n ]\n}\n"
 
 
 def _eased(x: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """0 up to 0, 1 from 1 on, smooth between."""
+    """0 up to 0, 1 from 1 on, smooth in between."""
     x = np.clip(x, 0, 1)
     return np.asarray(x * x * (3 - 2 * x))
 
 
 def _syllables(time: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """About three a second, not all equally open."""
+    """About three per second, not all equally open."""
     beat = 0.5 - 0.5 * np.cos(2 * np.pi * time * 2.75)
     return np.asarray(beat * (0.8 + 0.2 * np.cos(2 * np.pi * time * 0.9)))
 
@@ -147,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_flags(parser, DemoSettings)
     settings = read(DemoSettings, None, parser.parse_args(arguments))
     if not settings.assets:
-        raise UserError("--assets is missing: the folder with the public 3-D assets.")
+        raise UserError("--assets is missing. Give the folder with the public 3-D assets.")
     write_demo(load_assets(Path(settings.assets)), Path(settings.output))
 
 

@@ -1,4 +1,4 @@
-"""Where on the face a texel of the skins lies, so that lines and patches drawn from the front land on the skin.
+"""Where on the face each texel of the skins lies, so that lines and patches drawn from the front land on the skin.
 
 The canvas is the neutral face seen straight from the front, in eye distances: x from -1.25 to 1.25, y from 1.3 (hair
 line) down to -2.1 (below the chin). Both heads share the skins' texture coordinates, so one map serves both.
@@ -21,10 +21,10 @@ LEFT, TOP = -1.25, 1.3
 WIDTH, HEIGHT = round(2.5 * SCALE), round(3.4 * SCALE)
 
 
-@dataclass(frozen=True, eq=False)  # told apart by identity: what is drawn from one is cached
+@dataclass(frozen=True, eq=False)  # compared by identity, because drawings are cached per map
 class FaceMap:
     window: Floats  # (4,) first u, first v, extent in u, extent in v of the map in texture coordinates
-    x: Floats  # (SIDE, SIDE) eye distances; far outside where the texel is no part of the face
+    x: Floats  # (SIDE, SIDE) eye distances; far outside for texels off the face
     y: Floats
     points: Floats  # (68, 2) eye distances on the neutral face
 
@@ -41,13 +41,13 @@ class FaceMap:
         """x and y of the texels of `texture_slice`."""
         rows, columns = self.texture_slice(side)
         size = (columns.stop - columns.start, rows.stop - rows.start)
-        # Not interpolated: beside the face lies what is far outside.
+        # Not interpolated, because texels next to the face have far-off values.
         x, y = (cv2.resize(place[::-1], size, interpolation=cv2.INTER_NEAREST_EXACT) for place in (self.x, self.y))
         return np.asarray(x, np.float32), np.asarray(y, np.float32)
 
 
 def canvas_at(canvas: Floats, x: Floats, y: Floats) -> Floats:
-    """What the canvas (HEIGHT, WIDTH) shows at places (...) in eye distances; zero outside."""
+    """Values of the canvas (HEIGHT, WIDTH) at positions (...) in eye distances; zero outside."""
     column, row = (x - np.float32(LEFT)) * np.float32(SCALE), (np.float32(TOP) - y) * np.float32(SCALE)
     half = np.float32(0.5)
     return np.asarray(cv2.remap(canvas, column - half, row - half, cv2.INTER_LINEAR, borderValue=0), np.float32)
@@ -59,7 +59,7 @@ def canvas_place(points: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def bake(head: Head) -> FaceMap:
-    """Draws the neutral face into its own texture: every texel learns its place."""
+    """Renders the neutral face into its texture, which gives the position of every texel."""
     corners = head.neutral[head.skin]  # (F, 3, 3)
     face = (np.abs(corners[..., 0]).max(1) < 1.2) & (corners[..., 1].min(1) > -2.0) & (corners[..., 1].max(1) < 1.25)
     face &= corners[..., 2].mean(1) > -0.9

@@ -1,4 +1,4 @@
-"""Where the furrows of a face lie, what makes them appear, and how deep they are: the table behind `relief.py`."""
+"""Where the furrows of a face lie, which units make them appear, and how deep they are: the table of `relief.py`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Line = Sequence[tuple[float, float]]  # eye distances on the front view of the f
 class FurrowGroup:
     """Furrows that appear together. Lines are given for the right of the picture and mirrored to the left."""
 
-    units: tuple[tuple[str, float], ...]  # what makes them appear, with weights that add up
+    units: tuple[tuple[str, float], ...]  # that make them appear, with weights that add up
     lines: tuple[Line, ...]
     depth: float  # eye distances at intensity 1 in a middle-aged face
     width: float  # eye distances
     wander: float = 0.02  # how far a line's points differ between drawings
-    rest: float = 0.5  # how much of it age leaves in a resting face
-    bumps: float = 0.0  # depth of an irregular pattern instead of lines: an orange peel
+    rest: float = 0.5  # share of it that an old face keeps at rest
+    bumps: float = 0.0  # depth of an irregular pattern instead of lines, like orange peel
 
 
 def _arch(y: float, inner: float, outer: float, bow: float) -> Line:

@@ -1,4 +1,4 @@
-"""The 68 points (iBUG order) on both heads: which vertices carry them. Both mean the same anatomical places."""
+"""Which vertices of both heads carry the 68 points (iBUG order), at the same anatomical positions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ICT_VERTICES = (
 )  # fmt: skip
 
 # MakeHuman's lids and lips are coarser than the ICT head's: these points are means of one or two rim vertices. Only the
-# left of the picture and the middle line are listed, the other half is the mirror image. Everything else is found by
+# left of the picture and the middle line are listed; the other half is the mirror image. All other points are found by
 # the texture coordinates that both heads share.
 MAKEHUMAN_RIM = {
     36: (4854,), 37: (4848,), 38: (4865, 4866), 39: (68,), 40: (4862, 4863), 41: (4860,),
@@ -49,7 +49,7 @@ def ict_points() -> Points:
 
 
 def makehuman_points(neutral: Floats, faces: Ints, faces_uv: Floats, ict_uv: Floats) -> Points:
-    """The MakeHuman places of the 68 points among vertices `neutral` (V, 3): rims as listed, the rest by texture."""
+    """The 68 points on MakeHuman's vertices `neutral` (V, 3): rims as listed, the rest by texture coordinates."""
     vertices, weights = np.zeros((68, 3), np.int32), np.zeros((68, 3), np.float32)
     for i in range(68):
         if i in MAKEHUMAN_RIM:
@@ -72,7 +72,7 @@ def makehuman_points(neutral: Floats, faces: Ints, faces_uv: Floats, ict_uv: Flo
 
 
 def _containing(faces_uv: Floats, place: Floats) -> tuple[int, Floats]:
-    """The triangle (F, 3, 2) that contains a place in the texture, and its barycentric weights there."""
+    """The triangle (F, 3, 2) that contains a position in the texture, and its barycentric weights."""
     origin, u, v = faces_uv[:, 0], faces_uv[:, 1] - faces_uv[:, 0], faces_uv[:, 2] - faces_uv[:, 0]
     area = u[:, 0] * v[:, 1] - v[:, 0] * u[:, 1]
     area = np.where(np.abs(area) < 1e-12, 1e-12, area)

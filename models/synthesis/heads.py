@@ -1,4 +1,4 @@
-"""What a head is to the renderer: geometry, identity, action units, distractors, parts, the 68 points.
+"""A head for the renderer: geometry, identity, action units, distractors, parts, the 68 points.
 
 Model space: x to the right of the picture, y up, z to the camera, the middle between the eyes at the origin. Lengths
 are in distances between the eye centres of the neutral head, so that both heads have the same size.
@@ -20,17 +20,17 @@ Ints = NDArray[np.int32]
 
 MAKEHUMAN, ICT = 0, 1
 
-# What a triangle is made of; the shader knows these numbers.
+# Materials of triangles; the shader has code for each number.
 SKIN, SPRITE, EYE, PLAIN, HAIR, CLOTH = range(6)
 
 
 @dataclass(frozen=True)
 class HeadPart:
-    """A mesh that is no skin. It hangs on the head's vertices, or is made of them when it has no anchors."""
+    """A mesh other than skin. It is attached to vertices of the head, or consists of them if it has no anchors."""
 
     name: str
     material: int
-    faces: Ints  # (F, 3) into the part's own vertices, or into the head's when it has no anchors
+    faces: Ints  # (F, 3) into the part's vertices, or into the head's if it has no anchors
     uv: Floats  # (F, 3, 2)
     anchors: Ints | None = None  # (P, 3) vertices of the head
     weights: Floats | None = None  # (P, 3)
@@ -40,7 +40,7 @@ class HeadPart:
     ] = ()  # per axis two vertices and their original distance: scales the offset
 
     def placed(self, vertices: Floats) -> Floats:
-        """The part's own vertices (P, 3) on a head of vertices (V, 3)."""
+        """The part's vertices (P, 3) on a head of vertices (V, 3)."""
         assert self.anchors is not None
         assert self.weights is not None
         assert self.offset is not None
@@ -71,20 +71,20 @@ class Head:
     identity: Floats  # (K, V, 3) offsets
     identity_names: tuple[str, ...]
     units: Mapping[str, tuple[Floats, ...]]  # per unit its variants, each (2, V, 3): the two sides
-    extras: Mapping[str, Floats]  # movements that are no unit of the set: (V, 3)
+    extras: Mapping[str, Floats]  # movements that belong to none of the units: (V, 3)
     parts: tuple[HeadPart, ...]  # eyes, teeth, tongue; those with several shapes share a name
     cards: Mapping[str, HeadPart]  # brows, lashes, hair
     points: Points
-    colour: Floats = field(repr=False)  # (V, 3) of what has no texture
+    colour: Floats = field(repr=False)  # (V, 3) of vertices without texture
     openness: Floats = field(repr=False)  # (V,) how much of the surrounding light arrives, 1 = all
-    lip_closer: Floats | None = None  # (V, 3) raises the lower lip, on a head whose raised upper lip parts the mouth
+    lip_closer: Floats | None = None  # (V, 3) raises the lower lip, for a head whose raised upper lip parts the mouth
     eyeballs: tuple[
         NDArray[np.intp], ...
     ] = ()  # per eye the vertices whose colour is painted (empty where a texture does it)
 
 
 def split_sides(offsets: Floats, x: Floats, blend: float) -> Floats:
-    """(V, 3) -> (2, V, 3): a movement cut at the middle of the face, softly over `blend` to either side."""
+    """(V, 3) -> (2, V, 3): a movement split at the middle of the face, softly over `blend` to either side."""
     right = np.clip(0.5 + 0.5 * x / blend, 0, 1)
     right = right * right * (3 - 2 * right)
     return np.stack([offsets * (1 - right)[:, None], offsets * right[:, None]]).astype(np.float32)

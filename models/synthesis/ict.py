@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .head_points import ict_points
 from .heads import HAIR, ICT, PLAIN, Floats, Head, HeadPart, in_eye_distances, split_sides
 
-BLEND = 0.8  # centimetres over which a movement passes from one half of the face to the other
+BLEND = 0.8  # centimetres over which a movement fades from one half of the face to the other
 
 # Per unit a weighted sum of the head's ARKit-like shapes; "*" stands for both sides. Several recipes are variants.
 RECIPES: dict[str, tuple[dict[str, float], ...]] = {
@@ -87,7 +87,7 @@ SOCKET = slice(11248, 13294)  # the inside of the mouth, drawn as skin
 def read_head(
     main: Mapping[str, NDArray[Any]], fit: Mapping[str, NDArray[Any]], sprites: Mapping[str, HeadPart]
 ) -> Head:
-    """`sprites` are MakeHuman's cards: the ICT head wears the same brows and hair, fitted to it once (ict_fit.npz)."""
+    """`sprites` are MakeHuman's cards: the ICT head has the same brows and hair, fitted to it (ict_fit.npz)."""
     neutral = main["V"].astype(np.float32)
     faces = main["F"].astype(np.int32)
     materials = [str(name) for name in main["mats"]]
@@ -139,8 +139,8 @@ def _frontness(inside: Floats) -> Floats:
 
 
 def _mirror_mouth(uv: Floats, skin: Floats) -> None:
-    """The fitted coordinates are torn at one corner of the mouth: that half takes the mirror image of the other."""
-    left, middle = skin[5708], skin[5533]  # the sound corner and the upper lip's middle
+    """The fitted coordinates are broken at one corner of the mouth, so that half mirrors the other."""
+    left, middle = skin[5708], skin[5533]  # the intact corner and the middle of the upper lip
     reach = 1.25 * float(np.linalg.norm(left - middle))
     damaged = np.flatnonzero((skin[:, 0] > 0.02) & (np.abs(skin[:, 1] - left[1]) < 0.8 * reach))
     damaged = damaged[np.linalg.norm(skin[damaged] - middle, axis=1) < 2.2 * reach]

@@ -1,7 +1,6 @@
-"""What is drawn over or behind a rendered head in the picture plane, but placed in space: long hair, scarves, glasses.
+"""Long hair, scarves and glasses: drawn over or behind a rendered head in the picture plane, but positioned in space.
 
-Shapes are polygons in the head's own space (eye distances): pose and lens bring them to the picture, so they turn
-along.
+Shapes are polygons in the space of the head (eye distances); pose and lens project them, so they turn with the head.
 """
 
 from __future__ import annotations
@@ -142,11 +141,13 @@ def fill(outline: Floats, frame: Frame) -> Floats:
 def put_wrap(
     wrap: Wrap, linear: Floats, covered: Mask, light: Floats, rotation: Floats, lens: Lens
 ) -> tuple[Mask, Mask]:
-    """Draws it into a head's linear light (H, W, 3). Returns what is covered now, and what lies before the head."""
+    """Draws it into the linear light (H, W, 3). Returns masks: covered pixels, and those in front of the head."""
     frame = (linear.shape[0], linear.shape[1])
     behind = fill(_smooth(_projected(wrap.behind, rotation, lens, frame)[:, :2]), frame)
     rng = np.random.default_rng(wrap.seed)
-    streaks = rng.standard_normal((frame[0] // 4, frame[1]), np.float32)  # long ones: a quarter of the rows will do
+    streaks = rng.standard_normal(
+        (frame[0] // 4, frame[1]), np.float32
+    )  # long ones, for which a quarter of the rows is enough
     streaks = cv2.GaussianBlur(streaks, (0, 0), sigmaX=0.8, sigmaY=2.25)
     streaks = cv2.resize(streaks / np.float32(streaks.std() + 1e-6), frame[::-1], interpolation=cv2.INTER_LINEAR)
     soft = cv2.resize(rng.standard_normal((7, 7), np.float32), frame[::-1], interpolation=cv2.INTER_CUBIC)
@@ -164,7 +165,7 @@ def put_wrap(
 
 @nb.njit(cache=True, fastmath=True, nogil=True)
 def _cover(linear: Floats, covered: Mask, behind: Floats, front: Floats, shine: Floats, colour: Floats) -> None:
-    """Mixes colour (3,), as bright as `shine` says, behind and over what is covered; the rest of linear is black."""
+    """Mixes colour (3,), scaled by `shine`, behind and over covered pixels; the other pixels of `linear` are black."""
     for y in range(linear.shape[0]):
         for x in range(linear.shape[1]):
             for k in range(3):
@@ -176,7 +177,7 @@ def _cover(linear: Floats, covered: Mask, behind: Floats, front: Floats, shine: 
 def put_glasses(
     glasses: Glasses, image: Floats, depth: Floats, rotation: Floats, lens: Lens, angle: float
 ) -> tuple[Floats, Mask]:
-    """Draws them into the developed picture (H, W, 3). Returns it and what the lenses hide."""
+    """Draws them into the developed picture (H, W, 3). Returns it, and a mask of what the lenses hide."""
     frame = (image.shape[0], image.shape[1])
     lenses = np.zeros(frame, np.float32)
     ink = np.zeros(frame, np.uint8)
@@ -200,7 +201,7 @@ def put_glasses(
 
 
 def _line(mask: NDArray[np.uint8], line: Floats, depth: Floats | None, width: int) -> None:
-    """A line (K, 3) in pixels and depth; with a depth buffer only where the head does not hide it."""
+    """A line (K, 3) in pixels and depth; given a depth buffer, only where the head does not hide it."""
     last = np.array([mask.shape[1] - 1, mask.shape[0] - 1])
     for start, end in itertools.pairwise(line):
         if depth is not None:

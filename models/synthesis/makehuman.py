@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from .head_points import Points, makehuman_points
 from .heads import EYE, HAIR, MAKEHUMAN, SPRITE, Floats, Head, HeadPart, Ints, in_eye_distances, split_sides
 
-BUST = 5.0  # decimetres above the model's origin: collar bones; nothing below is ever in the picture
-BLEND = 0.12  # decimetres over which a movement passes from one half of the face to the other
+BUST = 5.0  # decimetres above the model's origin: collar bones; nothing below them is ever visible
+BLEND = 0.12  # decimetres over which a movement fades from one half of the face to the other
 
 _UPPER, _LOWER, _JAW = "01 Upper Face AUs/", "02 Lower Face AUs/", "03 Lip Parting and Jaw Opening/"
 _EYES, _MORE = "04 Eye Positions/", "06 Miscellaneous AUs/"
 
-# Per unit weighted sums of shapes, several of them as variants: FACSHuman's units, corrected where their points move
-# otherwise than the unit is defined (its AU25 only lifts the upper lip, its AU10 hardly does), and the head's
+# Per unit weighted sums of shapes, several of them as variants: FACSHuman's units, corrected where they move unlike the
+# definition of the unit (its AU25 only lifts the upper lip, its AU10 barely does), and the head's
 # ARKit-like shapes ("th/", "*" for both sides).
 RECIPES: dict[str, tuple[dict[str, float], ...]] = {
     "AU01": ({_UPPER + "1": 0.7}, {_UPPER + "1_a": 1.1}, {"th/browInnerUp": 1.5}),
@@ -50,12 +50,12 @@ RECIPES: dict[str, tuple[dict[str, float], ...]] = {
         {_LOWER + "16": 0.8, _JAW + "25": 0.25}, {_LOWER + "16": 0.5, _JAW + "25_a": 0.35},
         {"th/mouthLowerDown*": 1.2, _LOWER + "16": 0.3},
     ),
-    # FACSHuman's jaw drop at 1 is a wide open mouth (AU27): half of it is what coders call AU26.
+    # FACSHuman's jaw drop at 1 is a wide open mouth (AU27); coders call half of it AU26.
     "AU26": ({_JAW + "26": 0.5}, {_JAW + "26_a": 0.5}, {"th/jawOpen": 0.5}),
     "AU43": ({_UPPER + "43": 1.0},),
 }  # fmt: skip
 
-# Movements that a face makes and that are no unit of the set. "th/" names the ARKit-like shapes.
+# Movements of a face that belong to none of the units. "th/" names the ARKit-like shapes.
 # FACSHuman turns the eyes alone; upper lids follow a gaze.
 EXTRAS: dict[str, dict[str, float]] = {
     "pucker": {_LOWER + "18": 1.0},
@@ -99,16 +99,16 @@ def read_head(main: Mapping[str, NDArray[Any]], parts: Mapping[str, NDArray[Any]
     meshes = _meshes(parts)
     points = makehuman_points(everything, faces, uv, ict_uv)
 
-    wanted = [faces.ravel(), points.vertices.ravel()]
+    used = [faces.ravel(), points.vertices.ravel()]
     for mesh in meshes.values():
-        wanted += [mesh["map"][:, :3].astype(np.int32).ravel(), mesh["scale"][:, :2].astype(np.int32).ravel()]
-    kept = np.unique(np.concatenate(wanted))
+        used += [mesh["map"][:, :3].astype(np.int32).ravel(), mesh["scale"][:, :2].astype(np.int32).ravel()]
+    remaining = np.unique(np.concatenate(used))
     renumber = np.zeros(len(everything), np.int32)
-    renumber[kept] = np.arange(len(kept), dtype=np.int32)
-    neutral = everything[kept]
+    renumber[remaining] = np.arange(len(remaining), dtype=np.int32)
+    neutral = everything[remaining]
 
     def offsets(group: str) -> dict[str, Floats]:
-        rows = main[group][:, kept].astype(np.float32)
+        rows = main[group][:, remaining].astype(np.float32)
         return {str(name): row for name, row in zip(main[group + "_k"], rows) if not str(name).startswith("._")}
 
     shapes = offsets("facs") | {"th/" + name: row for name, row in offsets("th").items()}

@@ -1,6 +1,6 @@
-"""What the shader is given: triangles and what they are made of, light, and the skin's surface.
+"""Input of the shader: triangles and their materials, light, and the surface of the skin.
 
-Named tuples, because compiled functions take them as they are.
+Named tuples, because compiled functions accept them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Light(NamedTuple):
 
 
 class Surface(NamedTuple):
-    """What the skin is like."""
+    """Appearance of the skin and cloth."""
 
     texture: Bytes  # (T, T, 3)
     shine: float
@@ -46,14 +46,14 @@ class Surface(NamedTuple):
 
 
 class Shadow(NamedTuple):
-    """What the first lamp sees."""
+    """Depth as seen from the first lamp."""
 
     depth: Floats  # (S, S)
     matrix: Floats  # (3, 4) camera space -> its pixels and depth
 
 
 class Scene(NamedTuple):
-    """A head before the camera, with all that its colours depend on."""
+    """A head before the camera, and everything that its colours depend on."""
 
     screen: Floats  # (V, 3) pixels and depth
     space: Floats  # (V, 3) camera space in eye distances

@@ -1,4 +1,4 @@
-"""Things that cross a face: hands, cups, phones, microphones, bars, blots. And which labels nobody could see then."""
+"""Things that cross a face: hands, cups, phones, microphones, bars, blots; and which labels they make unknown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .units import UNITS, UNKNOWN
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-# A unit cannot be labelled when this share of the points that show it is hidden.
+# A unit becomes unknown if this share of the points that show it is hidden.
 HIDDEN = 0.6
 SHOWN_BY = {
     "AU01": range(17, 27), "AU02": range(17, 27), "AU04": range(17, 27), "AU05": range(36, 48), "AU06": range(36, 48),
@@ -23,7 +23,7 @@ SHOWN = np.array([[point in SHOWN_BY.get(unit, MOUTH) for point in range(68)] fo
 
 
 def put_occluder(rng: np.random.Generator, image: Floats, points: Floats, skin: Floats) -> tuple[Floats, Mask]:
-    """One thing over the picture (R, R, 3); `points` (68, 2) say where the face is, `skin` (3,) how skin looks here."""
+    """Draws one thing over the picture (R, R, 3); `points` (68, 2) are those of the face, `skin` (3,) its colour."""
     side = image.shape[0]
     size = float(np.linalg.norm(points[36:42].mean(0) - points[42:48].mean(0)))
     kind = rng.choice(["hand", "thing", "bar", "blot"], p=[0.5, 0.25, 0.1, 0.15])
@@ -91,7 +91,7 @@ def _hand(rng: np.random.Generator, mask: NDArray[np.uint8], place: NDArray[np.f
 
 
 def unseen(presence: NDArray[np.int8], points: Floats, hidden: Mask) -> NDArray[np.int8]:
-    """Labels (A,) with those unknown whose place on the face is hidden; points (68, 2) in pixels of `hidden` (R, R)."""
+    """Labels (A,), unknown for units whose part of the face is hidden; points (68, 2) in pixels of `hidden` (R, R)."""
     side = hidden.shape[0]
     columns, rows = np.clip(points.astype(np.int64), 0, side - 1).T
     covered = SHOWN @ hidden[rows, columns].astype(np.float32) / SHOWN.sum(1)

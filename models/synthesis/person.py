@@ -1,6 +1,6 @@
 """One person: geometry, skin, eyes, brows, hair, and how strongly and in which variant this person shows a unit.
 
-Drawn once and photographed several times. Light, camera and expression belong to the picture.
+A person is drawn once and photographed several times. Light, camera and expression belong to the picture.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from .skin import Skin, draw_skin
 from .units import INDEX, UNITS, with_measured_eyes, with_measured_mouth
 from .wardrobe import draw_cover, dress, hair_colour
 
-# Targets that make a resting face look like an action unit, or a body that never shows: left out or kept small.
+# Targets that make a resting face look like an action unit, or change the body, which is not visible: omitted or small.
 LEFT_OUT = ("neck/", "head-back", "mouth-scale-depth", "mouth-trans", "breast", "trunk")
 RESTING = ("eyebrows/", "mouth-angles", "eye-height", "lip-volume", "lip-height", "eyefold", "laugh-lines", "eye-bag")
 
-# How far resting faces differ along the movements themselves, and those that can only be more than none at rest.
+# How far resting faces differ along the movements of units, and the units that at rest can only be positive.
 RESTING_UNITS = {
     "AU01": 0.12, "AU02": 0.14, "AU04": 0.15, "AU07": 0.15, "AU12": 0.08, "AU15": 0.13, "AU23": 0.1, "AU24": 0.13,
     "AU43": 0.06, "AU06": 0.08, "AU10": 0.05,
 }  # fmt: skip
 CLOSING = ("AU23", "AU24", "AU43")
 
-# What share of this person's eye opening these take away at intensity 1. The heads' movements fit one opening only: on
-# wide eyes they left a gap of white, narrow ones they shut with tight lids.
+# Share of this person's eye opening that these close at intensity 1. The movements of the heads fit one opening only:
+# wide eyes would keep a gap of white, narrow eyes would be shut by tight lids.
 LIDS = {"AU43": (0.98, 1.08), "AU07": (0.35, 0.6), "AU06": (0.2, 0.45)}
 
 
@@ -41,10 +41,10 @@ LIDS = {"AU43": (0.98, 1.08), "AU07": (0.35, 0.6), "AU06": (0.2, 0.45)}
 class Person:
     head: Head
     neutral: Floats  # (V, 3)
-    gain: Floats  # (A,) how far this person's face moves at intensity 1
+    gain: Floats  # (A,) how far the face of this person moves at intensity 1
     mixture: tuple[Floats, ...]  # per unit the weights of its variants
     mesh: Mesh
-    hung: tuple[HeadPart, ...]  # parts placed after the head's own vertices, in this order
+    hung: tuple[HeadPart, ...]  # parts placed after the vertices of the head, in this order
     skin: Skin
     wrinkles: Wrinkles
     shine: float
@@ -58,7 +58,7 @@ class Person:
     rest_gap: float  # how far the lips' rims are apart at rest, in eye distances
 
     def vertices(self, expression: Expression) -> Floats:
-        """The head's own vertices (V, 3) showing the expression."""
+        """The vertices (V, 3) of the head, showing the expression."""
         vertices = self.neutral.copy()
         for i, name in enumerate(UNITS):
             for side in range(2):
@@ -75,7 +75,7 @@ class Person:
         return vertices
 
     def _close_lips(self, vertices: Floats) -> None:
-        """Lips stick together: where only a raised upper lip parts them, the lower one follows."""
+        """Lips stick together: if only a raised upper lip would part them, the lower one follows."""
         gap = _lip_gap(self.head, vertices) - self.rest_gap
         if gap > 0.01 and self.head.lip_closer is not None:
             closed = _lip_gap(self.head, self.neutral + self.head.lip_closer) - self.rest_gap
@@ -86,7 +86,7 @@ class Person:
         return np.concatenate([vertices, *(part.placed(vertices) for part in self.hung)])
 
     def seen_intensity(self, expression: Expression, vertices: Floats) -> Floats:
-        """The intensities (A, 2) with lids, lips and jaw as the geometry shows them, whatever moved them."""
+        """The intensities (A, 2), with lids, lips and jaw as measured on the geometry, whatever moved them."""
         gap = _lip_gap(self.head, vertices) - self.rest_gap
         jaw = (_chin(self.head, self.neutral) - _chin(self.head, vertices)) / self.jaw_drop
         opening = _eye_opening(self.head, vertices) / np.maximum(_eye_opening(self.head, self.neutral), 0.01)
@@ -107,7 +107,7 @@ def _chin(head: Head, vertices: Floats) -> float:
 
 
 def _lip_gap(head: Head, vertices: Floats) -> float:
-    """How far the upper lip's rim is above the lower lip's, in eye distances; below 0 lips are pressed together."""
+    """How far the upper lip's rim is above the lower lip's, in eye distances; below 0 for lips pressed together."""
     points = head.points.on(vertices)
     return float((points[61:64, 1] - points[[67, 66, 65], 1]).mean())
 
@@ -123,7 +123,7 @@ def draw_person(rng: np.random.Generator, assets: Assets, kind: int) -> Person:
     age = float(rng.beta(1.2, 1.6))
     male = bool(rng.random() < 0.5)
     shape = _makehuman_shape(rng, head, age, male) if kind == MAKEHUMAN else _ict_shape(rng, head)
-    # A taller body carries its head higher: put the eyes back to the origin. Movements keep the model's scale.
+    # A taller body has its head higher: move the eyes back to the origin. Movements keep the scale of the model.
     eyes = head.points.on(head.neutral + shape)[36:48].mean(0)
     neutral = head.neutral + shape - eyes
     neutral = neutral + _resting(rng, head)

@@ -1,4 +1,4 @@
-"""Puts a person, an expression, light and a camera together: one labelled picture. Only here the order is known."""
+"""One labelled picture from a person, an expression, light and a camera; the order of all steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .units import UNITS, UNKNOWN, presence
 
 Floats = NDArray[np.float32]
 
-SIDE = 160  # pixels of a stored picture: the face and a margin, so that a trainer can cut its own jittered crops
+SIDE = 160  # pixels of a stored picture: the face with a margin, so that training can jitter crops
 SUPERSAMPLING = 1.5
 PICTURES_PER_PERSON = 5
 FACELESS = 0.08  # share of pictures without a face
@@ -37,7 +37,7 @@ class Render:
     intensity: Floats  # (A, 2)
     presence: NDArray[np.int8]  # (A,)
     points: Floats  # (68, 2) pixels, centres at integers
-    pose: Floats  # (3,) yaw, pitch, roll in degrees as shards hold them: this roll is counter-clockwise
+    pose: Floats  # (3,) yaw, pitch, roll in degrees; roll counter-clockwise, as in shards
     box: Floats  # (4,) x0 y0 x1 y1 around the points
     identity: int
     face: int
@@ -97,7 +97,7 @@ def take(
 
 
 def exposure(rng: np.random.Generator, shot: Shot) -> Floats:
-    """(3,) gain: automatic exposure that meters the face, not quite, and a white balance that is a little off."""
+    """(3,) gain: automatic exposure that meters the face imprecisely, and a white balance that is slightly off."""
     covered = int(np.count_nonzero(shot.covered))
     level = float(shot.linear.sum()) / (3 * covered) if covered else 0.3  # black where nothing is covered
     target = 0.27 * np.exp(rng.normal(0, 0.33))
@@ -107,7 +107,7 @@ def exposure(rng: np.random.Generator, shot: Shot) -> Floats:
 
 
 def make_picture(assets: Assets, seed: int, number: int) -> tuple[Render, Expression | None]:
-    """Picture `number` of the endless series `seed`: depends on these two numbers and the assets only."""
+    """Picture `number` of the endless series `seed`; depends on these two numbers and the assets only."""
     identity, rng = number // PICTURES_PER_PERSON, np.random.default_rng([seed, 1, number])
     person = _person(assets, seed, identity)
     if rng.random() < FACELESS:
@@ -145,7 +145,7 @@ def make_picture(assets: Assets, seed: int, number: int) -> tuple[Render, Expres
 
 
 def _without_face(rng: np.random.Generator, person: Person, assets: Assets, identity: int) -> Render:
-    """Backgrounds, things, skin without a face, the back of a head, a body whose face is out of the picture."""
+    """Backgrounds, things, skin without a face, the back of a head, a body whose face is outside the picture."""
     side = round(SIDE * SUPERSAMPLING)
     image = draw_background(rng, side)
     kind = rng.choice(["background", "things", "head"], p=[0.35, 0.25, 0.4])
@@ -181,7 +181,7 @@ _last: dict[tuple[int, int, int], Person] = {}
 
 
 def _person(assets: Assets, seed: int, identity: int) -> Person:
-    """The last person drawn is kept: consecutive pictures show the same one."""
+    """Caches the last person, because consecutive pictures show the same one."""
     key = (id(assets), seed, identity)
     if key not in _last:
         _last.clear()

@@ -1,4 +1,4 @@
-"""Makes the shards that are missing, in one process or several, and shows how far it is. Reads no flags."""
+"""Renders the missing shards, in one process or several, and shows progress."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RECIPE = "10"  # changes whenever the same seed would give another picture
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be made: everything a shard depends on, and where it goes."""
+    """Everything a shard depends on, and the folder for it."""
 
     assets: Path
     output: Path
@@ -35,12 +35,13 @@ class Job:
     def __post_init__(self) -> None:
         if self.shard_size < 1 or self.shard_size % PICTURES_PER_PERSON:
             raise UserError(
-                f"--shard-size {self.shard_size}: a shard holds whole people. Give a multiple of {PICTURES_PER_PERSON}."
+                f"--shard-size {self.shard_size} would split a person's pictures over two shards. "
+                f"Give a multiple of {PICTURES_PER_PERSON}."
             )
 
 
 def synthesize(job: Job, workers: int = 0) -> None:
-    """Makes the shards that are missing, each in one process: a shard depends on seed and index only."""
+    """Renders the missing shards, each in one process: a shard depends on seed and index only."""
     assets = load_assets(job.assets)
     job.output.mkdir(parents=True, exist_ok=True)
     size = job.shard_size

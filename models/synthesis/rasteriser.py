@@ -1,8 +1,8 @@
-"""Triangles to pixels: depth, visible triangle, alpha-tested cards, vertex normals. Knows no colours and no faces.
+"""Triangles to pixels: depth, visible triangle, alpha-tested cards, vertex normals.
 
 Screen coordinates are x to the right and y down in pixels, with the centre of the first pixel at 0.5, and depth growing
-away from the camera. Only depth and the number of the triangle are kept: whoever shades computes the barycentric
-weights again from the corners, which is cheaper than writing three floats for every overdrawn pixel.
+away from the camera. Only depth and the number of the triangle are stored: the shader recomputes barycentric
+weights from the corners, which is cheaper than writing three floats for every overdrawn pixel.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def empty_buffers(height: int, width: int) -> tuple[Floats, Ints]:
 
 @nb.njit(cache=True, fastmath=True, nogil=True)
 def draw(screen: Floats, faces: Ints, depth: Floats, visible: Ints, culled: bool = False) -> None:
-    """Opaque triangles faces (F, 3) of screen (V, 3) into the buffers; `culled` leaves out those seen from behind.
+    """Opaque triangles faces (F, 3) of screen (V, 3) into the buffers; `culled` omits those seen from behind.
 
-    A closed head never shows the back of a triangle, and leaving them out halves the time.
+    A closed head never shows the back of a triangle, and omitting them halves the time.
     """
     height, width = depth.shape
     one = np.float32(1)
@@ -58,7 +58,7 @@ def draw(screen: Floats, faces: Ints, depth: Floats, visible: Ints, culled: bool
             w2 = dx * step2 + (x1 - x0) * dy * inverse
             for x in range(first_x, last_x + 1):
                 z = z0 + w1 * (z1 - z0) + w2 * (z2 - z0)
-                if (min(w1, w2, one - w1 - w2) >= 0) & (z < depth[y, x]):  # one branch: none can be foreseen
+                if (min(w1, w2, one - w1 - w2) >= 0) & (z < depth[y, x]):  # one branch, because none is predictable
                     depth[y, x] = z
                     visible[y, x] = f
                 w1 += step1

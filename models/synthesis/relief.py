@@ -1,7 +1,7 @@
 """Wrinkles: furrows that come with an action unit, and the same furrows at rest in older faces.
 
-A furrow is a line on the front view of the face (see `facemap.py`), a little different in every drawing. A bank of
-drawings is made once; a person takes one of each and scales it. Heights are in eye distances, negative into the skin.
+A furrow is a line on the front view of the face (see `facemap.py`), slightly different in every drawing. A bank of
+drawings is made once; a person gets one of each, scaled. Heights are in eye distances, negative into the skin.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ DRAWINGS = 10  # of each furrow group
 
 @dataclass(frozen=True)
 class Furrow:
-    """One group on one side in one drawing, cut to where it is."""
+    """One group on one side in one drawing, cropped to its extent."""
 
     place: tuple[slice, slice]
     height: Floats  # (h, w) eye distances at intensity 1, for depth factor 1
-    shadow: Floats  # (h, w) 0..1, how much surrounding light the furrow loses
+    shadow: Floats  # (h, w) 0..1, share of the surrounding light that it blocks
 
 
 Bank = dict[str, tuple[tuple[Furrow, Furrow], ...]]  # per group its drawings, each of the two sides
@@ -41,7 +41,7 @@ class Wrinkles:
     """A person's choice from the bank."""
 
     furrows: dict[str, tuple[Furrow, Furrow]]
-    depth: dict[str, float]  # factor on the furrow's depth when a unit makes it
+    depth: dict[str, float]  # factor on the depth of a furrow that a unit causes
     rest: dict[str, float]  # share that stays in the resting face
     ground: Floats  # (SIDE, SIDE, 2) the relief without furrows: pores and unevenness of the skin, no shadow
     shade: float  # how dark a furrow of strength 1 is
@@ -51,8 +51,8 @@ class Wrinkles:
         relief = self.ground.copy()
         for name, sides in self.furrows.items():
             for side, furrow in enumerate(sides):
-                made = sum(weight * float(intensity[INDEX[unit], side]) for unit, weight in GROUPS[name].units)
-                strength = self.depth[name] * float(np.clip(made, 0.0, 1.2)) ** 1.2 + self.rest[name]
+                active = sum(weight * float(intensity[INDEX[unit], side]) for unit, weight in GROUPS[name].units)
+                strength = self.depth[name] * float(np.clip(active, 0.0, 1.2)) ** 1.2 + self.rest[name]
                 if strength > 0.03:
                     dark = min(strength * self.shade, 0.75)
                     _press(relief[furrow.place], furrow.height, furrow.shadow, np.float32(strength), np.float32(dark))
@@ -61,7 +61,7 @@ class Wrinkles:
 
 @nb.njit(cache=True, fastmath=True, nogil=True)
 def _press(relief: Floats, height: Floats, shadow: Floats, strength: np.float32, dark: np.float32) -> None:
-    """A furrow of (H, W) into the part (H, W, 2) of a relief where it lies."""
+    """Adds a furrow (H, W) to its part (H, W, 2) of a relief."""
     for y in range(relief.shape[0]):
         for x in range(relief.shape[1]):
             relief[y, x, 0] += strength * height[y, x]
@@ -69,7 +69,7 @@ def _press(relief: Floats, height: Floats, shadow: Floats, strength: np.float32,
 
 
 def draw_wrinkles(rng: np.random.Generator, bank: Bank, age: float) -> Wrinkles:
-    """Smooth young faces to furrowed old ones: age sets how deep and how much of it stays at rest."""
+    """From smooth young faces to furrowed old ones: age sets the depth and the share that stays at rest."""
     looks = float(np.exp(rng.normal(0, 0.3))) * (0.6 + 0.9 * age)
     depth, rest, furrows = {}, {}, {}
     old = max(age - 0.35, 0.0) / 0.65
@@ -86,7 +86,7 @@ def draw_wrinkles(rng: np.random.Generator, bank: Bank, age: float) -> Wrinkles:
 
 @lru_cache(maxsize=2)
 def furrow_bank(face: FaceMap) -> Bank:
-    rng = np.random.default_rng(20_000)  # the same bank for every seed: a person's seed chooses from it
+    rng = np.random.default_rng(20_000)  # the same bank for all seeds; the seed of a person selects from it
     return {
         name: tuple((_furrow(rng, group, face, -1), _furrow(rng, group, face, 1)) for _ in range(DRAWINGS))
         for name, group in GROUPS.items()
@@ -95,7 +95,7 @@ def furrow_bank(face: FaceMap) -> Bank:
 
 def _furrow(rng: np.random.Generator, group: FurrowGroup, face: FaceMap, side: int) -> Furrow:
     height, shadow = (_peel if group.bumps else _lines)(rng, group, side)
-    # The middle belongs half to either side, so that two sides at full intensity make one whole furrow.
+    # Each side has half of the middle, so that two sides at full intensity make one whole furrow.
     x = (np.arange(WIDTH) + 0.5) / SCALE + LEFT
     share = np.clip(0.5 + side * x / 0.12, 0, 1).astype(np.float32)
     height, shadow = face.from_canvas(height * share), face.from_canvas(shadow * share)
@@ -124,8 +124,8 @@ def _lines(rng: np.random.Generator, group: FurrowGroup, side: int) -> tuple[Flo
     sigma = group.width * SCALE
     narrow, wide = cv2.GaussianBlur(deep, (0, 0), sigma), cv2.GaussianBlur(deep, (0, 0), sigma * 2.2)
     scale = 1 / max(float(narrow.max()), 1e-6)
-    # The skin that leaves the furrow piles up beside it.
-    dark = min(1.0, 0.02 / group.width)  # a wide fold is seen by its shading, not as a dark line
+    # The skin displaced by the furrow bulges next to it.
+    dark = min(1.0, 0.02 / group.width)  # a wide fold shows by its shading, not as a dark line
     return -group.depth * scale * (narrow - 0.8 * wide), dark * narrow * scale
 
 

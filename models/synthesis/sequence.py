@@ -1,4 +1,4 @@
-"""One person over time: a clean, steady clip whose action units are known frame by frame. Writes no file."""
+"""One person over time: a clean, steady clip whose action units are known in every frame."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ CURVE = (np.linspace(0, 1, 4096) ** (1 / 2.2)).astype(np.float32)
 
 
 def sequence_person(assets: Assets, seed: int, kind: int = MAKEHUMAN) -> Person:
-    """The person of a clip: without glasses, so that a short clip shows the whole face."""
+    """The person of a clip, without glasses, so that the whole face is visible."""
     return replace(draw_person(np.random.default_rng([seed, 4]), assets, kind), glasses=None)
 
 
 def seen_intensities(person: Person, intensities: Floats) -> Floats:
-    """What intensities (T, A) or (T, A, 2) look like on this person, (T, A, 2): a dropped jaw shows as parted lips."""
+    """Intensities (T, A, 2) as this person shows (T, A) or (T, A, 2): a dropped jaw, for one, parts the lips."""
     expressions = [Expression("clip", sides) for sides in _both(intensities)]
     return np.stack([person.seen_intensity(e, person.vertices(e)) for e in expressions])
 
@@ -71,7 +71,7 @@ def render_sequence(
         vertices = person.vertices(expression)
         turn = HeadPose(*(float(angle) for angle in pose[t]))
         shot = take(person, vertices, person.seen_intensity(expression, vertices), turn, lens, LIGHT, frame, assets)
-        if gain is None:  # exposed once: a camera that adapts would flicker with the mouth
+        if gain is None:  # exposed once, because an adapting camera would flicker with the mouth
             gain = np.full(3, 0.24 / max(float(shot.linear[shot.covered].mean()), 1e-3), np.float32)
         image = room.copy()
         develop(image, shot.linear, shot.covered, gain, CURVE)

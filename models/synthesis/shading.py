@@ -1,6 +1,6 @@
 """Colour for visible triangles: light (spherical harmonics, lamps, one shadow map) on skin, eyes, teeth, hair, cloth.
 
-All light is linear (`tone.py` turns it into a picture). Knows no faces: what a triangle is made of comes as a number.
+All light is linear; `tone.py` turns it into a picture. The material of a triangle is a number.
 
 Samples (a pixel and a triangle) are collected in batches, and a batch passes through short loops, one for each step. A
 batch stays in the processor's nearest cache and the compiler keeps a short loop in registers: the same arithmetic pixel
@@ -25,7 +25,7 @@ Ints = NDArray[np.int32]
 Bytes = NDArray[np.uint8]
 
 SHADOW_SIDE = 192
-SHADOW_BIAS = np.float32(0.12)  # eye distances: less, and a face throws shadows on itself everywhere
+SHADOW_BIAS = np.float32(0.12)  # eye distances; with less a face casts shadows on itself everywhere
 BATCH = 256  # samples
 
 # Rows of a batch's table: weights of the second and third corner, normal, place in space, texture coordinates, how
@@ -35,7 +35,7 @@ ROWS = 20
 
 
 def shadow_map(space: Floats, faces: Ints, direction: Floats) -> Shadow:
-    """What a lamp in this direction sees of triangles faces (F, 3) of space (V, 3)."""
+    """Depth of triangles faces (F, 3) of space (V, 3), seen from a lamp in this direction."""
     z = direction / np.linalg.norm(direction)
     x = np.cross(np.array([0.0, 1.0, 0.0]), z)
     x /= np.linalg.norm(x) + 1e-9
@@ -95,7 +95,7 @@ def shade(picture: Floats, visible: Ints, scene: Scene) -> None:
 def blend_cards(picture: Floats, depth: Floats, scene: Scene, strength: float, margin: float) -> None:
     """Brows and lashes, the triangles after the cut-outs, mixed over the picture by their sprite's alpha.
 
-    `margin` lets a card that sinks a little into the skin be seen: brows follow the skin only roughly.
+    `margin` keeps cards visible that sink slightly into the skin: brows follow the skin only roughly.
     """
     height, width = depth.shape
     screen, mesh, sprites = scene.screen, scene.mesh, scene.sprites
@@ -142,7 +142,7 @@ def blend_cards(picture: Floats, depth: Floats, scene: Scene, strength: float, m
 def _blend(picture: Floats, table: Floats, n: int, triangle: Ints, place: Ints, alpha: Floats, scene: Scene) -> None:
     width = picture.shape[1]
     _light_samples(table, n, triangle, place, width, scene)
-    for i in range(n):  # in order: cards lie over each other
+    for i in range(n):  # in order, because cards overlap
         row, column = place[i] // width, place[i] % width
         for k in range(3):
             picture[row, column, k] += alpha[i] * (table[RED + k, i] - picture[row, column, k])
@@ -164,7 +164,7 @@ def _light_samples(table: Floats, n: int, triangle: Ints, place: Ints, width: in
 
 @nb.njit(cache=True, fastmath=True, nogil=True)
 def _interpolate(table: Floats, n: int, triangle: Ints, place: Ints, width: int, scene: Scene) -> None:
-    """What the corners know, at the sample's place in its triangle."""
+    """Attributes of the corners, interpolated at the sample."""
     space, normals, uv, openness = scene.space, scene.normals, scene.mesh.uv, scene.mesh.openness
     half = np.float32(0.5)
     for i in range(n):
@@ -183,7 +183,7 @@ def _interpolate(table: Floats, n: int, triangle: Ints, place: Ints, width: int,
 
 @nb.njit(cache=True, fastmath=True, nogil=True)
 def _find_colours(table: Floats, n: int, triangle: Ints, scene: Scene) -> None:
-    """The share of light that the material gives back."""
+    """The share of light that the material reflects."""
     mesh, sprites, cloth = scene.mesh, scene.sprites, scene.surface.cloth
     for i in range(n):
         f = triangle[i]
@@ -250,7 +250,7 @@ def _add_surrounding_light(table: Floats, n: int, triangle: Ints, scene: Scene) 
         kind = scene.mesh.material[triangle[i]]
         x, y, z = table[NX, i], table[NY, i], table[NZ, i]
         length = one / (math.sqrt(x * x + y * y + z * z) + np.float32(1e-9))
-        if z < 0 and kind == HAIR:  # a card is seen from both sides
+        if z < 0 and kind == HAIR:  # cards are visible from both sides
             length = -length
         x, y, z = x * length, y * length, z * length
         table[NX, i], table[NY, i], table[NZ, i] = x, y, z
@@ -286,7 +286,7 @@ def _add_lamp(table: Floats, n: int, triangle: Ints, lamp: int, scene: Scene) ->
         table[LIT_G, i] += colour[1] * max(zero, (facing + past_g) / (one + past_g)) * reached
         table[LIT_B, i] += colour[2] * max(zero, (facing + past_b) / (one + past_b)) * reached
         half = x * hx + y * hy + z * hz
-        if half > np.float32(0.55):  # below it nothing is left of any highlight
+        if half > np.float32(0.55):  # below it no highlight is visible
             strength, power = np.float32(0.05), np.float32(10)
             if kind == SKIN:
                 strength, power = np.float32(surface.shine), np.float32(surface.gloss)

@@ -1,7 +1,7 @@
-"""Shards of labelled pictures on disk: layout, atomic writing, what is already there. Makes no picture itself.
+"""Writes shards of labelled pictures, and finds those that are missing.
 
-A shard is `shard-00000.safetensors` and, beside it, `shard-00000.jsonl` with one {"text": ...} per picture. Both are
-written under another name and renamed at the end, the tensors last: a shard that has its tensors is complete.
+A shard is `shard-00000.safetensors` and `shard-00000.jsonl` with one {"text": ...} per picture. Both are written under
+a temporary name and renamed at the end, the tensors last, so a shard that has its tensors is complete.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def write_shard(path: Path, pictures: Sequence[Render], texts: Sequence[str], se
 
 
 def missing_shards(folder: Path, count: int, size: int, seed: int, recipe: str) -> list[int]:
-    """Which of the first `count` shards are not there yet. One of another seed or recipe is refused, not mixed in."""
+    """Which of the first `count` shards are missing. A shard of another seed or recipe is an error, not mixed in."""
     missing = []
     for index in range(count):
         path = shard_path(folder, index)
@@ -51,12 +51,12 @@ def missing_shards(folder: Path, count: int, size: int, seed: int, recipe: str) 
             missing.append(index)
             continue
         metadata, arrays = open_shard(path)
-        came = metadata.get("seed"), metadata.get("recipe"), len(arrays["face"])
-        wanted = str(seed), recipe, size
-        if came != wanted:
+        stored = metadata.get("seed"), metadata.get("recipe"), len(arrays["face"])
+        current = str(seed), recipe, size
+        if stored != current:
             raise UserError(
-                "{} was made with seed {}, recipe {} and {} pictures; ".format(path, *came)
-                + "this run makes seed {}, recipe {} and {} pictures a shard. ".format(*wanted)
-                + "Give another --output folder, or the settings that began this one."
+                "{} was made with seed {}, recipe {} and {} pictures; ".format(path, *stored)
+                + "this run makes seed {}, recipe {} and {} pictures per shard. ".format(*current)
+                + "Give another --output folder, or the settings of this one."
             )
     return missing

@@ -1,4 +1,4 @@
-"""A contact sheet: every unit at rising intensity on several people, labelled, for eyes to judge the renders."""
+"""A labelled contact sheet for judging renders by eye: each unit at rising intensity on several people."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ STUDIO = Light(
 
 def write_sheet(path: Path, assets: Assets, seed: int) -> None:
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise UserError(f"--sheet {path}: give the name of a picture, such as sheet.png.")
+        raise UserError(f"--sheet {path} must be an image file, such as sheet.png.")
     picture = contact_sheet(assets, seed)
     if not cv2.imwrite(str(path), picture[:, :, ::-1]):
-        raise UserError(f"--sheet {path} cannot be written. Give a file in a folder that exists.")
+        raise UserError(f"--sheet {path} cannot be written. Give a file in an existing folder.")
 
 
 def contact_sheet(

@@ -1,6 +1,6 @@
-"""A person's skin: one of the public textures, its tone moved over the whole human range, lips, make-up, beard, spots.
+"""Skin: one of the public textures, its tone changed over the whole human range, with lips, make-up, beard and spots.
 
-Works in the texels that `facemap.py` covers. Wrinkles are `relief.py`'s.
+Works on the texels that `facemap.py` covers. `relief.py` adds wrinkles.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .tone import LINEAR, STORED
 
 Floats = NDArray[np.float32]
 
-# Skin in linear light from very light to very dark, interpolated between the stops: rounded guesses for the range that
-# the six Fitzpatrick types span.
+# Skin in linear light from very light to very dark, interpolated between these: rounded guesses for the range of the
+# six Fitzpatrick types.
 TONES = np.array(
     [
         (0.74, 0.53, 0.43), (0.63, 0.42, 0.31), (0.52, 0.32, 0.21), (0.38, 0.215, 0.13), (0.23, 0.12, 0.07),
@@ -47,17 +47,17 @@ def draw_skin(
     mean = LINEAR[source[rows, columns][cheeks]].mean(0)
     stop = darkness * (len(TONES) - 1)
     low = min(int(stop), len(TONES) - 2)
-    wanted = TONES[low] + (stop - low) * (TONES[low + 1] - TONES[low])
-    wanted = wanted * np.clip(1 + rng.normal(0, 0.05, 3), 0.85, 1.15)
-    tint = np.clip(wanted / np.maximum(mean, 1e-3), 0.05, 8).astype(np.float32)
-    # A dark texture lit up would show its contrasts stronger than skin has them.
+    tone = TONES[low] + (stop - low) * (TONES[low + 1] - TONES[low])
+    tone = tone * np.clip(1 + rng.normal(0, 0.05, 3), 0.85, 1.15)
+    tint = np.clip(tone / np.maximum(mean, 1e-3), 0.05, 8).astype(np.float32)
+    # Brightening a dark texture would exaggerate its contrast.
     contrast = 0.7 if tint.mean() > 1.5 else 1.0
-    curves = wanted * (LINEAR[:, None] / np.maximum(mean, 1e-3)) ** contrast  # (256, 3) linear
+    curves = tone * (LINEAR[:, None] / np.maximum(mean, 1e-3)) ** contrast  # (256, 3) linear
     table = (np.clip(curves, 0, 1) ** (1 / 2.2) * 255 + 0.5).astype(np.uint8)
     texture = np.ascontiguousarray(cv2.LUT(source, table[None]), np.uint8)
     patch = np.asarray(cv2.LUT(texture[rows, columns], LINEAR), np.float32)  # (h, w, 3) linear
     rough = rng.standard_normal((patch.shape[0] // 4, patch.shape[1] // 4, 3), np.float32)
-    rough = 0.8 * rough[..., :1] + 0.3 * rough  # red and pale places more than coloured ones
+    rough = 0.8 * rough[..., :1] + 0.3 * rough  # more reddish and pale than coloured
     blotch = cv2.GaussianBlur(rough, (0, 0), float(rng.uniform(0.5, 3)))
     blotch = cv2.resize(blotch, patch.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     patch = patch * (1 + blotch / max(float(blotch.std()), 1e-6) * np.float32(rng.uniform(0, 0.05)))
@@ -72,21 +72,21 @@ def draw_skin(
     if rng.random() < (0.45 if not male else 0.05):
         lipstick = rng.uniform([0.18, 0.01, 0.02], [0.75, 0.22, 0.25])
         paint(lips, rng.uniform(0.3, 0.9), lipstick)
-    else:  # lips come in every strength from skin-coloured to red
+    else:  # lips of every strength from skin-coloured to red
         red = rng.uniform(0.72, 1.05)
         green = red * rng.uniform(0.5, 0.82)
-        natural = wanted * np.array([red, green, green * rng.uniform(0.9, 1.15)])
+        natural = tone * np.array([red, green, green * rng.uniform(0.9, 1.15)])
         paint(lips, rng.uniform(0.1, 0.75), natural)
     if rng.random() < (0.5 if not male else 0.04):
-        paint(on(_eye_shadow(face, rng)), rng.uniform(0.1, 0.6), wanted * rng.uniform(0.1, 0.8, 3))
+        paint(on(_eye_shadow(face, rng)), rng.uniform(0.1, 0.6), tone * rng.uniform(0.1, 0.8, 3))
     if rng.random() < 0.9:  # lashes and eye liner: the dark rim of the upper lid
         paint(on(_eye_line(face, rng)), rng.uniform(0.2, 0.7), np.full(3, 0.015))
     if rng.random() < 0.3:
-        paint(on(_cheek_spots(rng)), rng.uniform(0.1, 0.4), wanted * np.array([1.15, 0.65, 0.65]))
+        paint(on(_cheek_spots(rng)), rng.uniform(0.1, 0.4), tone * np.array([1.15, 0.65, 0.65]))
     if rng.random() < 0.3 + 0.4 * age:  # shadows under the eyes
-        paint(on(_under_eyes(face)), rng.uniform(0.1, 0.45), wanted * np.array([0.55, 0.42, 0.45]))
+        paint(on(_under_eyes(face)), rng.uniform(0.1, 0.45), tone * np.array([0.55, 0.42, 0.45]))
     if rng.random() < 0.3:
-        paint(_spots(rng, patch.shape, int(rng.integers(5, 120))), rng.uniform(0.2, 0.7), wanted * 0.4)
+        paint(_spots(rng, patch.shape, int(rng.integers(5, 120))), rng.uniform(0.2, 0.7), tone * 0.4)
     if male and rng.random() < 0.6:
         density = on(_beard(rng))
         strands = cv2.GaussianBlur(rng.standard_normal(patch.shape[:2], np.float32), (0, 0), 0.7)
@@ -99,7 +99,7 @@ def draw_skin(
 
 @nb.njit(cache=True, fastmath=True, nogil=True)
 def _paint(patch: Floats, mask: Floats, strength: np.float32, colour: Floats) -> None:
-    """Mixes a colour (3,) into patch (H, W, 3), as much as mask (H, W) says."""
+    """Mixes a colour (3,) into patch (H, W, 3) by mask (H, W)."""
     for y in range(patch.shape[0]):
         for x in range(patch.shape[1]):
             share = mask[y, x] * strength
@@ -148,7 +148,7 @@ def _eye_line(face: FaceMap, rng: np.random.Generator) -> Floats:
 
 
 def _grid(coarse: int = 1) -> tuple[Floats, Floats]:
-    """x and y of every canvas pixel in eye distances; `coarse` of them are one."""
+    """x and y in eye distances, of every `coarse`-th canvas pixel."""
     y, x = np.ogrid[: HEIGHT // coarse, : WIDTH // coarse]
     scale = np.float32(SCALE / coarse)
     return x.astype(np.float32) / scale + np.float32(LEFT), np.float32(TOP) - y.astype(np.float32) / scale
@@ -182,11 +182,13 @@ def _spots(rng: np.random.Generator, shape: tuple[int, ...], count: int) -> Floa
 
 def _beard(rng: np.random.Generator) -> Floats:
     """Where hair grows: full beard, moustache, goatee, or a shadow over all of it."""
-    x, y = _grid(2)  # soft shapes: half the resolution does
+    x, y = _grid(2)  # soft shapes, for which half the resolution is enough
     wide = np.abs(x)
     kind = rng.choice(["full", "moustache", "goatee", "moustache and goatee"], p=[0.6, 0.14, 0.1, 0.16])
     lower = 1 / (1 + np.exp((y + 0.95 + rng.uniform(-0.1, 0.15) - 0.55 * np.clip(wide - 0.55, 0, 1)) / 0.05))
-    jaw = lower * 1 / (1 + np.exp(-(wide + np.clip(-y - 1.28, 0, 1) * 2 - 0.5) / 0.05))  # leaves the lips' sides free
+    jaw = (
+        lower * 1 / (1 + np.exp(-(wide + np.clip(-y - 1.28, 0, 1) * 2 - 0.5) / 0.05))
+    )  # keeps clear of the sides of the lips
     chin = np.exp(-((wide / rng.uniform(0.22, 0.4)) ** 4) - ((y + 1.68) / 0.26) ** 4)
     upper = np.exp(-((wide / rng.uniform(0.4, 0.5)) ** 6) - ((y + 0.89 + 0.12 * wide) / 0.085) ** 4)
     area = {"full": np.maximum(np.maximum(jaw, chin), upper), "moustache": upper, "goatee": chin}.get(

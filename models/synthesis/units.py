@@ -1,4 +1,4 @@
-"""The action units a picture is labelled with, and every rule that turns what was drawn into a label.
+"""The action units of the labels, and all rules that turn drawn intensities into labels.
 
 Sides: side 0 is the left of the picture (smaller x), which is the right half of the person's face, as in the 68 points.
 """
@@ -14,27 +14,27 @@ UNITS = (
 )  # fmt: skip
 INDEX = {name: i for i, name in enumerate(UNITS)}
 
-PRESENT = 0.35  # an intensity from here on (about FACS level B) is called present
-ABSENT = 0.20  # below this it is called absent; between the two even trained coders disagree, so the label is unknown
+PRESENT = 0.35  # present from this intensity on (about FACS level B)
+ABSENT = 0.20  # absent below this; in between even trained coders disagree, so the label is unknown
 UNKNOWN = -1
 
-# Pairs that cannot be told apart or cannot happen at once: the stronger one stays.
+# Pairs that look alike or exclude each other: the stronger one stays.
 EXCLUSIVE = (("AU24", "AU25"), ("AU24", "AU26"), ("AU05", "AU43"), ("AU23", "AU26"), ("AU07", "AU05"))
 
 # Lips this far apart (in eye distances, about 7 mm) are AU25 at intensity 1.
 FULL_GAP = 0.11
 
-# Eyes open this share of their width at rest begin to look closed; at none of it they are.
+# Eyes begin to look closed at this share of their opening at rest; at 0 they are.
 NEARLY_CLOSED = 0.3
 
-# A jaw that drops this far parts the lips unless something presses them together.
+# A jaw that drops this far parts the lips, unless they are pressed together.
 PARTING_JAW = 0.3
 
 
 def presence(intensity: NDArray[np.floating]) -> NDArray[np.int8]:
     """Intensities (..., A, 2) of the two sides -> labels (..., A): 1 present, 0 absent, -1 near the threshold.
 
-    A unit is present when either side shows it, as FACS coders score unilateral actions.
+    A unit is present if either side shows it, as FACS coders score unilateral actions.
     """
     strongest = intensity.max(-1)
     labels = np.where(strongest >= PRESENT, 1, np.where(strongest < ABSENT, 0, UNKNOWN))
@@ -42,7 +42,7 @@ def presence(intensity: NDArray[np.floating]) -> NDArray[np.int8]:
 
 
 def reconcile(intensity: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Removes the weaker of two exclusive units (A, 2); a dropped jaw brings parted lips along."""
+    """Removes the weaker of two exclusive units (A, 2); a dropped jaw parts the lips."""
     result = intensity.copy()
     for one, other in EXCLUSIVE:
         i, j = INDEX[one], INDEX[other]
@@ -55,7 +55,7 @@ def reconcile(intensity: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def with_measured_eyes(intensity: NDArray[np.float32], opening: NDArray[np.floating]) -> NDArray[np.float32]:
-    """AU43 as it is seen: tight lids and a lowered gaze close an eye together that neither would close alone.
+    """AU43 as it looks: tight lids and a lowered gaze together close an eye that neither would close alone.
 
     `opening` (2,) is how far each eye is open as a share of the same person's neutral face.
     """
@@ -65,10 +65,10 @@ def with_measured_eyes(intensity: NDArray[np.float32], opening: NDArray[np.float
 
 
 def with_measured_mouth(intensity: NDArray[np.float32], gap: float, jaw: float) -> NDArray[np.float32]:
-    """AU25 and AU26 as they are seen: a vowel, a tongue or a raised upper lip part the lips and may drop the jaw.
+    """AU25 and AU26 as they look: a vowel, a tongue or a raised upper lip part the lips and may drop the jaw.
 
-    `gap` is how much farther the lips' rims are apart than in the same person's neutral face, in eye distances; `jaw`
-    is how far the chin came down as a share of what AU26 alone does at intensity 1, 0 where only AU26 can move it.
+    `gap` is how much farther the rims of the lips are apart than in the same person's neutral face, in eye distances;
+    `jaw` is how far the chin dropped, as a share of AU26 alone at intensity 1; 0 if only AU26 can move it.
     """
     result = intensity.copy()
     parted, dropped = np.float32(np.clip(gap / FULL_GAP, 0.0, 1.2)), np.float32(np.clip(jaw, 0.0, 1.2))

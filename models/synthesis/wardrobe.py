@@ -1,4 +1,4 @@
-"""What a head wears: eyes, teeth, brows, lashes, hair, clothes, as one mesh. Shape and skin are `person.py`'s."""
+"""Eyes, teeth, brows, lashes, hair and clothes of a head, as one mesh."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def hair_colour(rng: np.random.Generator, age: float) -> Floats:
 
 
 def draw_cover(rng: np.random.Generator, male: bool, hair: Floats) -> Wrap | None:
-    """Long hair for many women and few men; a scarf or hood now and then."""
+    """Long hair for many women and few men; occasionally a scarf or hood."""
     if rng.random() < 0.05:
         return draw_wrap(rng, (rng.uniform(0.02, 0.9, 3) ** 2).astype(np.float32), scarf=True)
     return draw_wrap(rng, hair, scarf=False) if rng.random() < (0.06 if male else 0.55) else None
@@ -35,7 +35,7 @@ def dress(
     colour, openness = head.colour.copy(), head.openness
     iris = np.array([(0.30, 0.18, 0.10), (0.45, 0.30, 0.18), (0.35, 0.50, 0.65), (0.40, 0.50, 0.35)])
     iris_colour = iris[rng.choice(4, p=[0.55, 0.2, 0.15, 0.1])]
-    white = rng.uniform(0.55, 1.0)  # in most pictures the white of an eye is grey
+    white = rng.uniform(0.55, 1.0)  # in most photographs the white of an eye is grey
     for ball in head.eyeballs:
         colour[ball] = _painted_eye(head.neutral[ball], iris_colour) * np.sqrt(white)  # the shader squares it
 
@@ -43,7 +43,7 @@ def dress(
     middle = sum(neutral[corner] for corner in head.skin.T) / np.float32(3)  # (F, 3)
     faces, uv = [head.skin], [head.skin_uv]
     material = [np.where(middle[:, 1] < cloth_line, CLOTH, SKIN)]
-    if wrap:  # what is under long hair or a scarf has its colour
+    if wrap:  # under long hair or a scarf, the scalp has its colour
         scalp = _scalp(middle)
         material[0][scalp] = PLAIN
         colour[head.skin[scalp]] = np.sqrt(wrap.colour) * 0.8  # the shader squares plain colours
@@ -111,13 +111,13 @@ def _tinted(assets: Assets, sprite: str, colour: Floats) -> NDArray[np.float64]:
 
 
 def _scalp(places: Floats) -> NDArray[np.bool_]:
-    """Which places (F, 3) on the head hair grows on, roughly."""
+    """Which positions (F, 3) on the head have hair, roughly."""
     x, y, z = places.T
     return np.asarray((y > 0.95 - 0.25 * x * x) | ((z < -0.75) & (y > -0.9)))
 
 
 def _shaped_brow(rng: np.random.Generator, head: Head, card: HeadPart, neutral: Floats) -> HeadPart:
-    """Brows of this person: turned, thicker or thinner, higher or lower. As they come they look angry at rest."""
+    """Brows of this person: turned, thicker or thinner, higher or lower. Unchanged they look angry at rest."""
     assert card.anchors is not None
     assert card.weights is not None
     placed = card.placed(neutral)
@@ -137,7 +137,7 @@ def _shaped_brow(rng: np.random.Generator, head: Head, card: HeadPart, neutral: 
 
 
 def _without_fringe(card: HeadPart, neutral: Floats, line: float) -> HeadPart:
-    """The same hair with nothing hanging into the face below `line`, eye distances above the eyes."""
+    """The same hair, without what hangs into the face below `line`, eye distances above the eyes."""
     middle = card.placed(neutral)[card.faces].mean(1)  # (F, 3)
     keep = ~((np.abs(middle[:, 0]) < 0.85) & (middle[:, 1] < line) & (middle[:, 2] > -0.35))
     return replace(card, faces=card.faces[keep], uv=card.uv[keep])

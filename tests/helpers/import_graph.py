@@ -1,4 +1,4 @@
-"""The imports of the tree, read from the sources: at module level, inside functions and for type checkers alike."""
+"""The imports between files of the tree: at module level, inside functions and for type checkers alike."""
 
 from __future__ import annotations
 

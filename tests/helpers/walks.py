@@ -1,7 +1,7 @@
-"""People who walk through a synthetic picture, and a landmark network and a detector that see them perfectly.
+"""People who walk through a synthetic picture, and a landmark network and a detector that know where they are.
 
-What a network would get wrong is put in on purpose: the detector misses faces now and then, a hidden face is not seen,
-and the landmark network locates whichever visible face is nearest to the middle of the box it is given.
+Errors of real networks are added on purpose: the detector occasionally misses a face, hidden faces are not seen, and
+the landmark network locates the visible face nearest to the centre of its box.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vlfau.models.faces.boxes import iou
 from vlfau.models.faces.landmarks import Located, box_of
 
 FACE = 80.0  # pixels, the larger extent of the points
-HIDDEN = 0.35  # overlap with someone nearer from which on a face is hidden
+HIDDEN = 0.35  # overlap with a nearer person above which a face is hidden
 
 
 def mean_points() -> NDArray[np.float32]:
@@ -46,10 +46,10 @@ POINTS = mean_points()
 @dataclass
 class Walk:
     start: tuple[float, float]  # centre at time 0
-    velocity: tuple[float, float]  # pixels a second
+    velocity: tuple[float, float]  # pixels per second
     identity: int
-    nearness: float = 0.0  # who is nearer hides the others
-    absent: tuple[float, float] = (9e9, 9e9)  # seconds between which this person is not there
+    nearness: float = 0.0  # the nearer person hides others
+    absent: tuple[float, float] = (9e9, 9e9)  # from and until when, in seconds, this person is absent
 
     def centre(self, t: float) -> NDArray[np.float64]:
         return np.array(self.start) + np.array(self.velocity) * t
@@ -59,7 +59,7 @@ class Walk:
 
 
 def texture(identity: int) -> NDArray[np.uint8]:
-    """(112, 112, 3): what this person looks like."""
+    """(112, 112, 3): the appearance of this person."""
     coarse = np.random.default_rng(identity).integers(30, 225, (7, 7, 3)).astype(np.uint8)
     return coarse.repeat(16, 0).repeat(16, 1)
 
@@ -89,14 +89,14 @@ class World:
 
     def _visible(self) -> list[Walk]:
         here = [p for p in self.people if not p.absent[0] <= self.t < p.absent[1]]
-        kept = []
+        visible = []
         for person in here:
             box = box_of(person.points(self.t))
             before = [p for p in here if p.nearness > person.nearness]
             inside = 0 <= person.centre(self.t)[0] <= self.width and 0 <= person.centre(self.t)[1] <= self.height
             if inside and all(iou(box, box_of(p.points(self.t))[None])[0] < HIDDEN for p in before):
-                kept.append(person)
-        return kept
+                visible.append(person)
+        return visible
 
     def frame(self, t: float, index: int) -> Frame:
         self.t = t
@@ -111,8 +111,8 @@ class World:
 
     def find(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         self.detections += 1
-        found = [p for p in self.visible() if self.random.random() >= self.miss_rate]
-        points = np.array([p.points(self.t) for p in found], np.float32).reshape(-1, 68, 2)
+        people = [p for p in self.visible() if self.random.random() >= self.miss_rate]
+        points = np.array([p.points(self.t) for p in people], np.float32).reshape(-1, 68, 2)
         return [Detections(box_of(points), np.full(len(points), 0.9, np.float32), five_points(points))]
 
     def locate(self, picture: NDArray[np.uint8], boxes: NDArray[np.floating]) -> Located:
@@ -130,14 +130,14 @@ class World:
 
 
 def crossing(speed: float, gap: float) -> list[Walk]:
-    """Towards each other at this many pixels a second each, meeting in the middle of 640 pixels."""
+    """Towards each other at this many pixels per second each, meeting in the middle of 640 pixels."""
     return [
         Walk((120, 240), (speed, 0), 0, nearness=1),
         Walk((520, 240 + gap), (-speed, 0), 1),
     ]
 
 
-Result = list[list[tuple[int, int]]]  # per frame, (identity, track) of every face found
+Result = list[list[tuple[int, int]]]  # per frame, (identity, track) of every face
 
 
 def follow_walk(
@@ -170,14 +170,14 @@ def follow_walk(
                 tracks.append(best)
         frame = []
         for centre, track in zip(centres, tracks):
-            who = min(world.visible(), key=lambda p: float(np.linalg.norm(p.centre(world.t) - centre)))
-            frame.append((who.identity, int(track)))
+            person = min(world.visible(), key=lambda p: float(np.linalg.norm(p.centre(world.t) - centre)))
+            frame.append((person.identity, int(track)))
         result.append(frame)
     return result
 
 
 def switches(result: Result) -> int:
-    """How often a person's id is not the one this person had before."""
+    """How often the track of a person changes."""
     last: dict[int, int] = {}
     count = 0
     for frame in result:

@@ -1,4 +1,4 @@
-"""Detectors: one answer's shape for all, real models where they are at hand, and errors that say what to do."""
+"""Detectors: all return the same structure; real models where available; errors name the remedy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlfau.models.faces.boxes import iou, suppress
 from vlfau.models.faces.embedded import STRIDE, UNIT, decode
 from vlfau.models.faces.scrfd import STRIDES, Scrfd
 
-SIDE = 64  # of the made-up SCRFD files
+SIDE = 64  # of the artificial SCRFD files
 
 
 def clip_pictures(count: int = 3, clip: str = "clip01") -> list[np.ndarray]:
@@ -29,10 +29,10 @@ def clip_pictures(count: int = 3, clip: str = "clip01") -> list[np.ndarray]:
         return [next(frames).to_ndarray(format="rgb24") for _ in range(count)]
 
 
-def made_up_scrfd(path: Path, flat: bool = False, faces: tuple[tuple[int, int], ...] = ((1, 20),)) -> Path:
+def artificial_scrfd(path: Path, flat: bool = False, faces: tuple[tuple[int, int], ...] = ((1, 20),)) -> Path:
     """An ONNX file with SCRFD's nine outputs that finds a face at fixed anchors (level, row).
 
-    All outputs change sign for a black picture, so that pictures can be told apart.
+    All outputs change sign for a black picture, so that pictures of a batch differ.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -64,16 +64,16 @@ def made_up_scrfd(path: Path, flat: bool = False, faces: tuple[tuple[int, int], 
 
 @pytest.mark.parametrize("flat", [False, True])
 def test_scrfd_decodes_anchors_of_both_layouts(tmp_path: Path, flat: bool) -> None:
-    detector = Scrfd(made_up_scrfd(tmp_path / "det_x.onnx", flat), SIDE, 0.5, None, "test")
+    detector = Scrfd(artificial_scrfd(tmp_path / "det_x.onnx", flat), SIDE, 0.5, None, "test")
     white, black = np.full((SIDE, SIDE, 3), 255, np.uint8), np.zeros((SIDE, SIDE, 3), np.uint8)
-    found = detector.find([white, black, np.repeat(np.repeat(white, 2, 0), 2, 1)])
+    faces = detector.find([white, black, np.repeat(np.repeat(white, 2, 0), 2, 1)])
     # level 1 (stride 16), row 20 = place 10 of 4 x 4 cells = column 2, row 2; the box reaches one stride to each side
-    assert [len(each) for each in found] == [1, 0, 1]
-    np.testing.assert_allclose(found[0].boxes, [[16, 16, 48, 48]], atol=1e-4)
-    np.testing.assert_allclose(found[2].boxes, 2 * found[0].boxes, atol=1e-3)  # twice the picture, twice the box
+    assert [len(each) for each in faces] == [1, 0, 1]
+    np.testing.assert_allclose(faces[0].boxes, [[16, 16, 48, 48]], atol=1e-4)
+    np.testing.assert_allclose(faces[2].boxes, 2 * faces[0].boxes, atol=1e-3)  # twice the picture, twice the box
     five = 32 + 16 * np.linspace(-0.5, 0.5, 10).reshape(5, 2)
-    np.testing.assert_allclose(found[0].landmarks[0], five, atol=1e-4)
-    assert float(found[0].scores[0]) == pytest.approx(0.9)
+    np.testing.assert_allclose(faces[0].landmarks[0], five, atol=1e-4)
+    assert float(faces[0].scores[0]) == pytest.approx(0.9)
 
 
 def test_scrfd_real_file_agrees_with_insightface() -> None:
@@ -97,9 +97,9 @@ def test_scrfd_batch_equals_one_by_one() -> None:
     detector = open_detector("insightface", shared("detectors", "scrfd_500m_kps.onnx"))
     pictures = [*clip_pictures(2), np.zeros((200, 300, 3), np.uint8), *clip_pictures(1, "clip04")]
     together = detector.find(pictures)
-    assert [len(found) for found in together] == [1, 1, 0, 1]
-    for picture, found in zip(pictures, together):
-        np.testing.assert_allclose(detector.find([picture])[0].boxes, found.boxes, atol=0.05)
+    assert [len(faces) for faces in together] == [1, 1, 0, 1]
+    for picture, faces in zip(pictures, together):
+        np.testing.assert_allclose(detector.find([picture])[0].boxes, faces.boxes, atol=0.05)
     assert np.abs(together[0].boxes - together[3].boxes).max() > 5  # rows are not mixed up
 
 
@@ -109,10 +109,10 @@ def test_yunet_and_embedded_find_the_face_that_scrfd_finds() -> None:
     yunet = open_detector("yunet", shared("detectors", "yunet_n_640_640.onnx")).find([picture])[0]
     embedded = open_detector("embedded").find([picture])[0]
     eyes = float(np.linalg.norm(scrfd.landmarks[0, 0] - scrfd.landmarks[0, 1]))
-    for found in (yunet, embedded):
-        assert len(found) == 1
-        assert iou(scrfd.boxes[0], found.boxes)[0] > 0.4
-        assert np.linalg.norm(found.landmarks[0] - scrfd.landmarks[0], axis=1).max() < 0.25 * eyes
+    for faces in (yunet, embedded):
+        assert len(faces) == 1
+        assert iou(scrfd.boxes[0], faces.boxes)[0] > 0.4
+        assert np.linalg.norm(faces.landmarks[0] - scrfd.landmarks[0], axis=1).max() < 0.25 * eyes
 
 
 def test_embedded_finds_no_face_in_noise_and_in_pictures_of_any_size() -> None:
@@ -123,10 +123,10 @@ def test_embedded_finds_no_face_in_noise_and_in_pictures_of_any_size() -> None:
         np.full((31, 500, 3), 128, np.uint8),
         cv2.GaussianBlur(random.integers(0, 256, (720, 1280, 3), np.uint8), (0, 0), 9),
     ]
-    found = open_detector("embedded").find(pictures)
-    assert [len(each) for each in found] == [0, 0, 0, 0]
-    assert found[0].boxes.shape == (0, 4)
-    assert found[0].landmarks.shape == (0, 5, 2)
+    faces = open_detector("embedded").find(pictures)
+    assert [len(each) for each in faces] == [0, 0, 0, 0]
+    assert faces[0].boxes.shape == (0, 4)
+    assert faces[0].landmarks.shape == (0, 5, 2)
 
 
 def test_embedded_follows_the_face_through_the_picture() -> None:
@@ -139,7 +139,7 @@ def test_embedded_follows_the_face_through_the_picture() -> None:
     assert len(alone) == len(placed) == 1
     eyes = float(np.linalg.norm(alone.landmarks[0, 0] - alone.landmarks[0, 1]))
     assert np.abs(placed.landmarks[0] - [width, height] - alone.landmarks[0]).max() < 0.12 * eyes
-    assert len(detector.find([np.ascontiguousarray(picture[::-1])])[0]) == 0  # upside down is no face here
+    assert len(detector.find([np.ascontiguousarray(picture[::-1])])[0]) == 0  # an upside-down face does not count
 
 
 def test_a_peak_of_the_finder_becomes_its_box() -> None:
@@ -157,7 +157,7 @@ def test_a_peak_of_the_finder_becomes_its_box() -> None:
     assert len(decode(maps, 0.99)[0]) == 0
 
 
-def test_suppression_keeps_the_best_of_each_heap() -> None:
+def test_suppression_keeps_the_best_of_overlapping_boxes() -> None:
     boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [40, 0, 50, 10], [0, 0, 4, 4]], np.float32)
     scores = np.array([0.5, 0.9, 0.3, 0.8], np.float32)
     assert suppress(boxes, scores, 0.4).tolist() == [1, 3, 2]
@@ -166,7 +166,7 @@ def test_suppression_keeps_the_best_of_each_heap() -> None:
     assert iou(boxes[0], boxes[2:3])[0] == 0
 
 
-def test_shrink_keeps_small_pictures_and_says_the_way_back() -> None:
+def test_shrink_keeps_small_pictures_and_returns_the_factor() -> None:
     picture = np.zeros((90, 160, 3), np.uint8)
     same, factor = shrink(picture, 320)
     assert same is picture
@@ -177,14 +177,12 @@ def test_shrink_keeps_small_pictures_and_says_the_way_back() -> None:
 
 
 def test_detections_can_be_selected() -> None:
-    all_of_them = Detections(
-        np.eye(4, dtype=np.float32), np.arange(4, dtype=np.float32), np.zeros((4, 5, 2), np.float32)
-    )
-    assert all_of_them[np.array([2, 0])].scores.tolist() == [2, 0]
-    assert len(all_of_them[all_of_them.scores > 2]) == 1
+    faces = Detections(np.eye(4, dtype=np.float32), np.arange(4, dtype=np.float32), np.zeros((4, 5, 2), np.float32))
+    assert faces[np.array([2, 0])].scores.tolist() == [2, 0]
+    assert len(faces[faces.scores > 2]) == 1
 
 
-def test_auto_takes_insightface_only_where_its_model_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_insightface_only_if_its_model_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     without = open_detector("auto")
@@ -193,7 +191,7 @@ def test_auto_takes_insightface_only_where_its_model_lies(tmp_path: Path, monkey
     for pack in ("antelopev2", "buffalo_l"):
         folder = tmp_path / ".insightface" / "models" / pack
         folder.mkdir(parents=True)
-        made_up_scrfd(folder / "det_10g.onnx")
+        artificial_scrfd(folder / "det_10g.onnx")
     chosen = open_detector("auto")
     assert chosen.name == "insightface"
     assert str(tmp_path / ".insightface" / "models" / "buffalo_l") in chosen.reason
@@ -202,8 +200,8 @@ def test_auto_takes_insightface_only_where_its_model_lies(tmp_path: Path, monkey
 
 
 def test_a_folder_of_models_is_searched(tmp_path: Path) -> None:
-    made_up_scrfd(tmp_path / "det_500m.onnx")
-    (tmp_path / "w600k.onnx").write_bytes(b"the recognition network, which is not wanted")
+    artificial_scrfd(tmp_path / "det_500m.onnx")
+    (tmp_path / "w600k.onnx").write_bytes(b"the recognition network, not a detector")
     assert "det_500m.onnx" in open_detector("insightface", tmp_path).reason
 
 
@@ -222,7 +220,7 @@ def test_a_folder_of_models_is_searched(tmp_path: Path) -> None:
         (lambda path: open_detector("yunet", path / "text.onnx"), "does not run as a YuNet model"),
     ],
 )
-def test_errors_say_what_to_do(tmp_path: Path, call: Callable[[Path], object], words: str) -> None:
+def test_errors_name_the_remedy(tmp_path: Path, call: Callable[[Path], object], words: str) -> None:
     (tmp_path / "text.onnx").write_text("not a network")
     with pytest.raises(UserError, match=words):
         call(tmp_path)

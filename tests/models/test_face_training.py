@@ -1,4 +1,4 @@
-"""Training of the landmark network and the finder: what they are trained on, and whole runs in small."""
+"""Training of the landmark network and the finder: their batches, and small but complete runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def make_shards(folder: Path, faces: int = 120) -> Path:
 
 
 def test_crops_carry_their_points_with_them(tmp_path: Path) -> None:
-    """The drawn faces' points lie on the border of a bright oval: in every crop, inside is brighter than outside."""
+    """Drawn faces have their points on the border of a bright oval, so in crops the inside is brighter."""
     from vlfau.models.face_training.crops import RenderedCrops, cut
 
     renders = RenderedCrops([make_shards(tmp_path)], held_out=False)
@@ -73,7 +73,7 @@ def test_identities_that_validate_are_never_trained_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_training_resumes_and_exports_what_it_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_resumes_and_exports_the_trained_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import torch
 
     from vlfau.models.face_training import landmarks
@@ -104,18 +104,18 @@ def test_training_resumes_and_exports_what_it_learned(tmp_path: Path, capsys: py
     card = json.loads((shipped / "landmarks.json").read_text(encoding="utf-8"))
     assert (
         card["validation_on_unseen_synthetic_identities"]["error_percent_all"] < 0.97 * untrained
-    )  # sixty steps teach a little
+    )  # sixty steps are enough for this
 
 
-def test_training_without_pictures_says_what_to_give(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_without_pictures_names_the_missing_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from vlfau.models.face_training import landmarks
 
     assert landmarks.main(["--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "Give --data folders" in capsys.readouterr().err
 
 
-def test_scenes_say_where_their_faces_are(tmp_path: Path) -> None:
-    """What the finder is taught, decoded as the finder's answer is decoded, gives the boxes that were set."""
+def test_targets_of_scenes_decode_to_their_boxes(tmp_path: Path) -> None:
+    """Targets of the finder, decoded like its output, give the boxes of the pasted faces."""
     from vlfau.models.face_training.crops import RenderedCrops
     from vlfau.models.face_training.photographs import Backgrounds
     from vlfau.models.face_training.scenes import SCENE, draw_scenes, scene_boxes
@@ -126,22 +126,22 @@ def test_scenes_say_where_their_faces_are(tmp_path: Path) -> None:
     backgrounds = Backgrounds(SCENE, 4)
     boxes: list[np.ndarray] = []
     for seed in range(12):
-        # the same seed draws the same scene as long as the stock of backgrounds stands still
+        # the same seed draws the same scene only with an unchanged stock of backgrounds
         backgrounds.stock = len(backgrounds._pictures) or 4
         scenes = draw_scenes(renders, Backgrounds(SCENE, 1), np.random.default_rng(seed), 1)
         _, true = scene_boxes(renders, Backgrounds(SCENE, 1), np.random.default_rng(seed))
         heat = scenes.heat.clip(1e-4, 0.9999)
         maps = np.concatenate([np.log(heat / (1 - heat)), scenes.size, scenes.offset[0]])
-        found, _ = decode(maps.astype(np.float32), 0.99)
-        assert len(found) == len(true)
+        decoded, _ = decode(maps.astype(np.float32), 0.99)
+        assert len(decoded) == len(true)
         for box in true:
-            assert np.abs(found - box).max(1).min() < 0.05
+            assert np.abs(decoded - box).max(1).min() < 0.05
         boxes.extend(true)
     assert len(boxes) > 6
 
 
 @pytest.mark.slow
-def test_the_finder_trains_exports_and_can_be_misled(tmp_path: Path) -> None:
+def test_the_finder_is_trained_exported_and_mined_for_false_positives(tmp_path: Path) -> None:
     import torch
     from safetensors.numpy import load_file
 
@@ -161,9 +161,9 @@ def test_the_finder_trains_exports_and_can_be_misled(tmp_path: Path) -> None:
         pictures = random.integers(0, 256, shape, np.uint8)
         with torch.no_grad():
             expected = network(torch.from_numpy(pictures)).numpy()
-        found = boxes.maps(pictures)
-        assert found.shape == expected.shape == (shape[0], 4, shape[1] // 8, shape[2] // 8)
-        np.testing.assert_allclose(found, expected, atol=0.05)  # weights are stored in half precision
+        maps = boxes.maps(pictures)
+        assert maps.shape == expected.shape == (shape[0], 4, shape[1] // 8, shape[2] // 8)
+        np.testing.assert_allclose(maps, expected, atol=0.05)  # weights are stored in half precision
     hard = tmp_path / "hard"
     options = ["--data", str(data), "--out", str(hard), "--scenes", "40", "--presence", "0"]
     assert mining.main([*options, "--finder", str(embedded() / "finder.onnx")]) == 0
@@ -174,7 +174,7 @@ def test_the_finder_trains_exports_and_can_be_misled(tmp_path: Path) -> None:
     assert len(renders.mistaken) == len(crops) > 0
 
 
-def test_mining_needs_a_place_to_write_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mining_needs_a_folder_to_write_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from vlfau.models.face_training import mining
 
     assert mining.main(["--data", str(tmp_path)]) == 2

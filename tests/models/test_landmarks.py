@@ -31,10 +31,10 @@ def real_frame(clip: str = "clip04", row: int = 0) -> tuple[np.ndarray, np.ndarr
     import av
 
     reference = np.load(shared("real", "reference.npz"))
-    wanted = int(reference[f"{clip}.frame"][row])
+    number = int(reference[f"{clip}.frame"][row])
     with av.open(str(shared("real", "clips", f"{clip}.mp4"))) as container:
         for index, frame in enumerate(container.decode(video=0)):
-            if index == wanted:
+            if index == number:
                 picture = frame.to_ndarray(format="rgb24")
                 return picture, reference[f"{clip}.landmarks"][row][:, :2] * picture.shape[1::-1]
     raise AssertionError("the clip is shorter than its reference")
@@ -61,8 +61,8 @@ def test_the_crop_is_centred_on_the_box() -> None:
 
 
 @pytest.mark.parametrize("side", [60, 150, 260, 500, 1100])
-def test_crops_of_every_size_lie_where_the_matrix_says(side: int) -> None:
-    """On a picture that is a ramp, a crop's value is its place: the fast way for large boxes must not shift it."""
+def test_crops_of_every_size_follow_the_matrix(side: int) -> None:
+    """In a ramp picture, values are positions: the fast path for large boxes must not shift the crop."""
     x, y = np.meshgrid(np.arange(1280), np.arange(720))
     ramp = np.stack([x * 255 / 1280, y * 255 / 720, np.full_like(x, 99)], 2).astype(np.uint8)
     for corner in ((10, 20), (300, 77), (-0.3 * side, 100), (1280 - 0.8 * side, 720 - 0.7 * side)):
@@ -71,7 +71,7 @@ def test_crops_of_every_size_lie_where_the_matrix_says(side: int) -> None:
         crop = cut(ramp, matrix)
         v, u = np.mgrid[:SIDE, :SIDE]
         there = (np.stack([u, v], 2) - matrix[:, 2]) / matrix[0, 0]
-        rim = 2 + 2 / matrix[0, 0]  # where the border's black mixes in
+        rim = 2 + 2 / matrix[0, 0]  # where the black border mixes in
         inside = ((there > rim) & (there < np.array([1280, 720]) - rim)).all(2)
         expected = there[inside] * [255 / 1280, 255 / 720]
         assert inside.any()
@@ -101,14 +101,14 @@ def test_points_lie_on_a_real_face_and_move_with_it() -> None:
     moved[60:, 90:] = picture
     shifted = net.locate(moved, box[None] + [90, 60, 90, 60])
     assert np.abs(shifted.points[0] - [90, 60] - located.points[0]).max() < 0.06 * eyes
-    # a loose box and a shifted box find the same points: that is what makes it a tracker
+    # a loose and a shifted box give the same points, which is why it can track
     loose = net.locate(picture, (box + 0.12 * (high[0] - low[0]) * np.array([-1, -1, 1, 1]) + 0.05 * eyes)[None])
     assert np.linalg.norm(loose.points[0][36:] - located.points[0][36:], axis=1).mean() < 0.06 * eyes
     again = net.locate(picture, box_of(located.points))
     assert np.linalg.norm(again.points[0][36:] - located.points[0][36:], axis=1).mean() < 0.04 * eyes
 
 
-def test_presence_tells_faces_from_everything_else() -> None:
+def test_presence_separates_faces_from_other_things() -> None:
     net = open_landmarks()
     picture, mesh = real_frame("clip01")
     box = np.concatenate([mesh.min(0), mesh.max(0)])
@@ -137,7 +137,7 @@ def test_a_batch_of_boxes_equals_one_by_one() -> None:
     assert np.abs(together.points[0] - together.points[1]).max() > 20
 
 
-def test_the_shipped_files_fit_their_cards() -> None:
+def test_the_shipped_files_match_their_cards() -> None:
     import hashlib
 
     for name in ("landmarks", "finder"):
@@ -147,7 +147,7 @@ def test_the_shipped_files_fit_their_cards() -> None:
         assert "no picture of a real face" in card["data"]
 
 
-def test_a_missing_or_broken_model_says_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_or_broken_model_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no readable card"):
         open_landmarks(tmp_path / "landmarks.onnx")
     (tmp_path / "landmarks.json").write_text('{"threshold": 0.5}')

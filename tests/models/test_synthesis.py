@@ -1,4 +1,4 @@
-"""The renderer: same seed same pictures, labels that say what is seen, points that lie on the face."""
+"""The renderer: same seed, same pictures; labels agree with what is visible; points lie on the face."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from shared_files import shared
 
+from vlfau.engine.tracking.pose import head_pose
 from vlfau.models.errors import UserError
 from vlfau.models.faces.align import MIRROR
 from vlfau.models.synthesis import command, picture
@@ -46,7 +47,7 @@ def assets() -> Assets:
 
 @pytest.fixture(scope="module")
 def people(assets: Assets) -> list[Person]:
-    """One person of either head."""
+    """One person of each head."""
     return [draw_person(np.random.default_rng(kind + 11), assets, kind) for kind in (0, 1)]
 
 
@@ -62,7 +63,7 @@ def moved(person: Person, expression: Expression) -> NDArray[np.float32]:
     return (points.on(person.vertices(expression)) - points.on(person.neutral))[:, :2]
 
 
-# What a unit does to the points: their numbers, the axis (0 sideways away from the middle, 1 up), and the direction.
+# How a unit moves points: their numbers, the axis (0 sideways away from the middle, 1 up), and the direction.
 MOVES: dict[str, tuple[tuple[int, ...], int, int]] = {
     "AU01": ((21, 22), 1, 1),
     "AU02": ((17, 18, 25, 26), 1, 1),
@@ -96,7 +97,7 @@ def opening(person: Person, expression: Expression) -> float:
 
 
 @pytest.mark.parametrize("kind", [0, 1])
-@pytest.mark.parametrize("unit", ["AU07", "AU43"])  # AU06 also has cheeks to raise: it is fitted less far
+@pytest.mark.parametrize("unit", ["AU07", "AU43"])  # AU06 also raises cheeks, so it closes them less
 def test_lids_close_as_far_on_every_face(assets: Assets, kind: int, unit: str) -> None:
     for seed in range(12):
         person = draw_person(np.random.default_rng([seed, 4]), assets, kind)
@@ -106,13 +107,13 @@ def test_lids_close_as_far_on_every_face(assets: Assets, kind: int, unit: str) -
 
 
 @pytest.mark.parametrize("kind", [0, 1])
-def test_an_eye_that_others_shut_is_seen_as_closed(people: list[Person], kind: int) -> None:
+def test_an_eye_closed_by_other_units_is_labelled_as_closed(people: list[Person], kind: int) -> None:
     person = people[kind]
     both = Expression("test", showing("AU07").intensity, {"look_down": 1.0})
     for expression, label in ((showing("AU07"), 0), (both, 1)):
         assert presence(person.seen_intensity(expression, person.vertices(expression)))[INDEX["AU43"]] == label
     rest = opening(person, showing("AU43", 0.0))
-    assert opening(person, showing("AU26")) == pytest.approx(rest, rel=0.02)  # the jaw leaves the lids alone
+    assert opening(person, showing("AU26")) == pytest.approx(rest, rel=0.02)  # the jaw does not move the lids
     with_one_shut = with_measured_eyes(showing("AU43", 0.0).intensity, np.array([1.0, 0.0]))[INDEX["AU43"]]
     assert with_one_shut.tolist() == [0.0, 1.0]
 
@@ -141,13 +142,13 @@ def test_side_0_is_the_left_of_the_picture(assets: Assets, people: list[Person],
     one, other = (moved(people[kind], showing(unit, side=side)) for side in (0, 1))
     left = np.linalg.norm(one, axis=1)[people[kind].head.points.on(people[kind].neutral)[:, 0] < -0.2]
     right = np.linalg.norm(one, axis=1)[people[kind].head.points.on(people[kind].neutral)[:, 0] > 0.2]
-    assert left.max() > 4 * right.max()  # the movement is cut softly at the middle of the face
+    assert left.max() > 4 * right.max()  # the movement is split softly at the middle of the face
     assert np.abs(one[MIRROR] * (-1, 1) - other).max() < 0.05  # the other side is the mirror image
 
 
 @pytest.mark.parametrize("kind", [0, 1])
 def test_points_lie_on_the_face(assets: Assets, people: list[Person], kind: int) -> None:
-    """Most points are where the surface is seen; on a mirrored face (negative control) many would be off the lids."""
+    """Most points lie on the visible surface."""
     person, rest = people[kind], showing("AU12", 0.0)
     lens, pose = Lens(15, 0.22, (0.5, 0.42)), HeadPose(8, 4, -3)
     shot = picture.take(person, person.vertices(rest), rest.intensity, pose, lens, LIGHT, (240, 240), assets)
@@ -160,6 +161,20 @@ def test_points_lie_on_the_face(assets: Assets, people: list[Person], kind: int)
     assert np.allclose(screen[:, :2], shot.points)
 
 
+@pytest.mark.parametrize("kind", [0, 1])
+def test_the_engine_measures_poses_with_the_signs_of_the_renderer(people: list[Person], kind: int) -> None:
+    lens, points = Lens(53.13, 0.22, (0.5, 0.5)), people[kind].head.points.on(people[kind].neutral)
+
+    def measured(pose: HeadPose) -> NDArray[np.float32]:
+        screen = lens.project(np.ascontiguousarray(points @ pose.rotation().T), (240, 240))
+        return np.asarray(head_pose(screen[None, :, :2], 240, 240)[0])
+
+    rest = measured(HeadPose(0, 0, 0))
+    for axis in range(3):
+        angles = np.eye(3)[axis] * 15
+        assert measured(HeadPose(*angles)) - rest == pytest.approx(angles, abs=5)
+
+
 def test_presence_has_a_band_of_doubt() -> None:
     intensity = np.array([[0.0, 0.0], [ABSENT - 0.01, 0], [ABSENT + 0.01, 0], [0.1, PRESENT + 0.01]], np.float32)
     assert presence(intensity).tolist() == [0, 0, -1, 1]
@@ -169,14 +184,14 @@ def test_exclusive_units_are_reconciled() -> None:
     intensity = np.zeros((len(UNITS), 2), np.float32)
     intensity[INDEX["AU24"]], intensity[INDEX["AU25"]] = 0.9, 0.5
     intensity[INDEX["AU12"]] = 0.7
-    kept = reconcile(intensity)
-    assert kept[INDEX["AU25"]].max() == 0
-    assert kept[INDEX["AU24"]].max() == pytest.approx(0.9)
-    assert kept[INDEX["AU12"]].max() == pytest.approx(0.7)
+    reconciled = reconcile(intensity)
+    assert reconciled[INDEX["AU25"]].max() == 0
+    assert reconciled[INDEX["AU24"]].max() == pytest.approx(0.9)
+    assert reconciled[INDEX["AU12"]].max() == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize("kind", [0, 1])
-def test_a_dropped_jaw_is_seen_as_parted_lips(people: list[Person], kind: int) -> None:
+def test_a_dropped_jaw_is_labelled_as_parted_lips(people: list[Person], kind: int) -> None:
     person = people[kind]
     jaw, rest, vowel = (
         showing("AU26"),
@@ -198,10 +213,10 @@ def test_neutral_means_no_unit_and_all_ways_are_drawn(assets: Assets) -> None:
     assert (alone.sum(1) <= 2).mean() > 0.95
     assert alone.sum(0).min() >= 3  # every unit comes alone
     smiles = np.array([presence(e.intensity)[[INDEX["AU06"], INDEX["AU12"]]] == 1 for e in ways["correlated"]])
-    assert np.corrcoef(smiles.T)[0, 1] > 0.25  # units that go together in people do so here
+    assert np.corrcoef(smiles.T)[0, 1] > 0.25  # units that co-occur in people do so here
 
 
-def test_what_is_hidden_is_not_labelled() -> None:
+def test_hidden_units_are_unknown() -> None:
     points = np.zeros((68, 2), np.float32)
     points[48:68] = (10, 30)
     points[:48] = (10, 5)
@@ -215,11 +230,11 @@ def test_what_is_hidden_is_not_labelled() -> None:
     assert seen[INDEX["AU01"]] == 1
 
 
-def test_wrinkles_come_with_the_unit_and_stay_in_their_place(assets: Assets, people: list[Person]) -> None:
+def test_wrinkles_appear_with_the_unit_and_in_its_place_only(assets: Assets, people: list[Person]) -> None:
     def change(unit: str, level: float) -> NDArray[Any]:
         wrinkles = people[0].wrinkles
-        made, rest = (wrinkles.relief(showing(unit, amount).intensity) for amount in (level, 0.0))
-        return np.asarray(np.abs(made - rest)[..., 0])
+        active, rest = (wrinkles.relief(showing(unit, amount).intensity) for amount in (level, 0.0))
+        return np.asarray(np.abs(active - rest)[..., 0])
 
     frown, half = change("AU04", 1.0), change("AU04", 0.5)
     brow = (np.abs(assets.face.x) < 0.25) & (assets.face.y > 0) & (assets.face.y < 0.5)
@@ -255,17 +270,17 @@ def run(folder: Path, *more: str) -> int:
     return command.main(["--assets", str(FOLDER), "--output", str(folder), "--shard-size", "5", *more])
 
 
-def test_missing_shards_are_made_again_and_the_others_kept(tmp_path: Path) -> None:
+def test_missing_shards_are_rendered_again_and_the_others_kept(tmp_path: Path) -> None:
     assert run(tmp_path, "--count", "12", "--workers", "1") == 0
     shards = sorted(tmp_path.glob("*.safetensors"))
     assert [s.name for s in shards] == [f"shard-0000{i}.safetensors" for i in range(3)]
     before = [s.read_bytes() for s in shards]
-    kept = shards[0].stat().st_mtime_ns
+    modified_ns = shards[0].stat().st_mtime_ns
     shards[1].unlink()
-    (tmp_path / "shard-00001.7.partial").write_bytes(b"half")  # what a killed run leaves
+    (tmp_path / "shard-00001.7.partial").write_bytes(b"half")  # as a killed run leaves it
     assert run(tmp_path, "--count", "12", "--workers", "1") == 0
     assert [s.read_bytes() for s in shards] == before
-    assert shards[0].stat().st_mtime_ns == kept
+    assert shards[0].stat().st_mtime_ns == modified_ns
     tensors = load_file(shards[1])
     assert tensors["images"].shape == (5, 160, 160, 3)
     assert tensors["intensity"].shape == (5, len(UNITS), 2)
@@ -298,7 +313,7 @@ def test_a_killed_run_continues_to_the_same_shards(tmp_path: Path) -> None:
         assert (broken / shard.name).read_bytes() == shard.read_bytes()
 
 
-def test_wrong_folders_and_flags_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_folders_and_flags_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"makehuman\.npz"):
         load_assets(tmp_path)
     assert command.main(["--assets", str(tmp_path), "--output", str(tmp_path)]) == 2
@@ -314,7 +329,7 @@ def test_wrong_folders_and_flags_are_said(tmp_path: Path, capsys: pytest.Capture
     assert all(name in text for name in ("CC0", "LGPL-3.0", "MIT", "ICT-FaceKit"))
 
 
-def test_without_numba_the_command_says_what_to_install() -> None:
+def test_without_numba_the_command_names_what_to_install() -> None:
     program = (
         "import sys; sys.modules['numba'] = None\n"
         "from vlfau.models.synthesis.command import main\n"
@@ -333,12 +348,12 @@ def test_a_sheet_shows_every_unit(assets: Assets) -> None:
     assert np.abs(rest - smile).max() > 40
 
 
-def test_a_sequence_is_steady_and_shows_what_it_is_told(assets: Assets) -> None:
+def test_a_sequence_is_steady_and_shows_the_given_units(assets: Assets) -> None:
     intensities = np.zeros((4, len(UNITS)), np.float32)
     intensities[2, INDEX["AU12"]] = 1
     frames = render_sequence(assets, 3, intensities, np.zeros((4, 3), np.float32), (96, 64), supersampling=1.0)
     assert frames.shape == (4, 64, 96, 3)
-    assert np.array_equal(frames[0], frames[1])  # nothing flickers while nothing moves
+    assert np.array_equal(frames[0], frames[1])  # nothing flickers while the face is still
     assert np.array_equal(frames[0], frames[3])
     assert not np.array_equal(frames[0], frames[2])
 
