@@ -68,6 +68,7 @@ class Widened:
                     samples.intensity[:, column],
                 )
         self.subjects, self.subject_names, self.blocks = samples.subjects, samples.subject_names, samples.blocks
+        self.descriptions = samples.descriptions
 
     def __len__(self) -> int:
         return len(self._samples)

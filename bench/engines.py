@@ -21,7 +21,7 @@ import onnx
 import torch
 from measuring.facts import commit
 
-from vlfau.models.data import datasets
+from vlfau.models.data.datasets import BP4D
 from vlfau.models.errors import UserError
 from vlfau.models.export.graphs import caption_graph, encoder_graph
 from vlfau.models.networks import NetworkChoice, build, configure
@@ -29,7 +29,7 @@ from vlfau.models.runtimes import tensorrt_engines
 from vlfau.models.runtimes.half_precision import to_half
 from vlfau.models.sentences import loading
 
-UNITS = datasets.UNITS["BP4D"]
+UNITS = BP4D.units
 Made = TypeVar("Made")
 
 

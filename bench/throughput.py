@@ -29,14 +29,14 @@ from measuring.facts import about, heading
 
 from vlfau.models.bundle import Bundle, open_bundle, write_manifest
 from vlfau.models.cache import VARIABLE
-from vlfau.models.data import datasets
+from vlfau.models.data.datasets import BP4D
 from vlfau.models.errors import UserError
 from vlfau.models.runtimes import open_runtime
 from vlfau.models.runtimes.base import Runtime
 from vlfau.models.runtimes.graphs import INT8_ENCODER, cpu_threads, encoder_file, has_precision
 
 SIZES = ("paper", "compact", "tiny")
-UNITS = datasets.UNITS["BP4D"]
+UNITS = BP4D.units
 COMPACT_MS, PAPER_TIMES = 6.0, 3.0
 
 

@@ -1,4 +1,4 @@
-"""The one exception whose message is meant for the person at the terminal."""
+"""The exception whose message is meant for the user."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class UserError(Exception):
     """Says what came, what was expected and what to do. Commands print it without a traceback and exit with 2."""
 
 
-def unknown(what: str, came: object, known: Iterable[str]) -> UserError:
-    """The error for a name that is not in a short list, with the nearest known name as a suggestion."""
-    names = list(known)
+def unknown(what: str, came: object, choices: Iterable[str]) -> UserError:
+    """The error for a name that is not one of a few choices; it suggests the most similar one."""
+    names = list(choices)
     near = difflib.get_close_matches(str(came), names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return UserError(f"Unknown {what} '{came}'.{hint} Choose one of: {', '.join(names)}.")

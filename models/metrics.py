@@ -1,6 +1,6 @@
-"""The numbers of action unit recognition, on arrays. Knows no network, no files and no protocol.
+"""The metrics of action unit recognition, on arrays.
 
-Axes: N pictures, A action units, S subjects. Labels are 1, 0 and -1 for unknown; what is unknown counts nowhere.
+Axes: N images, A action units, S subjects. Labels are 1, 0 and -1 for unknown; unknown labels are ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def sigmoid(log_odds: NDArray[Kind]) -> NDArray[Kind]:
     return np.asarray(0.5 * (1 + np.tanh(0.5 * log_odds)), log_odds.dtype)
 
 
-def number(value: float) -> float | None:
+def number(value: float | np.floating[Any]) -> float | None:
     """For JSON, which has no NaN: None stands for it."""
     return float(value) if np.isfinite(value) else None
 
@@ -34,7 +34,7 @@ def counts(labels: Labels, states: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def f1(table: NDArray[Any]) -> Floats:
-    """(..., A, 4) -> (..., A); NaN for a unit without one positive label, which no predictor can score on."""
+    """(..., A, 4) -> (..., A); NaN for a unit without a positive label, on which no predictor can score."""
     tp, fp, fn = (table[..., k].astype(float) for k in range(3))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(tp + fn > 0, 2 * tp / (2 * tp + fp + fn), np.nan)
@@ -47,7 +47,7 @@ def accuracy(table: NDArray[Any]) -> Floats:
 
 
 def auc(labels: Labels, scores: NDArray[np.floating[Any]]) -> Floats:
-    """Area under the ROC curve per unit, ties counted half; NaN where one class is missing."""
+    """Area under the ROC curve per unit, with ties counted as one half; NaN if one class is missing."""
     areas = np.full(labels.shape[1], np.nan)
     for unit in range(labels.shape[1]):
         known = labels[:, unit] >= 0
@@ -62,7 +62,7 @@ def auc(labels: Labels, scores: NDArray[np.floating[Any]]) -> Floats:
 
 
 def mean(values: Floats) -> float:
-    """Mean over the units that have a value; NaN when none has."""
+    """Mean over the units that have a value; NaN if none has."""
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
@@ -75,7 +75,7 @@ def subject_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Bootstrap interval of the mean F1: whole subjects are drawn, since one's frames are not independent."""
+    """Bootstrap interval of the mean F1. Whole subjects are drawn, since frames of one are not independent."""
     return interval([subject_draws(labels, states, subjects, draws=draws, seed=seed)], level=level)
 
 
@@ -96,7 +96,7 @@ def subject_draws(
 
 
 def interval(parts: Sequence[Floats], *, level: float = 0.95) -> tuple[float, float]:
-    """Of the mean over parts (folds) that were drawn independently; NaN where a part could not be drawn."""
+    """Interval of the mean over parts (folds) that are drawn independently; NaN if a part could not be drawn."""
     if not parts or not all(len(part) for part in parts):
         return float("nan"), float("nan")
     means = np.mean(np.stack(parts), axis=0)
@@ -106,7 +106,7 @@ def interval(parts: Sequence[Floats], *, level: float = 0.95) -> tuple[float, fl
 
 
 def all_ones(labels: Labels) -> Floats:
-    """F1 of the predictor that always says yes: the floor under every table."""
+    """F1 of the predictor that always says yes, the floor of every table."""
     return f1(counts(labels, np.ones(labels.shape, bool)))
 
 
@@ -123,9 +123,9 @@ def reliability(
 
 
 def calibration_error(labels: Labels, probabilities: NDArray[np.floating[Any]], *, bins: int = 10) -> float:
-    """Expected calibration error: the mean distance of the reliability curve from the diagonal."""
-    said, true, size = reliability(labels, probabilities, bins=bins)
+    """Expected calibration error: mean distance of the reliability curve from the diagonal."""
+    predicted, observed, size = reliability(labels, probabilities, bins=bins)
     filled = size > 0
     if not filled.any():
         return float("nan")
-    return float((np.abs(said - true)[filled] * size[filled]).sum() / size.sum())
+    return float((np.abs(predicted - observed)[filled] * size[filled]).sum() / size.sum())

@@ -1,7 +1,7 @@
-"""Settings: frozen dataclasses filled from a TOML file and from flags. Knows no particular setting.
+"""Settings: frozen dataclasses, filled from a TOML file and from flags.
 
-A part of the program declares its settings as a frozen dataclass whose fields are made by `setting()`. `add_flags()`
-turns them into flags, `read()` merges defaults, the TOML table and the flags that were given, in this order.
+A part of the program declares its settings as a frozen dataclass whose fields come from `setting()`. `add_flags()`
+turns them into flags; `read()` merges defaults, TOML table and flags, in this order.
 """
 
 from __future__ import annotations
@@ -47,8 +47,14 @@ def add_flags(parser: argparse.ArgumentParser, part: type[Any], *, title: str | 
         if "help" not in field.metadata:
             continue
         flag = "--" + field.name.replace("_", "-")
-        shown = "" if field.default in (None, "", ()) else f" (default: {_text(field.default)})"
-        options: dict[str, Any] = {"dest": field.name, "default": None, "help": _escape(field.metadata["help"] + shown)}
+        text = field.metadata["help"]
+        if field.default not in (None, "", ()):
+            text += f" (default: {_text(field.default)})"
+        options: dict[str, Any] = {
+            "dest": field.name,
+            "default": None,
+            "help": _escape(text),
+        }
         kind = _plain(kinds[field.name])
         if kind is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
@@ -65,7 +71,7 @@ def add_flags(parser: argparse.ArgumentParser, part: type[Any], *, title: str | 
 
 
 def read(part: type[T], table: Mapping[str, Any] | None = None, flags: argparse.Namespace | None = None) -> T:
-    """Defaults, then the TOML table (unknown keys are refused), then the flags that were given."""
+    """Defaults, overridden by the TOML table (unknown keys are errors), overridden by flags."""
     names = [field.name for field in dataclasses.fields(part)]  # type: ignore[arg-type]
     kinds = typing.get_type_hints(part)
     values: dict[str, Any] = {}
@@ -75,9 +81,9 @@ def read(part: type[T], table: Mapping[str, Any] | None = None, flags: argparse.
             raise unknown("setting", key, names)
         values[name] = _checked(name, value, kinds[name], part)
     for name in names:
-        given = getattr(flags, name, None)
-        if given is not None:
-            values[name] = tuple(given) if isinstance(given, list) else given
+        flag = getattr(flags, name, None)
+        if flag is not None:
+            values[name] = tuple(flag) if isinstance(flag, list) else flag
     return part(**values)
 
 
@@ -97,7 +103,7 @@ def _plain_value(value: Any) -> Any:
 
 
 def _plain(kind: Any) -> Any:
-    """`int | None` -> int, since a flag that is not given is None anyway."""
+    """`int | None` -> int, since an absent flag is None anyway."""
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         return next(option for option in typing.get_args(kind) if option is not type(None))
     return kind

@@ -53,7 +53,7 @@ class Progress:
         total: int = 0,
         done: int = 0,
         *,
-        unit: str = "pictures",
+        unit: str = "images",
         report: Callable[[str], None] | None = None,
         every_s: float | None = None,
     ) -> None:

@@ -53,10 +53,10 @@ def swin(find: Callable[[Picture], list[NDArray[np.float64]]]) -> Look:
     """ME-GraphAU's network with its Swin-Base stem, in eager PyTorch. Random weights: time does not depend on them."""
     import torch
 
-    from vlfau.models.data.datasets import UNITS
+    from vlfau.models.data.datasets import BP4D
     from vlfau.models.networks.graphau import GraphAU
 
-    network = GraphAU(UNITS["BP4D"]).eval()
+    network = GraphAU(BP4D.units).eval()
 
     @torch.inference_mode()
     def look(picture: Picture, _: int) -> int:

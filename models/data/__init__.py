@@ -1,4 +1,4 @@
-"""Which pictures a run trains on and which it is tested on. Opens any layout; reads no picture and knows no loop."""
+"""Opens labelled data in any layout and divides it into training and test parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..settings import setting
 from ..terminal import Progress
 from .augmentation import PAPER, RENDERS, Augmentation
 from .crop_cache import CropCache, FindPoints
-from .datasets import NUMBERING, PARTS
+from .datasets import DATASETS, NUMBERING
 from .folds import Fold, make_folds
 from .layouts import STYLES, open_layout
 from .samples import Augmented, Crops, Samples, ShardSamples
@@ -23,28 +23,28 @@ from .shards import ShardArrays, read_shards
 from .table import Table
 
 if TYPE_CHECKING:
-    from .loading import Group  # torch, which is not needed to read data
+    from .loading import Group  # imports torch, which reading data does not need
 
 
 @dataclass(frozen=True)
 class DataChoice:
     """[data] of a configuration file."""
 
-    data: Path | None = setting(None, "folder of labelled data of any known layout, a CSV, or shards")  # noqa: RUF009
-    layout: str = setting("auto", "its layout, where it is not recognised", choices=STYLES)
-    dataset: str | None = setting(None, "BP4D or DISFA, where both lie in one folder")
-    units: tuple[str, ...] = setting((), "action units to train, e.g. AU01 AU12; all that are coded by default")
+    data: Path | None = setting(None, "folder of labelled data in any known layout, a CSV, or shards")  # noqa: RUF009
+    layout: str = setting("auto", "its layout, if it is not recognised", choices=STYLES)
+    dataset: str | None = setting(None, "BP4D or DISFA, if both are in one folder")
+    units: tuple[str, ...] = setting((), "action units to train, e.g. AU01 AU12; by default all that are coded")
     fold: int = setting(1, "fold to train; see --all-folds")
-    folds: int = setting(3, "folds over the subjects of data without published parts")
-    hold_out: float = setting(0.1, "share of the people of rendered shards that are tested on; 0 trains on all")
+    folds: int = setting(3, "number of folds over the subjects, for data without published parts")
+    hold_out: float = setting(0.1, "share of the subjects of rendered shards to test on; 0 trains on all")
     align: bool = setting(
-        True, "find faces and align them as the engine does; with --no-align pictures are taken as aligned"
+        True, "find faces and align them as the engine does; with --no-align images are aligned already"
     )
-    cache: Path | None = setting(None, "folder for aligned crops; by default the user's cache")  # noqa: RUF009
+    cache: Path | None = setting(None, "folder for aligned crops; by default in the user's cache")  # noqa: RUF009
 
 
 def unseen(choice: DataChoice, provenance: Mapping[str, Any]) -> DataChoice:
-    """Of the data that a bundle was trained on, no more is held out than was then: the rest it has seen."""
+    """For the data that a bundle was trained on, holds out no more than its training did: it has seen the rest."""
     trained = provenance.get("data", {})
     if choice.data is None or trained.get("data") != choice.data.name or "hold_out" not in trained:
         return choice
@@ -52,7 +52,7 @@ def unseen(choice: DataChoice, provenance: Mapping[str, Any]) -> DataChoice:
 
 
 class TrainingData:
-    """Opened data of one fold. `open()` gives the training samples as they are now: folders of shards may grow."""
+    """Opened data of one fold. `open()` returns the current training samples, since folders of shards may grow."""
 
     def __init__(
         self,
@@ -62,25 +62,23 @@ class TrainingData:
         opener: Callable[[list[str] | None], Augmented],
         test: Samples | None,
         dataset: str = "",
-        people: tuple[str, ...] = (),
+        descriptions: tuple[str, ...] = (),
     ) -> None:
         self.choice, self.fold, self.units, self.test = choice, fold, units, test
-        self.dataset, self.people = dataset, people  # BP4D, DISFA or ""; who the subjects are, where the data tells
+        self.dataset = dataset  # BP4D, DISFA or ""
+        self.descriptions = descriptions  # of the subjects, such as "a woman"
         self._opener = opener
-        self.files: list[str] | None = None  # the files the last open() read, where they can grow in number
 
     def open(self, files: list[str] | None = None) -> Augmented:
-        """With `files`, exactly what an earlier open() found: a resumed epoch must see the same pictures."""
-        samples = self._opener(files)
-        if isinstance(samples, ShardSamples):
-            self.files = [path.name for path in samples.renders.files]
-        return samples
+        """With `files`, exactly what an earlier open() returned, so that a resumed epoch sees the same images."""
+        return self._opener(files)
 
     def __str__(self) -> str:
         if self.fold is not None:
             return str(self.fold)
-        people = len(np.unique(self.test.subjects)) if self.test is not None else 0
-        return f"{len(self.test) if self.test is not None else 0} held-out pictures of {people} people"
+        if self.test is None:
+            return "no held-out images"
+        return f"{len(self.test)} held-out images of {len(np.unique(self.test.subjects))} subjects"
 
 
 def open_data(
@@ -94,7 +92,7 @@ def open_data(
     report: Callable[[str], None] = print,
     group: Group | None = None,
 ) -> Iterator[TrainingData]:
-    """One TrainingData per fold asked for. `side` is the network's; the processes of a `group` share the alignment."""
+    """One TrainingData per requested fold. `side` is the network's; the processes of a `group` share the alignment."""
     if choice.data is None:
         raise UserError("No data given. Add --data FOLDER, or [data] data = ... to the configuration file.")
     units: Sequence[str] | None = choice.units or None
@@ -102,7 +100,7 @@ def open_data(
         yield _shards(choice, side, seed, augmentation or RENDERS)
         return
     table = open_layout(choice.data, choice.layout, dataset=choice.dataset, units=units)
-    said = len(table.notes)
+    notes = len(table.notes)
     for note in table.notes:
         report(f"Note: {note}")
     if choice.align and find_points is None:
@@ -117,10 +115,10 @@ def open_data(
         cache.fill(table, progress, rank=group.rank, world=group.world)
         group.wait()
     table = cache.prepare(table, progress)
-    for note in table.notes[said:]:
+    for note in table.notes[notes:]:
         report(f"Note: {note}")
     folds = make_folds(table, choice.folds, seed)
-    if table.dataset in PARTS:
+    if table.dataset in DATASETS:
         report(NUMBERING)
     for fold in folds:
         if all_folds or fold.number == choice.fold:
@@ -155,17 +153,24 @@ def _shards(choice: DataChoice, side: int, seed: int, augmentation: Augmentation
 
 
 def _only_files(renders: ShardArrays, names: Sequence[str]) -> ShardArrays:
-    """The same as if only these shards had been there."""
+    """As if only these shards were there."""
     numbers = [number for number, path in enumerate(renders.files) if path.name in set(names)]
     if len(numbers) != len(names):
         raise UserError(
-            f"{renders.folder} lacks shards with which the run began. Put them back, or start with --fresh."
+            f"{renders.folder} lacks shards that were there when the run began. Put them back, or use --fresh."
         )
     sizes = np.diff(renders.starts)
-    kept = np.repeat(np.isin(np.arange(len(sizes)), numbers), sizes)  # (n,)
-    arrays = {name: getattr(renders, name)[kept] for name in ("labels", "intensity", "points", "identity", "face")}
-    starts = np.concatenate([[0], np.cumsum(sizes[numbers])]).astype(np.int64)
-    return replace(renders, files=tuple(renders.files[number] for number in numbers), starts=starts, **arrays)
+    rows = np.repeat(np.isin(np.arange(len(sizes)), numbers), sizes)  # (n,)
+    return replace(
+        renders,
+        files=tuple(renders.files[number] for number in numbers),
+        starts=np.concatenate([[0], np.cumsum(sizes[numbers])]).astype(np.int64),
+        labels=renders.labels[rows],
+        intensity=renders.intensity[rows],
+        points=renders.points[rows],
+        identity=renders.identity[rows],
+        face=renders.face[rows],
+    )
 
 
 def _fold(
@@ -173,4 +178,4 @@ def _fold(
 ) -> TrainingData:
     train = Crops(table, cache, rows=fold.train, augmentation=augmentation, seed=seed)
     test = Crops(table, cache, rows=fold.test, augmentation=None, seed=seed)
-    return TrainingData(choice, fold, table.units, lambda _: train, test, table.dataset, table.people)
+    return TrainingData(choice, fold, table.units, lambda _: train, test, table.dataset, table.descriptions)

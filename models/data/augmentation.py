@@ -1,7 +1,7 @@
-"""Makes one crop look as another camera, light or detector would have given it. Knows no labels and no files.
+"""Augmentation: makes a crop look as if another camera, light or detector had produced it.
 
-Every draw comes from the generator that is passed in, so a sample is a function of its seed and nothing else. All on
-uint8 with OpenCV: one process gives several hundred crops a second.
+All random numbers come from the generator that is passed in, so a sample is a function of its seed alone. Everything is
+done on uint8 with OpenCV: one process gives several hundred crops a second.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from ..settings import setting
 
 Crop = NDArray[np.uint8]  # (S, S, 3)
 NOISE_LEVELS = (1.5, 3.0, 5.0, 8.0, 12.0, 17.0)  # standard deviations in grey levels
-WARM = np.array([1.08, 1.0, 0.97])  # photographs of faces are redder and of more contrast than renders
+WARM = np.array([1.08, 1.0, 0.97])  # photographs of faces are redder and higher in contrast than renders
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How often each change is made, and how far the crop strays. The defaults are the paper's; see also RENDERS."""
+    """How often each distortion is applied, and how strongly. The defaults are the paper's; see also RENDERS."""
 
     flip: float = setting(0.5, "share of crops mirrored left to right")
     cutout: float = setting(0.5, "share of crops with a rectangle painted over")
-    shift: float = setting(0.0714, "largest shift of the crop, in crop sides; the paper's 224 of 256 is 16/224")
-    points: float = setting(0.0, "largest landmark error to imitate, in distances between the eyes")
-    sink: float = setting(0.0, "how far the eyes' places may sink with closing lids, in distances between the eyes")
-    turn_deg: float = setting(0.0, "standard deviation of an added rotation, degrees")
-    zoom: float = setting(0.0, "standard deviation of the added zoom, as a share")
-    light: float = setting(0.0, "share of crops with other brightness, contrast, gamma and white balance")
+    shift: float = setting(0.0714, "largest shift, in crop sides; the paper's 224 of 256 is 16/224")
+    points: float = setting(0.0, "largest imitated landmark error, in distances between the eyes")
+    sink: float = setting(0.0, "how far the eye points may sink as the eyes close, in distances between the eyes")
+    turn_deg: float = setting(0.0, "standard deviation of the rotation, in degrees")
+    zoom: float = setting(0.0, "standard deviation of the zoom, as a share")
+    light: float = setting(0.0, "share of crops with changed brightness, contrast, gamma and white balance")
     shade: float = setting(0.0, "share of crops lit from one side")
-    colour: float = setting(0.0, "share of crops with other saturation")
-    grey: float = setting(0.0, "share of crops without colour")
-    low_resolution: float = setting(0.0, "share of crops made small and enlarged again")
-    blur: float = setting(0.0, "share of crops out of focus or moved")
+    colour: float = setting(0.0, "share of crops with changed saturation")
+    grey: float = setting(0.0, "share of crops turned grey")
+    low_resolution: float = setting(0.0, "share of crops scaled down and up again")
+    blur: float = setting(0.0, "share of crops with defocus or motion blur")
     noise: float = setting(0.0, "share of crops with sensor noise")
-    jpeg: float = setting(0.0, "share of crops compressed hard")
+    jpeg: float = setting(0.0, "share of crops with strong JPEG compression")
 
 
 PAPER = Augmentation()
@@ -47,7 +47,7 @@ RENDERS = Augmentation(
     cutout=0.3,
     shift=0.03,
     points=0.07,
-    sink=0.05,  # real closed eyes were found up to 0.04 too low; crops that rise with them look like raised brows
+    sink=0.05,  # real closed eyes are found up to 0.04 too low; a crop that follows them looks like raised brows
     turn_deg=3.0,
     zoom=0.05,
     light=0.8,
@@ -62,8 +62,8 @@ RENDERS = Augmentation(
 
 
 def photometric(crop: Crop, rng: np.random.Generator, how: Augmentation) -> Crop:
-    """The changes in the order in which a camera makes them; cutout (a hand, a microphone) comes first of all."""
-    u = rng.random(40)  # one call: a generator's overhead is larger than most of the operations
+    """Distortions in the order in which a camera causes them, after the cutout (a hand, a microphone)."""
+    u = rng.random(40)  # one call: the overhead of a call exceeds most of the operations
     crop = np.ascontiguousarray(crop)
     if u[0] < how.cutout:
         crop = _cutout(crop, u[1:9])
@@ -96,7 +96,7 @@ def _cutout(crop: Crop, u: NDArray[np.float64]) -> Crop:
 
 
 def _shade(crop: Crop, u: NDArray[np.float64]) -> Crop:
-    """Multiplied by a ramp across the crop."""
+    """A brightness ramp across the crop."""
     ramp = np.linspace(-1, 1, len(crop), dtype=np.float32)
     angle, depth = 2 * np.pi * u[0], 0.15 + 0.45 * u[1]
     gain = 1 + np.float32(depth) * np.clip(
@@ -118,7 +118,7 @@ def _small(crop: Crop, scale: float, how: float) -> Crop:
 
 
 def _blur(crop: Crop, u: NDArray[np.float64]) -> Crop:
-    unit = len(crop) / 112  # strengths are set at a side of 112
+    unit = len(crop) / 112  # strengths are defined for a side of 112
     if u[0] < 0.6:
         return np.asarray(cv2.GaussianBlur(crop, (0, 0), unit * (0.45 + 0.9 * u[1])), np.uint8)
     length = max(3, round(unit * (2 + 5 * u[1])) | 1)
@@ -152,7 +152,7 @@ def _noise(crop: Crop, u: NDArray[np.float64], grey: bool) -> Crop:
 
 @functools.lru_cache(maxsize=2)
 def _noise_bank(grey: bool) -> NDArray[np.int16]:
-    """(levels, 384, 384, 3): drawing noise for every crop would cost more than all other changes together."""
+    """(levels, 384, 384, 3): drawing noise for each crop would cost more than all other distortions together."""
     normal = np.random.default_rng(0).standard_normal((384, 384, 1 if grey else 3), np.float32)
     return np.stack([np.broadcast_to((level * normal).round(), (384, 384, 3)) for level in NOISE_LEVELS]).astype(
         np.int16

@@ -1,7 +1,7 @@
-"""Where the frames of the raw releases of BP4D and DISFA lie: numbered pictures in folders, or videos. Reads no labels.
+"""Finds the frames of original releases: numbered images in folders, or videos.
 
-BP4D is given out as `2D+3D/F001/T1/*.jpg` (beside meshes, which are passed over) and is also kept as one video per
-subject and task; DISFA as one video per subject. Folders may be called anything and lie a few levels deep.
+BP4D is published as `2D+3D/F001/T1/*.jpg` (next to meshes, which are ignored) and is also kept as one video per
+subject and task; DISFA as one video per subject. Folders may have any name and lie a few levels deep.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ import av
 
 from ..errors import UserError
 from ..files import PICTURES, VIDEOS
-from .table import PICTURE_FILE
+from .datasets import CODING_FOLDERS, SUBJECT, Dataset
+from .table import IMAGE_FILE
 
-SUBJECT = re.compile(r"[FM]\d{3}|SN\d{3}")
 DEPTH = 3  # folders between the root and the subjects' folders
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    source: str  # a picture or a video
-    frame: int  # from 0 within a video, or PICTURE_FILE
+    source: str  # an image or a video
+    frame: int  # from 0 within a video, or IMAGE_FILE
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """The frames of one recording by the number under which the coders knew them."""
+class Recording:
+    """The frames of one recording, by the numbers that the coders used."""
 
     source: Path
-    pictures: dict[int, str] | None = None
-    first: int = 0  # the number of a video's first frame
-    length: int | None = None  # frames of the video; None when its header does not say
+    images: dict[int, str] | None = None
+    first: int = 0  # number of a video's first frame
+    length: int | None = None  # frames of the video; None if its header does not say
 
     def get(self, number: int) -> Place | None:
-        if self.pictures is not None:
-            return Place(self.pictures[number], PICTURE_FILE) if number in self.pictures else None
+        if self.images is not None:
+            return Place(self.images[number], IMAGE_FILE) if number in self.images else None
         frame = number - self.first
         return Place(str(self.source), frame) if frame >= 0 and (self.length is None or frame < self.length) else None
 
@@ -47,48 +47,45 @@ class Places:
 
 
 class Frames:
-    """All recordings below a root. A recording is named by (subject, task) in BP4D, by (subject,) in DISFA."""
+    """All recordings below a root. A recording's name is (subject, task) in BP4D, (subject,) in DISFA."""
 
-    def __init__(self, root: Path, files: Sequence[Path], dataset: str) -> None:
+    def __init__(self, root: Path, files: Sequence[Path], dataset: Dataset) -> None:
         self.root, self.dataset = root, dataset
         self.notes: list[str] = []
         self.folders = _folders(root)
         self.videos = [path for path in files if path.suffix.lower() in VIDEOS]
 
     def check(self, names: Sequence[tuple[str, ...]]) -> None:
-        """Refuses data of which not one recording is there."""
+        """Raises if there is not a single recording."""
         if not any(self._folder(name) or self._video(name) for name in names):
             first = "/".join(names[0]) if names else "subjects"
-            kept = "LeftVideo..._comp.avi" if self.dataset == "DISFA" else f"{first}.avi"
+            video = self.dataset.video_example.format(recording=first)
             raise UserError(
-                f"No pictures or videos of {self.dataset} below {self.root}: looked for folders such as {first} and "
-                f"for videos such as {kept}. Put the release's frames or videos beside its codings."
+                f"No images or videos of {self.dataset.name} below {self.root}: looked for folders such as {first} and "
+                f"for videos such as {video}. Put the frames or videos of the release next to its codings."
             )
 
-    def of(self, name: tuple[str, ...], last: int) -> Places:
-        """One recording, of which frames up to number `last` are coded."""
-        # DISFA is given out as videos, BP4D as pictures: what somebody made of them comes second.
-        video = self._video(name) if self.dataset == "DISFA" else None
+    def of(self, name: tuple[str, ...], last: int) -> Recording:
+        """One recording, coded up to frame number `last`."""
+        # The form of the release comes first, what somebody converted it to second.
+        video = self._video(name) if self.dataset.as_videos else None
         folder = self._folder(name) if video is None else None
         if folder is not None:
-            pictures = _numbered(folder)
-            # DISFA's codings count from 1, extracted pictures from 0 or from 1.
-            shift = int(self.dataset == "DISFA" and 0 in pictures)
-            return Places(folder, {number + shift: path for number, path in pictures.items()})
+            images = _numbered(folder)
+            # DISFA's codings count from 1, extracted images from 0 or from 1.
+            shift = self.dataset.first_frame if 0 in images else 0
+            return Recording(folder, {number + shift: path for number, path in images.items()})
         video = video or self._video(name)
         if video is None:
-            return Places(self.root.joinpath("/".join(name)), {})
-        length = _length(video)
-        if self.dataset == "DISFA":
-            return Places(video, None, 1, length)
-        # BP4D's frames count from 0. A video whose last coded number is its very length must count from 1.
-        first = int(last == length)
-        if first:
+            return Recording(self.root.joinpath("/".join(name)), {})
+        length, first = _length(video), self.dataset.first_frame
+        if first == 0 and last == length:  # a video whose last coded number is its very length must count from 1
+            first = 1
             self.notes.append(f"{video}: {length} frames and frame {last} is coded, so its frames are counted from 1.")
-        return Places(video, None, first, length)
+        return Recording(video, None, first, length)
 
     def _folder(self, name: tuple[str, ...]) -> Path | None:
-        """The folder with this recording's pictures."""
+        """The folder with this recording's images."""
         for base in self.folders:
             folder = base.joinpath(*name)
             if folder.is_dir() and any(path.suffix.lower() in PICTURES for path in folder.iterdir()):
@@ -98,21 +95,18 @@ class Frames:
     def _video(self, name: tuple[str, ...]) -> Path | None:
         """`F001/T1.avi`, `F001/T1/anything.avi`, `F001_T1.avi`, `F001T1.avi`; `LeftVideoSN001_comp.avi`."""
         subject, *task = name
-        wanted = re.compile(
-            rf"LeftVideo{subject}(?:_comp)?" if self.dataset == "DISFA" else rf"{subject}[-_ ]?{''.join(task)}",
-            re.IGNORECASE,
-        )
+        pattern = re.compile(self.dataset.video.format(subject=subject, task="".join(task)), re.IGNORECASE)
         for path in self.videos:
-            if wanted.fullmatch(path.stem):
+            if pattern.fullmatch(path.stem):
                 return path
         for base in self.folders:
             for path in _videos_in(base / subject):
-                if wanted.fullmatch(path.stem) or [path.stem] == task:
+                if pattern.fullmatch(path.stem) or [path.stem] == task:
                     return path
             inside = _videos_in(base.joinpath(*name)) if task else []
             if len(inside) > 1:
                 listed = ", ".join(path.name for path in inside[:3])
-                raise UserError(f"{inside[0].parent} holds {len(inside)} videos ({listed}). Leave the 2-D one there.")
+                raise UserError(f"{inside[0].parent} holds {len(inside)} videos ({listed}). Leave only the 2-D one.")
             if inside:
                 return inside[0]
         return None
@@ -120,15 +114,15 @@ class Frames:
 
 def _folders(root: Path) -> list[Path]:
     """The root and the folders below it that may hold subjects' folders."""
-    found = level = [root]
+    folders = level = [root]
     for _ in range(DEPTH):
         level = [path for folder in level for path in sorted(folder.iterdir()) if _may_hold_subjects(path)]
-        found = [*found, *level]
-    return found
+        folders = [*folders, *level]
+    return folders
 
 
 def _may_hold_subjects(path: Path) -> bool:
-    return path.is_dir() and not SUBJECT.fullmatch(path.name) and path.name not in ("ActionUnit_Labels", "AUCoding")
+    return path.is_dir() and not SUBJECT.fullmatch(path.name) and path.name not in CODING_FOLDERS
 
 
 def _videos_in(folder: Path) -> list[Path]:
@@ -136,13 +130,13 @@ def _videos_in(folder: Path) -> list[Path]:
 
 
 def _numbered(folder: Path) -> dict[int, str]:
-    """Frame number -> picture, however many digits the names have."""
-    found = ((re.search(r"(\d+)$", path.stem), path) for path in folder.iterdir() if path.suffix.lower() in PICTURES)
-    return {int(number[1]): str(path) for number, path in found if number}
+    """Frame number -> image, however many digits the names have."""
+    matches = ((re.search(r"(\d+)$", path.stem), path) for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    return {int(number[1]): str(path) for number, path in matches if number}
 
 
 def _length(video: Path) -> int | None:
-    """Frames of a video as its header says; None where it does not."""
+    """Frames of a video according to its header; None if the header does not say."""
     try:
         with av.open(str(video)) as container:
             stream = container.streams.video[0]

@@ -1,7 +1,7 @@
-"""Reads the lists that other projects prepared of BP4D and DISFA: ME-GraphAU, AUNCE, MDHR, JAA-Net, AU-Net, FG-Net.
+"""Reads the lists of BP4D and DISFA that other projects prepare: ME-GraphAU, AUNCE, MDHR, JAA-Net, AU-Net, FG-Net.
 
-Each reader returns all pictures of the lists once, and the folds as the lists have them. A missing line and a label
-that two lists disagree about are faults of the data, and are named with file and line.
+Each reader returns every image of the lists once, and the folds as the lists have them. Missing lines, and labels on
+which two lists disagree, are errors that name file and line.
 """
 
 from __future__ import annotations
@@ -14,61 +14,62 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from .datasets import TESTED, UNITS, count_notes, frame_key, part_of, subject_of
+from .datasets import DATASETS, TESTED, frame_key, list_notes, part_of, subject_of
 from .table import Listed, Rows, Table, label_of, unit_name
 
-IMAGE_FOLDERS = ("", "img", "imgs", "images", "data", "data/imgs", "data/img", "BP4D-small", "DISFA_frames")
+IMAGE_FOLDERS = ("", "img", "imgs", "images", "data", "data/imgs", "data/img")
 
 
 class Lists:
-    """Pictures and labels of one data set, collected from several lists that repeat each other."""
+    """Images and labels of one data set, collected from lists that overlap."""
 
     def __init__(self, root: Path, dataset: str, style: str) -> None:
         self.root, self.dataset = root, dataset
-        self.rows = Rows(dataset, style, UNITS[dataset])
-        self.number: dict[str, int] = {}  # picture -> row
+        self.rows = Rows(dataset, style, DATASETS[dataset].units)
+        self.number: dict[str, int] = {}  # image -> row
         self.base: Path | None = None
 
-    def add(self, picture: str, labels: Sequence[int], file: int, line: int) -> int:
-        """The row of a picture, new or known; a known one must have the same labels."""
+    def add(self, image: str, labels: Sequence[int], file: int, line: int) -> int:
+        """The row of an image; one that was added before must have the same labels."""
         where = f"{self.rows.files[file]}:{line}"
-        row = self.number.get(picture)
+        row = self.number.get(image)
         if row is None:
-            self.base = self.base or self.find_base(picture, self.rows.files[file])
-            subject = subject_of(picture, where)
-            row = self.rows.add(str(self.base / picture), subject, labels, file, line)
-            self.number[picture] = row
+            self.base = self.base or self.find_base(image, self.rows.files[file])
+            subject = subject_of(image, where)
+            row = self.rows.add(str(self.base / image), subject, labels, file, line)
+            self.number[image] = row
         elif list(self.rows.labels[row]) != list(labels):
             other = self.rows.origin[row]
             raise UserError(
-                f"{where}: '{picture}' has other labels than in {self.rows.files[other[0]]}:{other[1]}. "
+                f"{where}: '{image}' has other labels than in {self.rows.files[other[0]]}:{other[1]}. "
                 "Prepare both lists from the same codings."
             )
         return row
 
-    def find_base(self, picture: str, list_file: Path) -> Path:
+    def find_base(self, image: str, list_file: Path) -> Path:
         """The folder that the paths of the lists start from."""
         near = [list_file.parent, *list_file.parents[1:4], self.root]
-        tried = [place / name for place in near for name in IMAGE_FOLDERS]
-        for folder in tried:
-            if (folder / picture).is_file():
+        names = (*IMAGE_FOLDERS, *DATASETS[self.dataset].image_folders)
+        folders = [place / name for place in near for name in names]
+        for folder in folders:
+            if (folder / image).is_file():
                 return folder
-        shown = ", ".join(dict.fromkeys(str(folder) for folder in tried[: len(IMAGE_FOLDERS)]))
-        raise UserError(f"{list_file}: picture '{picture}' was not found in {shown} or above. Put the pictures there.")
+        listed = ", ".join(dict.fromkeys(str(folder) for folder in folders[: len(names)]))
+        raise UserError(f"{list_file}: image '{image}' was not found in {listed} or above. Put the images there.")
 
     def read_pair(self, paths: Path, labels: Path) -> list[int]:
-        """Rows of a list of pictures and the list of labels beside it."""
-        pictures, coded = lines_of(paths), lines_of(labels)
-        if len(pictures) != len(coded):
-            raise UserError(f"{paths} has {len(pictures)} lines, {labels} {len(coded)}. Prepare both lists again.")
-        if not pictures:
+        """Rows of a list of images and the list of their labels."""
+        images, coded = lines_of(paths), lines_of(labels)
+        if len(images) != len(coded):
+            raise UserError(f"{paths} has {len(images)} lines, {labels} {len(coded)}. Prepare both lists again.")
+        if not images:
             raise empty_list(paths)
         self.rows.file(paths)
         file = self.rows.file(labels)
-        found = []
-        for line, (picture, text) in enumerate(zip(pictures, coded), 1):
-            found.append(self.add(picture, self.labels(text, f"{labels}:{line}"), file, line))
-        return found
+        return [
+            self.add(image, self.labels(text, f"{labels}:{line}"), file, line)
+            for line, (image, text) in enumerate(zip(images, coded), 1)
+        ]
 
     def labels(self, text: str, where: str) -> list[int]:
         cells = text.replace(",", " ").split()
@@ -79,29 +80,29 @@ class Lists:
         return [label_of(cell, where) for cell in cells]
 
     def table(self, listed: Sequence[Listed], sources: Sequence[tuple[str, str, int, list[int]]]) -> Table:
-        """`sources`: (file, 'train' or 'test', fold, its rows); counts are checked by the subjects that are tested."""
+        """`sources`: (file, 'train' or 'test', fold, rows); lengths are checked against the part that is tested."""
         subjects = np.array(self.rows.subjects)
         for fold in listed:
             tested = part_of(self.dataset, subjects[fold.test].tolist()) if len(fold.test) else TESTED[fold.number - 1]
             counts = [(file, side, len(rows)) for file, side, number, rows in sources if number == fold.number]
-            self.rows.notes += count_notes(self.dataset, tested, counts)
+            self.rows.notes += list_notes(self.dataset, tested, counts)
         return self.rows.table(listed)
 
 
 def lines_of(path: Path) -> list[str]:
-    """Lines without the empty ones at the end; an empty line in between is a fault."""
+    """Lines, without empty ones at the end; an empty line in between is an error."""
     try:
         lines = path.read_text(encoding="utf-8").rstrip().splitlines()
     except FileNotFoundError:
-        raise UserError(f"{path} is missing. It belongs to the lists beside it: prepare it again.") from None
+        raise UserError(f"{path} is missing. It belongs to the lists next to it: prepare it again.") from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
-            raise UserError(f"{path}:{number}: the line is empty. Remove it, here and in the list beside it.")
+            raise UserError(f"{path}:{number}: the line is empty. Remove it, here and in the list that belongs to it.")
     return [line.strip() for line in lines]
 
 
 def empty_list(path: Path, line: int = 1) -> UserError:
-    return UserError(f"{path}:{line}: the list is empty, and so is a part of its fold. Prepare the list again.")
+    return UserError(f"{path}:{line}: the list is empty, and so is one side of its fold. Prepare the list again.")
 
 
 def read_graphau(root: Path, files: Sequence[Path], dataset: str, style: str = "graphau") -> Table:
@@ -110,10 +111,10 @@ def read_graphau(root: Path, files: Sequence[Path], dataset: str, style: str = "
     sides: dict[int, dict[str, list[int]]] = {}
     sources = []
     for path in files:
-        found = re.fullmatch(rf"{dataset}_(train|test)_img_path_fold(\d)\.txt", path.name)
-        if not found:
+        match = re.fullmatch(rf"{dataset}_(train|test)_img_path_fold(\d)\.txt", path.name)
+        if not match:
             continue
-        side, fold = found[1], int(found[2])
+        side, fold = match[1], int(match[2])
         rows = lists.read_pair(path, path.with_name(f"{dataset}_{side}_label_fold{fold}.txt"))
         sides.setdefault(fold, {})[side] = rows
         sources.append((str(path), side, fold, rows))
@@ -131,14 +132,14 @@ def read_jaanet(root: Path, files: Sequence[Path], dataset: str) -> Table:
     others: dict[int, list[int]] = {}
     sources = []
     for path in files:
-        found = re.fullmatch(rf"{dataset}_(?:part(\d)|combine_(\d)_(\d))_path\.txt", path.name)
-        if not found:
+        match = re.fullmatch(rf"{dataset}_(?:part(\d)|combine_(\d)_(\d))_path\.txt", path.name)
+        if not match:
             continue
         rows = lists.read_pair(path, path.with_name(path.name.replace("_path", "_AUoccur")))
-        tested = int(found[1]) if found[1] else 6 - int(found[2]) - int(found[3])
-        (parts if found[1] else others)[tested] = rows
+        tested = int(match[1]) if match[1] else 6 - int(match[2]) - int(match[3])
+        (parts if match[1] else others)[tested] = rows
         if 1 <= tested <= 3:
-            sources.append((str(path), "test" if found[1] else "train", TESTED.index(tested) + 1, rows))
+            sources.append((str(path), "test" if match[1] else "train", TESTED.index(tested) + 1, rows))
     sides: dict[int, dict[str, list[int]]] = {}
     for tested in sorted(parts, reverse=True):
         rest = sorted({row for part, rows in parts.items() if part != tested for row in rows})
@@ -158,8 +159,8 @@ def read_aunet(root: Path, files: Sequence[Path], dataset: str) -> Table:
     parts: dict[int, list[int]] = {}
     sources = []
     for path in files:
-        found = re.fullmatch(rf"{dataset}_(tr|ts|part)(\d)_path\.txt", path.name)
-        if not found:
+        match = re.fullmatch(rf"{dataset}_(tr|ts|part)(\d)_path\.txt", path.name)
+        if not match:
             continue
         keys = [frame_key(line, f"{path}:{i}") for i, line in enumerate(lines_of(path), 1)]
         if not keys:
@@ -169,11 +170,11 @@ def read_aunet(root: Path, files: Sequence[Path], dataset: str) -> Table:
             first = next(i for i, key in enumerate(keys, 1) if key not in key_rows)
             left = f"{len(keys) - len(chosen)} lines (first {path}:{first}) are not in {names} and are left out."
             lists.rows.notes.append(left)
-        if found[1] == "part":
-            parts[int(found[2])] = chosen
+        if match[1] == "part":
+            parts[int(match[2])] = chosen
         else:
-            sides.setdefault(int(found[2]), {})["train" if found[1] == "tr" else "test"] = chosen
-            sources.append((str(path), "train" if found[1] == "tr" else "test", int(found[2]), chosen))
+            sides.setdefault(int(match[2]), {})["train" if match[1] == "tr" else "test"] = chosen
+            sources.append((str(path), "train" if match[1] == "tr" else "test", int(match[2]), chosen))
     for tested in sorted(parts, reverse=True):
         rest = [row for part, rows in sorted(parts.items()) if part != tested for row in rows]
         sides[TESTED.index(tested) + 1] = {"test": parts[tested], "train": rest}
@@ -182,14 +183,14 @@ def read_aunet(root: Path, files: Sequence[Path], dataset: str) -> Table:
 
 
 def read_fgnet(root: Path, files: Sequence[Path], dataset: str) -> Table:
-    """`labels/{k}/train.csv` and `test.csv` with `image_path,au1,...`; of several `train_{n}.csv` the longest."""
+    """`labels/{k}/train.csv` and `test.csv` with `image_path,au1,...`; of several `train_{n}.csv`, the longest."""
     lists = Lists(root, dataset, "fgnet")
     chosen: dict[tuple[int, str], Path] = {}
     for path in files:
-        found = re.fullmatch(r"(train|test)(?:_(\d+))?\.csv", path.name)
-        if not found or not path.parent.name.isdigit() or dataset not in str(path):
+        match = re.fullmatch(r"(train|test)(?:_(\d+))?\.csv", path.name)
+        if not match or not path.parent.name.isdigit() or dataset not in str(path):
             continue
-        key = int(path.parent.name) + 1, found[1]
+        key = int(path.parent.name) + 1, match[1]
         if key not in chosen or _amount(path) > _amount(chosen[key]):
             chosen[key] = path
     sides: dict[int, dict[str, list[int]]] = {}
@@ -202,7 +203,7 @@ def read_fgnet(root: Path, files: Sequence[Path], dataset: str) -> Table:
 
 
 def _amount(path: Path) -> float:
-    """How much of the training part a file of FG-Net holds: all without a number."""
+    """How much of the training part a file of FG-Net holds; one without a number holds all."""
     number = re.search(r"_(\d+)\.csv$", path.name)
     return float(number[1]) if number else float("inf")
 
@@ -236,7 +237,7 @@ def _listed(sides: dict[int, dict[str, list[int]]], root: Path) -> list[Listed]:
     for number, side in sorted(sides.items()):
         for name in ("train", "test"):
             if not side.get(name):
-                raise UserError(f"Fold {number} below {root} has no {name} list. Put it beside the others.")
+                raise UserError(f"Fold {number} below {root} has no {name} list. Put it next to the others.")
         folds.append(Listed(number, np.array(side["train"], np.int64), np.array(side["test"], np.int64)))
     if not folds:
         raise UserError(f"No lists of folds were found below {root}. Give the folder that holds them.")

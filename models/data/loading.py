@@ -1,7 +1,7 @@
-"""The order in which samples are seen and the processes that make them. Knows no network and no file format.
+"""The order of samples, and the worker processes that prepare batches.
 
-The order of an epoch is a function of (seed, epoch); a run that was killed after `start` batches asks for the rest.
-Several processes of one training see the same batches as one process: each takes every world-th sample of a batch.
+The order of an epoch is a function of (seed, epoch), so a run that was killed after `start` batches resumes with the
+rest. Several training processes see the same batches as one: each takes every world-th sample of a batch.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from torch.utils.data import DataLoader, Sampler
 from ..errors import UserError
 from .samples import Samples, batch
 
-ALARM_S = 1.0  # after a torn batch; the signal comes within milliseconds, later on a busy machine
-
-FILES_AT_ONCE = 16  # of a data set in many large files, so many are shuffled together: the rest need not be in memory
+SIGNAL_S = 1.0  # wait after an incomplete batch; the signal comes within milliseconds, later on a busy machine
+FILES_AT_ONCE = 16  # large files that are shuffled together, so that the others need not be in memory
 Draw = tuple[int, int]  # epoch, index
 
 
@@ -37,12 +36,12 @@ class Group(Protocol):
 
 
 class BatchOrder(Sampler[list[Draw]]):
-    """Yields one process's share of every batch. Set `epoch` and `start` before iterating."""
+    """Yields one process's share of each batch. Set `epoch` and `start` before iterating."""
 
     def __init__(
         self, samples: Samples, size: int, *, seed: int = 0, shuffle: bool = True, rank: int = 0, world: int = 1
     ) -> None:
-        """`size` is the batch of all processes together. Shuffled epochs leave out an incomplete last batch."""
+        """`size` is the batch over all processes. Shuffled epochs drop an incomplete last batch."""
         if size % world:
             raise UserError(f"A batch of {size} cannot be shared by {world} processes. Choose a multiple of {world}.")
         if shuffle and len(samples) < size:
@@ -50,11 +49,11 @@ class BatchOrder(Sampler[list[Draw]]):
         self.samples, self.size, self.seed, self.shuffle = samples, size, seed, shuffle
         self.rank, self.world = rank, world
         self.epoch = 0
-        self.start = 0  # batches of this epoch that were already seen
+        self.start = 0  # batches of this epoch that are done
 
     @property
     def batches(self) -> int:
-        """Batches of a whole epoch."""
+        """In a whole epoch."""
         count = len(self.samples)
         return count // self.size if self.shuffle else -(-count // self.size)
 
@@ -83,7 +82,7 @@ class BatchOrder(Sampler[list[Draw]]):
 
 
 class Loader:
-    """Batches as tensors, made by worker processes (0: in this one). Counts the seconds spent waiting for them."""
+    """Batches as tensors, prepared by worker processes (0: in this one). Measures the time spent waiting for them."""
 
     def __init__(self, samples: Samples, order: BatchOrder, *, workers: int = 0, pin: bool = False) -> None:
         self.samples, self.order = samples, order
@@ -94,29 +93,29 @@ class Loader:
             num_workers=workers,
             collate_fn=_tensors,  # type: ignore[arg-type]
             pin_memory=pin,
-            worker_init_fn=_calm if workers else None,
+            worker_init_fn=_start_worker if workers else None,
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
-            generator=torch.Generator(),  # otherwise every epoch would draw from torch's own, and resuming would differ
+            generator=torch.Generator(),  # otherwise each epoch draws from torch's own, and a resumed run differs
         )
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        """The rest of the order's epoch. A fault in the data is raised here, in the data set's own words."""
+        """The rest of the epoch. A UserError of a worker is raised here."""
         began = time.perf_counter()
-        for made in self._loader:
-            if isinstance(made, UserError):
-                raise made
-            assert isinstance(made, dict)
+        for part in self._loader:
+            if isinstance(part, UserError):
+                raise part
+            assert isinstance(part, dict)
             self.waited_s += time.perf_counter() - began
-            yield made
+            yield part
             began = time.perf_counter()
 
 
 class _Fetch:
-    """What torch's loader calls, once a batch: it knows `__getitems__`, and wraps exceptions beyond recognition."""
+    """Called by torch's loader for each batch. Returns errors, since torch wraps exceptions beyond recognition."""
 
     def __init__(self, samples: Samples) -> None:
         self.samples = samples
@@ -131,17 +130,17 @@ class _Fetch:
             return error
 
 
-def _tensors(made: dict[str, NDArray[np.generic]] | UserError) -> dict[str, torch.Tensor] | UserError:
-    if isinstance(made, UserError):
-        return made
-    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in made.items()}
+def _tensors(part: dict[str, NDArray[np.generic]] | UserError) -> dict[str, torch.Tensor] | UserError:
+    if isinstance(part, UserError):
+        return part
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in part.items()}
 
 
-def _calm(_: int) -> None:
-    """One thread per worker: there is a worker per core already.
+def _start_worker(_: int) -> None:
+    """One thread per worker, since there is a worker per core.
 
-    In a group of its own: whoever ends a job signals its whole group, and the training that then ends with a checkpoint
-    needs its batch.
+    Each gets its own process group: job schedulers signal the whole group of the training, which still needs its batch
+    to end with a checkpoint.
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
@@ -150,25 +149,25 @@ def _calm(_: int) -> None:
 
 
 @contextmanager
-def _dead_workers_told() -> Iterator[None]:
-    """A process that makes batches dies: torch raises wherever the training is, or a batch is torn on its way."""
+def report_dead_workers() -> Iterator[None]:
+    """Raises a UserError if a worker dies: torch raises wherever the training is, or a batch arrives incomplete."""
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
-        reason = str(error if isinstance(error, RuntimeError) else _alarm_after(error)).strip()
+        reason = str(error if isinstance(error, RuntimeError) else _signal_after(error)).strip()
         raise UserError(
-            f"A process that makes batches has died ({reason}). Mostly memory ran out: give fewer --workers. Run the "
-            "same command again: it goes on from the last checkpoint."
+            f"A process that prepares batches has died ({reason}). The usual cause is a lack of memory: use fewer "
+            "--workers. Run the same command again to continue from the last checkpoint."
         ) from None
 
 
-def _alarm_after(torn: Exception) -> Exception:
-    """A torn batch may be seen before the signal that tells of the death, which torch raises in whatever line is next:
-    let it be this one."""
+def _signal_after(incomplete: Exception) -> Exception:
+    """An incomplete batch may arrive before the signal of the death, from which torch raises in whatever line comes
+    next: wait for it here."""
     try:
-        time.sleep(ALARM_S)
-    except RuntimeError as alarm:
-        return alarm
-    return torn
+        time.sleep(SIGNAL_S)
+    except RuntimeError as death:
+        return death
+    return incomplete

@@ -1,7 +1,6 @@
-"""Reads the original releases of BP4D and DISFA: codings per subject, and which frame each line is about.
+"""Reads the codings of the original releases of BP4D and DISFA; `frames.py` finds the frames they belong to.
 
-Intensities are kept; an action counts as present from intensity 2 (DISFA) or as the occurrence coding says (BP4D).
-Where the frames lie, as pictures or inside videos, is `frames.py`'s knowledge.
+Intensities are kept. An action counts as present from intensity 2 (DISFA), or as the occurrence coding says (BP4D).
 """
 
 from __future__ import annotations
@@ -12,18 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError, unknown
-from .datasets import UNITS, raw_count_notes
+from .datasets import BP4D, DISFA, release_notes
 from .frames import Frames
 from .table import STRONGEST, Rows, Table, from_intensity
 
-UNCODED = 9  # BP4D's mark for a unit that could not be coded
+UNCODED = 9  # marks a unit that could not be coded
 
 
 def read_bp4d(root: Path, files: Sequence[Path], units: Sequence[str] | None = None) -> Table:
-    """`AU_OCC/{subject}_{task}.csv`: first row the units, first column the frame; pictures or a video per task."""
+    """`AU_OCC/{subject}_{task}.csv`: first row the units, first column the frame; images or a video per task."""
     codings = [path for path in files if path.parent.name == "AU_OCC" and re.fullmatch(r"[FM]\d{3}_T\d", path.stem)]
-    rows = Rows("BP4D", "bp4d", units or UNITS["BP4D"])
-    frames = Frames(root, files, "BP4D")
+    rows = Rows(BP4D.name, "bp4d", units or BP4D.units)
+    frames = Frames(root, files, BP4D)
     frames.check([tuple(path.stem.split("_")) for path in codings])
     for path in codings:
         subject, task = path.stem.split("_")
@@ -43,14 +42,14 @@ def read_bp4d(root: Path, files: Sequence[Path], units: Sequence[str] | None = N
                     raise UserError(f"{where}: an occurrence is neither 0, 1 nor 9 (unknown). Restore the file.")
                 labels = [-1 if value == UNCODED else value for value in values]
                 coded[_number(cells[0], where)] = reader.line_num, labels
-        places = frames.of((subject, task), max(coded, default=0))
+        recording = frames.of((subject, task), max(coded, default=0))
         for frame, (line, labels) in coded.items():
-            if (place := places.get(frame)) is not None:
+            if (place := recording.get(frame)) is not None:
                 level = [levels[unit].get(frame, float("nan")) for unit in rows.units]
                 rows.add(place.source, subject, labels, file, line, frame=place.frame, intensity=level)
-        if lost := sum(frame not in places for frame in coded):
-            rows.notes.append(f"{path}: {lost} coded frames have no picture in {places.source}; left out.")
-    rows.notes += frames.notes + raw_count_notes("BP4D", rows.subjects, codings)
+        if missing := sum(frame not in recording for frame in coded):
+            rows.notes.append(f"{path}: {missing} coded frames have no image in {recording.source}; left out.")
+    rows.notes += frames.notes + release_notes(BP4D, rows.subjects, codings)
     return rows.table()
 
 
@@ -58,11 +57,11 @@ def read_disfa(root: Path, files: Sequence[Path], units: Sequence[str] | None = 
     """`ActionUnit_Labels/{SN}/{SN}_au{n}.txt`: `frame,intensity`, frames from 1; left camera videos, or frames."""
     coded: dict[str, dict[str, Path]] = {}
     for path in files:
-        found = re.fullmatch(r"(SN\d{3})_au(\d+)", path.stem)
-        if found:
-            coded.setdefault(found[1], {})[f"AU{int(found[2]):02d}"] = path
-    rows = Rows("DISFA", "disfa", units or UNITS["DISFA"])
-    frames = Frames(root, files, "DISFA")
+        match = re.fullmatch(r"(SN\d{3})_au(\d+)", path.stem)
+        if match:
+            coded.setdefault(match[1], {})[f"AU{int(match[2]):02d}"] = path
+    rows = Rows(DISFA.name, "disfa", units or DISFA.units)
+    frames = Frames(root, files, DISFA)
     frames.check([(subject,) for subject in sorted(coded)])
     for subject, paths in sorted(coded.items()):
         for unit in rows.units:
@@ -77,15 +76,16 @@ def read_disfa(root: Path, files: Sequence[Path], units: Sequence[str] | None = 
                     "Restore the files of this subject."
                 )
         file = rows.file(paths[rows.units[0]])
-        places = frames.of((subject,), max(numbers, default=0))
+        recording = frames.of((subject,), max(numbers, default=0))
         for line, frame in enumerate(numbers, 1):
-            if (place := places.get(frame)) is not None:
-                both = [from_intensity(level[frame]) for level in levels]
-                labels, strength = [label for label, _ in both], [value for _, value in both]
-                rows.add(place.source, subject, labels, file, line, frame=place.frame, intensity=strength)
-        if lost := sum(frame not in places for frame in numbers):
-            rows.notes.append(f"{rows.files[file]}: {lost} coded frames have no picture in {places.source}; left out.")
-    rows.notes += frames.notes + raw_count_notes("DISFA", rows.subjects, rows.files)
+            if (place := recording.get(frame)) is not None:
+                labels, intensity = zip(*(from_intensity(level[frame]) for level in levels))
+                rows.add(place.source, subject, labels, file, line, frame=place.frame, intensity=intensity)
+        if missing := sum(frame not in recording for frame in numbers):
+            rows.notes.append(
+                f"{rows.files[file]}: {missing} coded frames have no image in {recording.source}; left out."
+            )
+    rows.notes += frames.notes + release_notes(DISFA, rows.subjects, rows.files)
     return rows.table()
 
 
@@ -105,11 +105,11 @@ def _intensities(path: Path) -> dict[int, int | None]:
 
 
 def _bp4d_intensity(files: Sequence[Path], stem: str, units: Sequence[str]) -> dict[str, dict[int, float]]:
-    """Of the five units whose intensity BP4D codes too, `{subject}_{task}_AU{nn}.csv`; empty where there is no file."""
+    """Unit -> frame -> intensity, from `{subject}_{task}_AU{nn}.csv`; BP4D codes the intensity of five units only."""
     levels: dict[str, dict[int, float]] = {unit: {} for unit in units}
     for path in files:
-        found = re.fullmatch(rf"{stem}_AU(\d+)", path.stem)
-        unit = f"AU{int(found[1]):02d}" if found else ""
+        match = re.fullmatch(rf"{stem}_AU(\d+)", path.stem)
+        unit = f"AU{int(match[1]):02d}" if match else ""
         if unit in levels:
             coded = _intensities(path)
             levels[unit] = {frame: from_intensity(level)[1] for frame, level in coded.items()}
@@ -127,4 +127,4 @@ def _number(text: str, where: str) -> int:
     try:
         return int(float(text))
     except ValueError:
-        raise UserError(f"{where}: '{text.strip()}' is no number. Restore the file.") from None
+        raise UserError(f"{where}: '{text.strip()}' is not a number. Restore the file.") from None

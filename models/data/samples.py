@@ -1,8 +1,7 @@
-"""Training samples: crops of faces with labels, one batch at a time. Knows no network and no torch.
+"""Training samples: crops of faces with labels.
 
-Where labels come from is `layouts.py`, where crops of a data set's pictures come from is `crop_cache.py`, the order of
-samples and the worker processes are `loading.py`. A sample is a function of (seed, epoch, index) and of nothing else,
-so a run resumes exactly at any batch. Batches are dictionaries of arrays (axes: B samples, S side, A units):
+A sample is a function of (seed, epoch, index) alone, so a run resumes exactly at any batch. Batches are dictionaries of
+arrays (axes: B samples, S side, A units):
 
     crops (B, S, S, 3) uint8 RGB        labels (B, A) int8, -1 unknown      intensity (B, A) float32, nan unknown
     subject (B,) int64                  face (B,) uint8, 1 = a face         index (B,) int64 into the data set
@@ -31,36 +30,39 @@ UNKNOWN = np.full((align.POINTS, 2), np.nan, np.float32)
 
 
 class Samples(Protocol):
-    """What the loader and the trainer need of a data set."""
+    """What loading, training and evaluation need of a data set."""
 
     units: tuple[str, ...]
     labels: NDArray[np.int8]  # (n, A)
     intensity: NDArray[np.float32]  # (n, A)
     subjects: NDArray[np.int64]  # (n,) index into subject_names
     subject_names: tuple[str, ...]
+    descriptions: tuple[str, ...]  # of each subject, such as "a woman"; "" if unknown; () if all are unknown
     blocks: NDArray[np.int64] | None  # boundaries of files that are cheap to read together, or None
 
     def __len__(self) -> int: ...
 
     def crop(self, index: int, epoch: int = 0) -> NDArray[np.uint8]:
-        """(S, S, 3) RGB as the epoch's augmentation leaves it."""
+        """(S, S, 3) RGB, with the augmentation of this epoch."""
 
     def points(self, index: int, epoch: int = 0) -> Points:
-        """(68, 2) where the face's points lie in that crop, in crop sides; nan where nobody knows."""
+        """(68, 2) points of the face in that crop, in crop sides; nan if unknown."""
 
     def face(self, index: int) -> int:
-        """1 where the picture has a face."""
+        """1 if the image has a face."""
 
 
 class Augmented(Samples, Protocol):
     """Samples to train on."""
 
+    files: list[str] | None  # names of the files they come from, if their number may grow
+
     def plain(self) -> Samples:
-        """The same pictures without augmentation."""
+        """The same images without augmentation."""
 
 
 def batch(samples: Samples, indices: Sequence[int], epoch: int = 0) -> Batch:
-    """The samples of some indices, stacked."""
+    """Some samples, stacked."""
     chosen = np.asarray(indices, np.int64)
     return {
         "crops": np.stack([samples.crop(int(index), epoch) for index in chosen]),
@@ -73,10 +75,11 @@ def batch(samples: Samples, indices: Sequence[int], epoch: int = 0) -> Batch:
     }
 
 
-def people_of(samples: Samples, rows: NDArray[np.integer]) -> list[str]:
-    """Who the subjects of some samples are, such as "a woman"; "" where nobody knows."""
-    people: tuple[str, ...] = getattr(samples, "people", ())
-    return [people[subject] for subject in samples.subjects[rows]] if people else [""] * len(rows)
+def descriptions_of(samples: Samples, rows: NDArray[np.integer]) -> list[str]:
+    """Of the subjects of some samples, such as "a woman"; "" if unknown."""
+    if not samples.descriptions:
+        return [""] * len(rows)
+    return [samples.descriptions[subject] for subject in samples.subjects[rows]]
 
 
 class ShardSamples:
@@ -92,7 +95,7 @@ class ShardSamples:
         augmentation: Augmentation | None = RENDERS,
         seed: int = 0,
     ) -> None:
-        """`rows` are the pictures to use (all by default); without augmentation a crop is what exact points give."""
+        """`rows` are the images to use (default: all); without augmentation, crops are cut at the exact points."""
         self.renders = renders if isinstance(renders, ShardArrays) else read_shards(renders, units)
         self.side, self.augmentation, self.seed = side, augmentation, seed
         self.rows = np.arange(len(self.renders)) if rows is None else np.sort(np.asarray(rows, np.int64))
@@ -101,9 +104,11 @@ class ShardSamples:
         self.intensity = self.renders.intensity[self.rows]
         names, self.subjects = np.unique(self.renders.identity[self.rows], return_inverse=True)
         self.subject_names = tuple(f"person {name}" for name in names)
-        # rows are in rising order
-        self.blocks: NDArray[np.int64] | None = np.searchsorted(self.rows, self.renders.starts).astype(np.int64)
-        self._pictures = ShardImages(self.renders)
+        self.descriptions: tuple[str, ...] = ()
+        self.files: list[str] | None = [path.name for path in self.renders.files]
+        blocks = np.searchsorted(self.rows, self.renders.starts).astype(np.int64)  # rows are in rising order
+        self.blocks: NDArray[np.int64] | None = blocks
+        self._images = ShardImages(self.renders)
         self._five = align.five_points(self.renders.points)  # (n, 5, 2)
         self._closed = _closed(self.renders.points, self._five)
 
@@ -111,31 +116,32 @@ class ShardSamples:
         return len(self.rows)
 
     def split(self, share: float) -> tuple[ShardSamples, ShardSamples]:
-        """Two parts without a common person; the second has about `share` of them, always the same."""
-        people = np.unique(self.renders.identity[self.rows])
-        held = people[_hash(people) < share]
-        second = np.isin(self.renders.identity[self.rows], held)
+        """Two parts without a common subject; the second has about `share` of them, always the same."""
+        subjects = np.unique(self.renders.identity[self.rows])
+        held_out = subjects[_hash(subjects) < share]
+        second = np.isin(self.renders.identity[self.rows], held_out)
         if not 0 < second.sum() < len(second):
             raise UserError(
-                f"{self.renders.folder} has {len(people)} people, too few to hold out {share:.0%}. Render more shards."
+                f"{self.renders.folder} has {len(subjects)} subjects, too few to hold out {share:.0%}. "
+                "Render more shards."
             )
         return self.only(~second, self.augmentation), self.only(second, None)
 
     def plain(self) -> ShardSamples:
-        """The same pictures without augmentation."""
+        """The same images without augmentation."""
         return self.only(np.ones(len(self), np.bool_), None)
 
     def only(self, chosen: NDArray[np.bool_], augmentation: Augmentation | None) -> ShardSamples:
-        """Some of the pictures."""
+        """Some of the images."""
         return ShardSamples(self.renders, self.side, rows=self.rows[chosen], augmentation=augmentation, seed=self.seed)
 
     def face(self, index: int) -> int:
         return int(self.renders.face[self.rows[index]])
 
     def crop(self, index: int, epoch: int = 0) -> NDArray[np.uint8]:
-        picture = self._pictures[int(self.rows[index])]
+        image = self._images[int(self.rows[index])]
         matrix, mirrored, rng = self._place(index, epoch)
-        crop = align.crop(picture, matrix, self.side)
+        crop = align.crop(image, matrix, self.side)
         if mirrored:
             crop = crop[:, ::-1]
         return crop if rng is None or self.augmentation is None else photometric(crop, rng, self.augmentation)
@@ -152,31 +158,31 @@ class ShardSamples:
         return np.asarray(points, np.float32)
 
     def _place(self, index: int, epoch: int) -> tuple[NDArray[np.float64], bool, np.random.Generator | None]:
-        """Where the crop is cut (2, 3), whether it is mirrored, and what draws the rest of its changes."""
+        """Where the crop is cut (2, 3), whether it is mirrored, and the generator of its other distortions."""
         row = int(self.rows[index])
-        picture, five = self._pictures[row], self._five[row]
-        found = bool(self.renders.face[row]) and bool(np.isfinite(five).all())
+        image, five = self._images[row], self._five[row]
+        has_points = bool(self.renders.face[row]) and bool(np.isfinite(five).all())
         how, side = self.augmentation, self.side
         if how is None:
-            return align.similarity(five if found else _centre(picture), side), False, None
+            return align.similarity(five if has_points else _centre(image), side), False, None
         rng = np.random.default_rng((self.seed, epoch, row))
         u, normal = rng.random(5), rng.standard_normal((8, 2))
-        if found:
+        if has_points:
             across = five[1] - five[0]
-            # Landmark errors are mostly small, sometimes large: the level itself is drawn for every crop.
+            # Landmark errors are mostly small and sometimes large, so their level is drawn for each crop.
             error = how.points * u[0] ** 2 * np.linalg.norm(across)
             five = five + error * normal[:5]
             five[:2] += how.sink * self._closed[row] * (1.25 * u[4] - 0.25) * np.array([-across[1], across[0]])
         else:
-            five = _centre(picture, 0.5 + u[0]) + 0.15 * len(picture) * normal[5]
+            five = _centre(image, 0.5 + u[0]) + 0.15 * len(image) * normal[5]
         return _jittered(align.similarity(five, side), side, how, normal[6:], u[1:3]), bool(u[3] < how.flip), rng
 
 
-OPEN = 0.13  # between the lids of eyes at rest, in distances between the eyes
+OPEN = 0.13  # distance of the lids of eyes at rest, in distances between the eyes
 
 
 def _closed(points: NDArray[np.floating], five: NDArray[np.floating]) -> NDArray[np.float32]:
-    """(n,) how far the eyes of 68 points (n, 68, 2) are closed: 0 open to 1 shut; 0 where there is no face."""
+    """68 points (n, 68, 2) -> (n,) how far the eyes are closed, from 0 (open) to 1; 0 without a face."""
     apart = np.linalg.norm(points[:, align.UPPER_LIDS] - points[:, align.LOWER_LIDS], axis=2).mean(1)
     across = np.linalg.norm(five[:, 1] - five[:, 0], axis=1)
     return np.where(across > 0, np.clip(1 - apart / np.maximum(OPEN * across, 1e-6), 0, 1), 0).astype(np.float32)
@@ -194,21 +200,22 @@ class Crops:
         augmentation: Augmentation | None = PAPER,
         seed: int = 0,
     ) -> None:
-        """`table` as `cache.prepare()` returned it; without augmentation a crop is what the engine sees."""
+        """`table` must come from `cache.prepare()`; without augmentation a crop is what the engine sees."""
         self.table, self.cache, self.side = table, cache, cache.side
         self.augmentation, self.seed = augmentation, seed
         self.rows = np.arange(len(table)) if rows is None else np.asarray(rows, np.int64)
-        self.units, self.subject_names, self.people = table.units, table.subject_names, table.people
+        self.units, self.subject_names, self.descriptions = table.units, table.subject_names, table.descriptions
         self.labels = table.labels[self.rows]
         self.intensity = table.intensity[self.rows]
         self.subjects = table.subjects[self.rows]
         self.blocks: NDArray[np.int64] | None = None
+        self.files: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def plain(self) -> Crops:
-        """The same pictures without augmentation."""
+        """The same images without augmentation."""
         return Crops(self.table, self.cache, rows=self.rows, augmentation=None, seed=self.seed)
 
     def points(self, index: int, epoch: int = 0) -> Points:
@@ -221,7 +228,7 @@ class Crops:
         row = int(self.rows[index])
         stored = self.cache.read(self.table, row)
         side, how = self.side, self.augmentation
-        room = (len(stored) - side) // 2  # to each side of the engine's crop
+        room = (len(stored) - side) // 2  # on each side of the engine's crop
         if how is None:
             return np.ascontiguousarray(stored[room : room + side, room : room + side])
         rng = np.random.default_rng((self.seed, epoch, row))
@@ -237,7 +244,7 @@ class Crops:
 def _jittered(
     matrix: NDArray[np.float64], side: int, how: Augmentation, normal: NDArray[np.float64], u: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The similarity followed by a small turn and zoom about the crop's centre, and a shift."""
+    """The similarity, then a small rotation and zoom about the centre of the crop, and a shift."""
     turn = np.deg2rad(how.turn_deg * normal[0, 0])
     zoom = np.exp(how.zoom * normal[0, 1])
     cos, sin = zoom * np.cos(turn), zoom * np.sin(turn)
@@ -248,28 +255,28 @@ def _jittered(
     return np.asarray(moved)
 
 
-def _centre(picture: NDArray[np.uint8], scale: float = 1.0) -> NDArray[np.float32]:
-    """Five points for a picture without a face: the template over its middle."""
-    height, width = picture.shape[:2]
+def _centre(image: NDArray[np.uint8], scale: float = 1.0) -> NDArray[np.float32]:
+    """Five points for an image without a face: the template, centred."""
+    height, width = image.shape[:2]
     middle = np.array([width, height], np.float32) / 2
     return np.asarray(middle + (align.TEMPLATE - 0.5) * np.float32(scale * min(height, width)), np.float32)
 
 
 def _hash(numbers: NDArray[np.integer]) -> NDArray[np.float64]:
-    """A fixed value in 0..1 for each number (splitmix64): membership never depends on what else is there."""
+    """A fixed value in 0..1 for each number (splitmix64), so that membership does not depend on other numbers."""
     z = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
     return np.asarray((z ^ (z >> np.uint64(31))) / 2.0**64)
 
 
-class Some:
-    """Chosen samples of a data set."""
+class Subset:
+    """Some samples of a data set."""
 
     def __init__(self, samples: Samples, rows: NDArray[np.int64]) -> None:
         self._samples, self._rows = samples, rows
         self.units, self.subject_names = samples.units, samples.subject_names
-        self.people: tuple[str, ...] = getattr(samples, "people", ())
+        self.descriptions = samples.descriptions
         self.labels, self.intensity = samples.labels[rows], samples.intensity[rows]
         self.subjects: NDArray[np.int64] = samples.subjects[rows]
         self.blocks: NDArray[np.int64] | None = None
@@ -285,3 +292,10 @@ class Some:
 
     def face(self, index: int) -> int:
         return self._samples.face(int(self._rows[index]))
+
+
+def spread(samples: Samples, limit: int | None) -> Samples:
+    """At most `limit` samples, evenly spread and the same every time."""
+    if limit is None or limit >= len(samples):
+        return samples
+    return Subset(samples, np.linspace(0, len(samples) - 1, limit).astype(np.int64))

@@ -1,7 +1,4 @@
-"""What every reader of labelled data returns: references to pictures, with labels, subjects and their line.
-
-Reads no files; `layouts.py` and `released.py` fill it, `folds.py` divides it, `crop_cache.py` looks at its pictures.
-"""
+"""The table that all readers of labelled data return: references to images, with labels, subjects and lines."""
 
 from __future__ import annotations
 
@@ -14,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from .datasets import DATASETS
 
-PICTURE_FILE = -1  # the frame of a reference that is a picture of its own
+IMAGE_FILE = -1  # the frame of a reference to an image file
 UNKNOWN = -1
-POSITIVE = 2  # coders' intensity, 0..5, from which on an action counts as present
+POSITIVE = 2  # the lowest intensity, of the coders' 0..5, that counts as present
 STRONGEST = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A fold as the lists on the disk give it."""
+    """A fold as the lists define it."""
 
     number: int
     train: NDArray[np.int64]  # rows
@@ -32,13 +30,13 @@ class Listed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """Labelled pictures; axes: n pictures, A units."""
+    """Labelled images; axes: n images, A units."""
 
     dataset: str  # "BP4D", "DISFA", or "" for any other
     style: str  # the layout it was read from
     units: tuple[str, ...]
-    pictures: tuple[str, ...]  # (n,) path of a picture, of a video or of a shard
-    frames: NDArray[np.int64]  # (n,) from 0 within a video or shard, or PICTURE_FILE
+    images: tuple[str, ...]  # (n,) path of an image, of a video or of a shard
+    frames: NDArray[np.int64]  # (n,) from 0 within a video or shard, or IMAGE_FILE
     subjects: NDArray[np.int64]  # (n,) index into subject_names
     subject_names: tuple[str, ...]
     labels: NDArray[np.int8]  # (n, A) 0, 1, UNKNOWN
@@ -46,11 +44,11 @@ class Table:
     files: tuple[Path, ...]  # label files
     origin: NDArray[np.int64]  # (n, 2) index into files, line
     listed: tuple[Listed, ...] = ()
-    people: tuple[str, ...] = ()  # who each subject is, such as "a woman"; "" where unknown; () when nobody is known
-    notes: tuple[str, ...] = ()  # what a person should know: files that are short, rows left out
+    descriptions: tuple[str, ...] = ()  # of each subject, such as "a woman"; "" if unknown; () if all are unknown
+    notes: tuple[str, ...] = ()  # warnings: files that are short, rows left out
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def where(self, row: int) -> str:
         """`list.txt:17`, for errors about this row."""
@@ -58,52 +56,52 @@ class Table:
         return f"{self.files[file]}:{line}"
 
     def only(self, rows: NDArray[np.integer], *notes: str) -> Table:
-        """Some of the rows, in the order given; lists of folds follow."""
+        """Some of the rows, in this order; listed folds are adapted."""
         place = np.full(len(self), -1)
         place[rows] = np.arange(len(rows))
         used, subjects = np.unique(self.subjects[rows], return_inverse=True)
 
-        def kept(old: NDArray[np.int64]) -> NDArray[np.int64]:
+        def renumbered(old: NDArray[np.int64]) -> NDArray[np.int64]:
             new = place[old]
             return np.asarray(new[new >= 0], np.int64)
 
         return replace(
             self,
-            pictures=tuple(self.pictures[row] for row in rows),
+            images=tuple(self.images[row] for row in rows),
             frames=self.frames[rows],
             subjects=subjects.astype(np.int64),
             subject_names=tuple(self.subject_names[name] for name in used),
-            people=tuple(self.people[name] for name in used) if self.people else (),
+            descriptions=tuple(self.descriptions[name] for name in used) if self.descriptions else (),
             labels=self.labels[rows],
             intensity=self.intensity[rows],
             origin=self.origin[rows],
-            listed=tuple(Listed(fold.number, kept(fold.train), kept(fold.test)) for fold in self.listed),
+            listed=tuple(Listed(fold.number, renumbered(fold.train), renumbered(fold.test)) for fold in self.listed),
             notes=(*self.notes, *notes),
         )
 
     def with_columns(self, units: Sequence[str], columns: Sequence[int]) -> Table:
-        """The same rows with some of the units, in the order given."""
+        """The same rows with some of the units, in this order."""
         labels, intensity = self.labels[:, columns], self.intensity[:, columns]
         return replace(self, units=tuple(units), labels=labels, intensity=intensity)
 
 
 class Rows:
-    """Collects rows one by one and checks each at the door."""
+    """Collects rows one by one."""
 
     def __init__(self, dataset: str, style: str, units: Sequence[str]) -> None:
         self.dataset, self.style, self.units = dataset, style, tuple(units)
         self.files: list[Path] = []
         self.notes: list[str] = []
-        self.pictures: list[str] = []
+        self.images: list[str] = []
         self.frames: list[int] = []
         self.subjects: list[str] = []
         self.labels: list[Sequence[int]] = []
         self.intensity: list[Sequence[float] | None] = []
         self.origin: list[tuple[int, int]] = []
-        self.people: dict[str, str] = {}  # subject -> who it is, where the data tells
+        self.descriptions: dict[str, str] = {}  # subject -> such as "a woman", if the data says so
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def file(self, path: Path) -> int:
         self.files.append(path)
@@ -111,28 +109,28 @@ class Rows:
 
     def add(
         self,
-        picture: str,
+        image: str,
         subject: str,
         labels: Sequence[int],
         file: int,
         line: int,
         *,
-        frame: int = PICTURE_FILE,
+        frame: int = IMAGE_FILE,
         intensity: Sequence[float] | None = None,
     ) -> int:
         """The number of the new row."""
-        self.pictures.append(picture)
+        self.images.append(image)
         self.frames.append(frame)
         self.subjects.append(subject)
         self.labels.append(labels)
         self.intensity.append(intensity)
         self.origin.append((file, line))
-        return len(self.pictures) - 1
+        return len(self.images) - 1
 
     def table(self, listed: Sequence[Listed] = ()) -> Table:
-        if not self.pictures:
-            named = ", ".join(str(path) for path in self.files[:3]) or "the folder"
-            raise UserError(f"No labelled picture was found in {named}. Check that the lists are complete.")
+        if not self.images:
+            files = ", ".join(str(path) for path in self.files[:3]) or "the folder"
+            raise UserError(f"No labelled image was found in {files}. Check that the lists are complete.")
         names, subjects = np.unique(np.array(self.subjects), return_inverse=True)
         intensity = np.full((len(self), len(self.units)), np.nan, np.float32)
         for row, values in enumerate(self.intensity):
@@ -142,7 +140,7 @@ class Rows:
             self.dataset,
             self.style,
             self.units,
-            tuple(self.pictures),
+            tuple(self.images),
             np.array(self.frames, np.int64),
             subjects.astype(np.int64),
             tuple(names.tolist()),
@@ -151,26 +149,24 @@ class Rows:
             tuple(self.files),
             np.array(self.origin, np.int64),
             tuple(listed),
-            self._people(names.tolist()),
+            self._descriptions(names.tolist()),
             tuple(self.notes),
         )
 
-    def _people(self, names: Sequence[str]) -> tuple[str, ...]:
-        """BP4D's names begin with F or M."""
-        known = dict(self.people)
-        if self.dataset == "BP4D":
-            known |= {name: "a woman" if name.startswith("F") else "a man" for name in names}
-        return tuple(known.get(name, "") for name in names) if known else ()
+    def _descriptions(self, names: Sequence[str]) -> tuple[str, ...]:
+        by_letter = DATASETS[self.dataset].descriptions if self.dataset in DATASETS else {}
+        texts = [self.descriptions.get(name) or by_letter.get(name[0], "") for name in names]
+        return tuple(texts) if any(texts) else ()
 
 
 def unit_name(text: str) -> str | None:
-    """'au1', 'AU01', '1' -> 'AU01'; None when it names no unit."""
-    found = re.fullmatch(r"(?:au)?[_ ]?0*(\d{1,2})", text.strip(), re.IGNORECASE)
-    return f"AU{int(found[1]):02d}" if found else None
+    """'au1', 'AU01', '1' -> 'AU01'; None if it names no unit."""
+    match = re.fullmatch(r"(?:au)?[_ ]?0*(\d{1,2})", text.strip(), re.IGNORECASE)
+    return f"AU{int(match[1]):02d}" if match else None
 
 
 def label_of(text: str, where: str) -> int:
-    """'0', '1', '1.0' as they are; '', '-1', '9' and 'nan' are unknown."""
+    """'0', '1' and '1.0' are labels; '', '-1', '9' and 'nan' are unknown."""
     text = text.strip()
     if text in ("0", "1"):
         return int(text)
@@ -188,5 +184,5 @@ def label_of(text: str, where: str) -> int:
 
 
 def from_intensity(coded: int | None) -> tuple[int, float]:
-    """A coder's 0..5 (None = not coded) -> label and intensity in 0..1."""
+    """The coders' 0..5 (None = not coded) -> label and intensity in 0..1."""
     return (UNKNOWN, float("nan")) if coded is None else (int(coded >= POSITIVE), coded / STRONGEST)

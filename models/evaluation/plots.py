@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: F1 beside the paper, reliability, a map of the units' features, attention."""
+"""Plots of an evaluation: F1 next to the paper's, reliability, a map of the units' features, attention."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from .. import metrics
 from ..errors import UserError
-from .embedding_map import plane
 
 OURS, PAPER, FLOOR = "#2a6f97", "#e09f3e", "#b8b8b8"
 
 
 def f1_bars(path: Path, score: dict[str, Any]) -> None:
-    """F1 per unit; the paper's where it reports one; the floor as a line."""
+    """F1 per unit, next to the paper's if it reports one; the floor as a line."""
     units = score["units"]
     place = np.arange(len(units))
     with _figure(path, (0.55 * len(units) + 2.5, 3.6)) as axes:
@@ -34,12 +33,12 @@ def f1_bars(path: Path, score: dict[str, Any]) -> None:
 
 
 def reliability(path: Path, labels: NDArray[np.int8], probabilities: NDArray[np.float32]) -> None:
-    said, true, size = metrics.reliability(labels, probabilities)
-    shown = size > 0
+    predicted, observed, size = metrics.reliability(labels, probabilities)
+    filled = size > 0
     with _figure(path, (4, 4)) as axes:
-        axes.plot([0, 1], [0, 1], color=FLOOR, label="honest")
-        axes.plot(said[shown], true[shown], "o-", color=OURS, label="all units")
-        axes.set(xlabel="probability given", ylabel="share that was active", xlim=(0, 1), ylim=(0, 1))
+        axes.plot([0, 1], [0, 1], color=FLOOR, label="calibrated")
+        axes.plot(predicted[filled], observed[filled], "o-", color=OURS, label="all units")
+        axes.set(xlabel="predicted probability", ylabel="share of active", xlim=(0, 1), ylim=(0, 1))
         axes.legend(frameon=False)
 
 
@@ -51,10 +50,10 @@ def feature_map(
     *,
     limit: int = 1000,
 ) -> list[Path]:
-    """The paper's figure 4: features (n, A, d) on a plane, coloured by unit and again by subject."""
+    """The paper's figure 4: t-SNE of the features (n, A, d), coloured by unit and by subject."""
     faces = max(2, min(len(features), limit // len(units)))
     chosen = np.linspace(0, len(features) - 1, faces).astype(int)
-    points = plane(features[chosen].reshape(faces * len(units), -1))
+    points = _on_plane(features[chosen].reshape(faces * len(units), -1))
     unit = np.tile(np.arange(len(units)), faces)
     _, subject = np.unique(np.repeat(subjects[chosen], len(units)), return_inverse=True)
     paths = []
@@ -72,12 +71,16 @@ def feature_map(
 
 
 def attention(
-    path: Path, crop: NDArray[np.uint8], spatial: NDArray[np.floating], units: Sequence[str], said: NDArray[np.floating]
+    path: Path,
+    crop: NDArray[np.uint8],
+    spatial: NDArray[np.floating],
+    units: Sequence[str],
+    probabilities: NDArray[np.floating],
 ) -> None:
-    """Where each unit looks: the spatial branch's map (A, L) over one face; probabilities (A,) in the titles."""
+    """The spatial branch's attention of each unit (A, L) over one face; probabilities (A,) in the titles."""
     side = round(spatial.shape[1] ** 0.5)
     tiles = []
-    for unit, flat, probability in zip(units, spatial, said):
+    for unit, flat, probability in zip(units, spatial, probabilities):
         grid = flat.reshape(side, side).astype(np.float32)
         grid = (grid - grid.min()) / max(float(np.ptp(grid)), 1e-6)
         wide = cv2.resize(grid, crop.shape[1::-1], interpolation=cv2.INTER_CUBIC).clip(0, 1)
@@ -92,19 +95,33 @@ def attention(
         raise UserError(f"{path} cannot be written. Check the folder and the free space.")
 
 
+def _on_plane(features: NDArray[np.floating]) -> NDArray[np.float32]:
+    """(n, d) -> (n, 2)"""
+    try:
+        from sklearn.manifold import TSNE
+    except ImportError:
+        raise _missing("scikit-learn") from None
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    return np.asarray(TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features))
+
+
 def _percent(units: dict[str, dict[str, Any]], key: str) -> list[float]:
     return [float("nan") if row[key] is None else 100 * row[key] for row in units.values()]
 
 
 @contextmanager
 def _figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
-    """One axes, saved at the end; drawn without a display and without pyplot's global state."""
+    """One pair of axes, saved at the end; drawn without a display and without pyplot's global state."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise UserError("Plots need matplotlib: pip install 'vlfau-stream[train]', or use --no-plots.") from None
+        raise _missing("matplotlib") from None
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     yield figure.add_subplot()
     figure.savefig(path)
+
+
+def _missing(package: str) -> UserError:
+    return UserError(f"Plots need {package}: pip install 'vlfau-stream[train]', or use --no-plots.")

@@ -1,8 +1,7 @@
-"""The protocol: what a network said about a test part, turned into the numbers that the field compares.
+"""Scores predictions for a test part by the protocol of the field.
 
-Threshold as the network's owner set it (0.5 for a run folder), counts over the whole test part, F1 per unit, mean over
-units, then over folds. Knows arrays and sentences; who made them is `reader.py`'s business, printing is
-`report.py`'s.
+Thresholds are the network's own (0.5 for a run folder). Counts are taken over the whole test part, F1 per unit, the
+mean over units, then over folds.
 """
 
 from __future__ import annotations
@@ -22,27 +21,29 @@ from . import published
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was said about one test part; axes: N pictures, A units, n pictures with sentences."""
+    """Predictions for one test part; axes: N images, A units."""
 
     units: tuple[str, ...]
     labels: NDArray[np.int8]  # (N, A) -1 unknown
     probabilities: NDArray[np.float32]  # (N, A)
     states: NDArray[np.bool_]  # (N, A)
     subjects: NDArray[np.int64]  # (N,)
-    tested: str = ""  # whom, in words
+    tested: str = ""  # description of the tested subjects
     dataset: str = ""  # BP4D, DISFA or other
     captions: Captions | None = None
-    by_beam: Captions | None = None  # the same pictures, with a wider beam
+    by_beam: Captions | None = None  # the same images, with a wider beam
     extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Captions:
-    told: NDArray[np.bool_]  # (n, A) the states decided for the pictures that were described
+    """Sentences for n images."""
+
+    states: NDArray[np.bool_]  # (n, A) that the sentences describe
     local: list[list[str]]  # n times A sentences
     whole: list[str]  # n sentences
-    word_counts: dict[str, float] = field(default_factory=dict)  # sums by name, see `evaluate_run.network_words`
-    corpus: Corpus | None = None  # whose sentences these are; the package's by default
+    word_counts: dict[str, float] = field(default_factory=dict)  # sums by name, see `run.network_words`
+    corpus: Corpus | None = None  # of these sentences; the package's by default
 
 
 def score(outcome: Outcome, *, draws: int = 1000) -> dict[str, Any]:
@@ -51,15 +52,15 @@ def score(outcome: Outcome, *, draws: int = 1000) -> dict[str, Any]:
     f1, auc = metrics.f1(table), metrics.auc(outcome.labels, outcome.probabilities)
     low, high = metrics.subject_interval(outcome.labels, outcome.states, outcome.subjects, draws=draws)
     floor = metrics.all_ones(outcome.labels)
-    paper = published.F1.get(outcome.dataset, {})
-    whole = set(paper) == set(outcome.units)  # a mean over other units is another figure
+    paper = published.unit_f1(outcome.dataset)
+    same_units = set(paper) == set(outcome.units)  # a mean over other units cannot be compared
     accuracy = metrics.accuracy(table)
     units = {
         unit: {
-            "f1": _number(f1[i]),
-            "accuracy": _number(accuracy[i]),
-            "auc": _number(auc[i]),
-            "all_ones_f1": _number(floor[i]),
+            "f1": metrics.number(f1[i]),
+            "accuracy": metrics.number(accuracy[i]),
+            "auc": metrics.number(auc[i]),
+            "all_ones_f1": metrics.number(floor[i]),
             "positives": int(table[i, 0] + table[i, 2]),
             "known": int(table[i].sum()),
             "paper_f1": paper[unit] / 100 if unit in paper else None,
@@ -71,13 +72,13 @@ def score(outcome: Outcome, *, draws: int = 1000) -> dict[str, Any]:
         "dataset": outcome.dataset,
         "pictures": len(outcome.labels),
         "subjects": len(np.unique(outcome.subjects)),
-        "f1": _number(metrics.mean(f1)),
-        "f1_interval_95": [_number(low), _number(high)],
-        "accuracy": _number(metrics.mean(accuracy)),
-        "auc": _number(metrics.mean(auc)),
-        "all_ones_f1": _number(metrics.mean(floor)),
-        "calibration_error": _number(metrics.calibration_error(outcome.labels, outcome.probabilities)),
-        "paper": published.means(outcome.dataset) if whole else {},
+        "f1": metrics.number(metrics.mean(f1)),
+        "f1_interval_95": [metrics.number(low), metrics.number(high)],
+        "accuracy": metrics.number(metrics.mean(accuracy)),
+        "auc": metrics.number(metrics.mean(auc)),
+        "all_ones_f1": metrics.number(metrics.mean(floor)),
+        "calibration_error": metrics.number(metrics.calibration_error(outcome.labels, outcome.probabilities)),
+        "paper": published.means(outcome.dataset) if same_units else {},
         "units": units,
         "captions": None if outcome.captions is None else score_captions(outcome.captions, outcome.units),
         "captions_by_beam": None if outcome.by_beam is None else score_captions(outcome.by_beam, outcome.units),
@@ -86,17 +87,17 @@ def score(outcome: Outcome, *, draws: int = 1000) -> dict[str, Any]:
 
 
 def score_captions(captions: Captions, units: Sequence[str]) -> dict[str, Any]:
-    """Faithfulness: does a unit's sentence say the state given; does the face's name exactly the active set."""
+    """Faithfulness: whether a unit's sentence matches its state, and a face's names exactly the active units."""
     corpus = captions.corpus
-    said = np.array(
+    faithful = np.array(
         [
             [state_of(unit, text, corpus) is bool(state) for unit, state, text in zip(units, row, texts)]
-            for row, texts in zip(captions.told, captions.local)
+            for row, texts in zip(captions.states, captions.local)
         ]
     )
     exact = [
         active_units_of(text, corpus) == frozenset(unit for unit, state in zip(units, row) if state)
-        for row, text in zip(captions.told, captions.whole)
+        for row, text in zip(captions.states, captions.whole)
     ]
     sums = captions.word_counts
     result: dict[str, Any] = {
@@ -104,9 +105,9 @@ def score_captions(captions: Captions, units: Sequence[str]) -> dict[str, Any]:
         "local_faithful": None,
         "global_faithful": None,
     }
-    if any(text for row in captions.local for text in row):  # a network may have one kind of sentence only
-        result["local_faithful"] = float(said.mean())
-        result["local_faithful_units"] = dict(zip(units, np.round(said.mean(0), 4).tolist()))
+    if any(text for row in captions.local for text in row):  # a network may produce only one kind of sentence
+        result["local_faithful"] = float(faithful.mean())
+        result["local_faithful_units"] = dict(zip(units, np.round(faithful.mean(0), 4).tolist()))
     if any(captions.whole):
         result["global_faithful"] = float(np.mean(exact))
     for kind in ("local", "global"):
@@ -119,7 +120,7 @@ def score_captions(captions: Captions, units: Sequence[str]) -> dict[str, Any]:
 def over_folds(
     scores: Sequence[dict[str, Any]], outcomes: Sequence[Outcome] = (), *, draws: int = 1000
 ) -> dict[str, Any]:
-    """Means of the folds' numbers, as the papers report them; the interval draws subjects within each fold."""
+    """Means over folds, as the papers report them; the interval draws subjects within each fold."""
     units = list(scores[0]["units"])
     drawn = [
         metrics.subject_draws(one.labels, one.states, one.subjects, draws=draws, seed=number)
@@ -137,7 +138,7 @@ def over_folds(
         "folds": len(scores),
         "dataset": datasets.pop() if len(datasets) == 1 else "",
         **{name: _mean([one[name] for one in scores]) for name in ("f1", "accuracy", "auc", "all_ones_f1")},
-        "f1_interval_95": [_number(low), _number(high)],
+        "f1_interval_95": [metrics.number(low), metrics.number(high)],
         "paper": scores[0]["paper"],
         "captions": _means(captions, ("pictures", "local_faithful_units")) if captions else None,
         "best_on_test": best_mean,
@@ -158,8 +159,3 @@ def _means(tables: Sequence[dict[str, Any]], but: Sequence[str] = ()) -> dict[st
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
-
-
-def _number(value: float) -> float | None:
-    """JSON has no NaN."""
-    return float(value) if np.isfinite(value) else None

@@ -1,7 +1,7 @@
-"""Lets a run folder or a bundle speak about pictures: states, sentences, and what evaluation draws. Scores nothing.
+"""Predicts states and sentences with a run folder or a bundle.
 
-A bundle is read through `Runtime`, as the engine does; its torch weights, where they are there, only serve what a
-runtime does not give: words under teacher forcing, features of the units, attention maps.
+A bundle runs on a `Runtime`, as in the engine. Its torch weights, if it has them, serve only what no runtime provides:
+words under teacher forcing, features of the units, attention maps.
 """
 
 from __future__ import annotations
@@ -38,39 +38,39 @@ class Reader(Protocol):
     has_captions: bool
     network: AUNetwork | None
     config: dict[str, Any]
-    corpus: Corpus  # whose sentences it was taught
+    corpus: Corpus  # that it was trained on
 
     def probabilities(self, crops: Crops) -> NDArray[np.float32]:
         """(n, A)"""
 
-    def sentences(self, crops: Crops, told: NDArray[np.bool_], beam: int = 1) -> Sentences:
-        """One per unit and one per face, for the states decided; greedy, or the best of a beam."""
+    def sentences(self, crops: Crops, states: NDArray[np.bool_], beam: int = 1) -> Sentences:
+        """One per unit and one per face, for these states; decoded greedily or with a beam."""
 
 
 class RunReader:
     """A run folder."""
 
     def __init__(self, folder: Path, which: str = "last", device: str = "cpu", corpus: Path | None = None) -> None:
-        loaded, run = load_run(folder, which)
-        self.network: AUNetwork | None = loaded.to(device)
-        self._network = loaded
+        network, run = load_run(folder, which)
+        self.network: AUNetwork | None = network.to(device)
+        self._network = network
         self.name, self.config, self.device = f"{folder} ({which})", run["network"], device
-        self.units, self.side, self.has_captions = tuple(run["units"]), loaded.side, loaded.has_captions
+        self.units, self.side, self.has_captions = tuple(run["units"]), network.side, network.has_captions
         self.thresholds = np.full(len(self.units), 0.5, np.float32)
-        kept = folder / "corpus.toml"
-        self.corpus = loading.load(path=corpus or (kept if kept.is_file() else loading.SHIPPED))
+        own = folder / "corpus.toml"
+        self.corpus = loading.load(path=corpus or (own if own.is_file() else loading.SHIPPED))
 
     @torch.inference_mode()
     def probabilities(self, crops: Crops) -> NDArray[np.float32]:
         log_odds = self._network.encode(torch.from_numpy(crops).to(self.device)).log_odds
         return np.asarray(torch.sigmoid(log_odds.float()).cpu().numpy())
 
-    def sentences(self, crops: Crops, told: NDArray[np.bool_], beam: int = 1) -> Sentences:
-        return spoken(self._network, self.config["vocabulary"], crops, told, beam)
+    def sentences(self, crops: Crops, states: NDArray[np.bool_], beam: int = 1) -> Sentences:
+        return captions(self._network, self.config["vocabulary"], crops, states, beam)
 
 
 class BundleReader:
-    """A bundle, through a runtime."""
+    """A bundle on a runtime."""
 
     def __init__(
         self, bundle: Bundle, runtime: str = "auto", precision: str | None = None, corpus: Path | None = None
@@ -92,29 +92,30 @@ class BundleReader:
     def probabilities(self, crops: Crops) -> NDArray[np.float32]:
         return self.runtime.predict(crops).probabilities
 
-    def sentences(self, crops: Crops, told: NDArray[np.bool_], beam: int = 1) -> Sentences:
-        if beam > 1:  # runtimes decode greedily; the weights inside the bundle can do more
+    def sentences(self, crops: Crops, states: NDArray[np.bool_], beam: int = 1) -> Sentences:
+        if beam > 1:  # runtimes only decode greedily, so the weights in the bundle are used
             if self.network is None:
                 raise UserError(f"{self.name} has no weights.safetensors, which a beam needs. Use --beam 1.")
-            return spoken(self.network, self.config["vocabulary"], crops, told, beam)
+            return captions(self.network, self.config["vocabulary"], crops, states, beam)
         prediction = self.runtime.predict(crops)
-        said = self.runtime.explain(prediction, range(len(crops)), told, np.ones_like(told))
-        return [[one.why[unit] for unit in self.units] for one in said], [one.text for one in said]
+        texts = self.runtime.explain(prediction, range(len(crops)), states, np.ones_like(states))
+        return [[one.why[unit] for unit in self.units] for one in texts], [one.text for one in texts]
 
 
 @torch.inference_mode()
-def spoken(
-    network: AUNetwork, vocabulary: Sequence[str], crops: Crops, told: NDArray[np.bool_], beam: int = 1
+def captions(
+    network: AUNetwork, vocabulary: Sequence[str], crops: Crops, states: NDArray[np.bool_], beam: int = 1
 ) -> Sentences:
-    """What a torch network says of each unit and of each face."""
+    """The sentences of a torch network."""
     device = next(network.parameters()).device
     memory = network.encode(torch.from_numpy(crops).to(device)).memory
-    active = torch.from_numpy(told.astype(np.float32)).to(device)
+    active = torch.from_numpy(states.astype(np.float32)).to(device)
     rows = torch.ones_like(active).nonzero()
     local, whole, _ = (tensor.cpu().numpy() for tensor in network.caption(memory, active, rows, beam))
-    said = [decode(tokens, vocabulary) for tokens in local]
+    texts = [decode(tokens, vocabulary) for tokens in local]
     count = active.shape[1]
-    return [said[i : i + count] for i in range(0, len(said), count)], [decode(tokens, vocabulary) for tokens in whole]
+    per_face = [texts[i : i + count] for i in range(0, len(texts), count)]
+    return per_face, [decode(tokens, vocabulary) for tokens in whole]
 
 
 def open_reader(
@@ -125,23 +126,23 @@ def open_reader(
     device: str = "cpu",
     corpus: Path | None = None,
 ) -> Reader:
-    """A run folder, a bundle, or 'embedded'. By default a run's own corpus is read, and the package's for a bundle."""
+    """A run folder, a bundle, or 'embedded'. The default corpus is a run's own, for a bundle the package's."""
     if str(where) == "embedded" or (Path(where) / MANIFEST).is_file():
         return BundleReader(open_bundle(where), runtime, corpus=corpus)
     return RunReader(Path(where), which, device, corpus)
 
 
 def texts_of(network: AUNetwork, config: dict[str, Any], corpus: Corpus) -> Texts:
-    """The targets that the network was trained towards."""
+    """The sentences that the network was trained on."""
     vocabulary = tuple(config["vocabulary"])
-    mine = corpus.only(network.units)
-    told = bool(config.get("state_conditioned"))
-    strange = sorted(set(build_vocabulary(mine)) - set(vocabulary))
+    own = corpus.only(network.units)
+    conditioned = bool(config.get("state_conditioned"))
+    strange = sorted(set(build_vocabulary(own)) - set(vocabulary))
     if strange:
         raise UserError(
-            f"The corpus has words outside the vocabulary of this network: {', '.join(strange[:5])}. Give the file "
-            "that it was taught with --corpus, or leave sentences out with --caption-images 0."
+            f"The corpus has words outside the vocabulary of this network: {', '.join(strange[:5])}. With --corpus, "
+            "give the file that it was trained on, or leave sentences out with --caption-images 0."
         )
-    # A network that was told nobody's name has no words for people.
-    people = set(build_vocabulary(mine, subjects=True)) <= set(vocabulary)
-    return Texts(mine, vocabulary, network.words, told, subjects=people)
+    # A network that was trained without --subjects has no words for them.
+    subjects = set(build_vocabulary(own, subjects=True)) <= set(vocabulary)
+    return Texts(own, vocabulary, network.words, conditioned, subjects=subjects)

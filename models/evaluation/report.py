@@ -1,4 +1,4 @@
-"""Scores as Markdown that a person reads, with the floor and the paper's figures beside ours. Computes nothing."""
+"""Scores as a Markdown report, with the floor and the paper's figures next to ours."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def markdown(title: str, scores: Sequence[dict[str, Any]], mean: dict[str, Any] 
 
 
 def _section(one: dict[str, Any]) -> list[str]:
-    lines = [f"## {one['tested'] or 'test'}", "", f"{one['pictures']} pictures of {one['subjects']} subjects.", ""]
+    lines = [f"## {one['tested'] or 'test'}", "", f"{one['pictures']} images of {one['subjects']} subjects.", ""]
     if one.get("chosen_on_test"):
-        lines += ["These weights are of the epoch that was best on this very test part: not comparable.", ""]
+        lines += ["These weights are from the epoch that was best on this very test part: not comparable.", ""]
     lines += [*_table(one), "", *_figures(one)]
     left_out = [unit for unit, row in one["units"].items() if row["f1"] is None]
     if left_out:
-        lines += [f"Without a positive label in this part, so in no mean: {', '.join(left_out)}."]
+        lines += [f"Units without a positive label in this part, so in no mean: {', '.join(left_out)}."]
     return [*lines, ""]
 
 
 def _table(one: dict[str, Any]) -> list[str]:
-    """The last epoch and the best on the test part side by side, where a run has both."""
+    """The last epoch, and next to it the one that was best on the test part, if a run has both."""
     best = one.get("best_on_test") or {}
     units = best.get("units")
     titles = ["AU", "F1", "best on test", "paper", "always yes", "accuracy", "AUC"]
@@ -40,13 +40,13 @@ def _table(one: dict[str, Any]) -> list[str]:
     rows += [["**mean**", one["f1"], best.get("best_f1"), paper, one["all_ones_f1"], one["accuracy"], one["auc"]]]
     if one["paper"]:
         rows += [["**paper**", paper, None, paper, one["paper"]["all_ones_f1"], one["paper"]["accuracy"], None]]
-    kept = [i for i in range(len(titles)) if i != 2 or best]
-    lines = [f"| {' | '.join(titles[i] for i in kept)} |", "|---" * len(kept) + "|"]
-    return lines + [f"| {' | '.join(_cell(row[i]) for i in kept)} |" for row in rows]
+    columns = [i for i in range(len(titles)) if i != 2 or best]
+    lines = [f"| {' | '.join(titles[i] for i in columns)} |", "|---" * len(columns) + "|"]
+    return lines + [f"| {' | '.join(_cell(row[i]) for i in columns)} |" for row in rows]
 
 
 def _figures(one: dict[str, Any]) -> list[str]:
-    """What does not belong to single units."""
+    """Figures that do not belong to single units."""
     low, high = one["f1_interval_95"]
     lines = []
     if low is not None:
@@ -65,30 +65,30 @@ def _figures(one: dict[str, Any]) -> list[str]:
         ]
     if one.get("paper_row"):
         row = one["paper_row"]
-        lines += [f"The paper's ablation has this configuration as '{row['name']}': mean F1 {_percent(row['f1'])}."]
+        lines += [f"This configuration is '{row['name']}' in the paper's ablation: mean F1 {_percent(row['f1'])}."]
     if one["captions"]:
         lines += ["", *_captions(one["captions"], one["paper"])]
     if one.get("captions_by_beam"):
         beam, greedy = one["captions_by_beam"], one["captions"]
         kinds = [
-            f"{name} {_percent(greedy[key])} greedily, {_percent(beam[key])} by the beam"
-            for name, key in (("a unit's sentences", "local_faithful"), ("the face's", "global_faithful"))
+            f"{name} {_percent(greedy[key])} % greedily, {_percent(beam[key])} % by the beam"
+            for name, key in (("units", "local_faithful"), ("faces", "global_faithful"))
             if beam[key] is not None
         ]
-        lines += ["", f"Faithful: {'; '.join(kinds)}."]
+        lines += ["", f"Faithful sentences: {'; '.join(kinds)}."]
     return lines
 
 
 def _captions(captions: dict[str, Any], paper: dict[str, Any]) -> list[str]:
-    pictures = f" of {captions['pictures']} pictures" if "pictures" in captions else ""
-    lines = [f"Sentences{pictures}:", "", "| | a unit's | the face's |", "|---|---|---|"]
+    images = f" of {captions['pictures']} images" if "pictures" in captions else ""
+    lines = [f"Sentences{images}:", "", "| | of units | of faces |", "|---|---|---|"]
     rows = {
-        "says the state it was given / names exactly the active units": (captions, "faithful"),
-        "words right (teacher-forced)": (captions, "token_accuracy"),
-        "words among the first five": (captions, "top5_accuracy"),
+        "faithful: matches the state / names exactly the active units": (captions, "faithful"),
+        "correct words (teacher forcing)": (captions, "token_accuracy"),
+        "words in the top five": (captions, "top5_accuracy"),
     }
     if "local_top5_accuracy" in paper:
-        rows["words among the first five, paper"] = paper, "top5_accuracy"
+        rows["words in the top five, paper"] = paper, "top5_accuracy"
     for title, (table, key) in rows.items():
         lines += [f"| {title} | {_percent(table.get(f'local_{key}'))} | {_percent(table.get(f'global_{key}'))} |"]
     return lines

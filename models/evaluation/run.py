@@ -1,10 +1,11 @@
-"""From a run folder or a bundle and labelled data to scores, report and plots. What `vlfau-evaluate` calls."""
+"""Scores run folders and bundles on labelled data and writes scores, report and plots. `vlfau-evaluate` calls this."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import torch
 
 from ..data import DataChoice, TrainingData, open_data
 from ..data.loading import BatchOrder, Loader
-from ..data.samples import Samples, Some, people_of
+from ..data.samples import Samples, descriptions_of, spread
 from ..errors import UserError
 from ..networks.base import AUNetwork
 from ..sentences.targets import Texts
-from ..settings import read
+from ..settings import read, setting
 from ..training.run_folder import RunFolder
 from . import plots, published
 from .protocol import Captions, Outcome, over_folds, score
@@ -25,54 +26,62 @@ from .reader import Reader, RunReader, open_reader, texts_of
 from .report import markdown
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """What is scored, with what, and what is drawn."""
+
+    weights: str = setting("last", "weights of a run folder", choices=("last", "best"))
+    runtime: str = setting("auto", "runtime for a bundle")
+    device: str = setting("cpu", "device for a run folder")
+    batch: int = setting(32, "images per batch")
+    images: int | None = setting(None, "score at most this many images, evenly spread")
+    caption_images: int = setting(200, "images to describe; 0 describes none")
+    beam: int = setting(1, "also decode sentences with a beam of this width")
+    corpus: Path | None = setting(None, "sentences it was trained on; by default a run's own, or the package's")  # noqa: RUF009
+    plots: bool = setting(True, "draw the figures")
+    draws: int = 1000  # of the bootstrap over subjects
+
+
 def evaluate(
-    where: list[Path | str],
-    output: Path,
-    data: DataChoice | None = None,
-    *,
-    weights: str = "last",
-    runtime: str = "auto",
-    device: str = "cpu",
-    batch: int = 32,
-    images: int | None = None,
-    caption_images: int = 200,
-    beam: int = 1,
-    corpus: Path | None = None,
-    draws: int = 1000,
-    with_plots: bool = True,
+    where: list[Path | str], output: Path, data: DataChoice | None = None, scoring: Scoring = Scoring()
 ) -> dict[str, Any]:
     """Scores each run folder or bundle on its test part, and their mean; several are the folds of one training.
 
-    A run folder's last weights have its best on the test part beside them. With `beam` sentences are decoded that way
-    too.
-
-    Writes scores.json, report.md and the plots into `output` and returns what scores.json holds.
+    Writes scores.json, report.md and the plots into `output` and returns the content of scores.json.
     """
     output.mkdir(parents=True, exist_ok=True)
     scores, outcomes = [], []
     for number, one in enumerate(_runs(where)):
-        reader = open_reader(one, which=weights, runtime=runtime, device=device, corpus=corpus)
+        reader = open_reader(
+            one, which=scoring.weights, runtime=scoring.runtime, device=scoring.device, corpus=scoring.corpus
+        )
         part = _test_part(one, reader, data)
         assert part.test is not None
-        outcome = run_through(reader, part.test, batch=batch, images=images, caption_images=caption_images, beam=beam)
-        dataset = getattr(getattr(part.test, "table", None), "dataset", "")
-        row = published.ablation_row(reader.config) if dataset == "BP4D" else None
-        chosen = isinstance(reader, RunReader) and weights == "best"
-        facts: dict[str, Any] = {"who": reader.name, "chosen_on_test": chosen}
-        facts |= {"paper_row": {"name": row, "f1": published.ABLATION[row] / 100} if row else None}
-        outcome = dataclasses.replace(outcome, tested=str(part), dataset=dataset, extra=facts)
+        outcome = run_through(
+            reader,
+            part.test,
+            batch=scoring.batch,
+            images=scoring.images,
+            caption_images=scoring.caption_images,
+            beam=scoring.beam,
+        )
+        facts = {
+            "who": reader.name,
+            "chosen_on_test": isinstance(reader, RunReader) and scoring.weights == "best",
+            "paper_row": published.ablation(part.dataset, reader.config),
+        }
+        outcome = dataclasses.replace(outcome, tested=str(part), dataset=part.dataset, extra=facts)
         outcomes.append(outcome)
-        scores.append(score(outcome, draws=draws))
-        scores[-1]["best_on_test"] = _best_beside(one, weights, scores[-1], part.test, device, batch, images)
-        if with_plots:
+        scores.append(score(outcome, draws=scoring.draws))
+        scores[-1]["best_on_test"] = _best_on_test(one, scoring, scores[-1], part.test)
+        if scoring.plots:
             folder = output if number == 0 else output / f"part{number + 1}"
             folder.mkdir(exist_ok=True)
             _draw(folder, reader, outcome, scores[-1], part.test)
-    mean = over_folds(scores, outcomes, draws=draws) if len(scores) > 1 else None
+    mean = over_folds(scores, outcomes, draws=scoring.draws) if len(scores) > 1 else None
     result = {"parts": scores, "mean": mean}
     (output / "scores.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    title = f"{' '.join(map(str, where))}"
-    (output / "report.md").write_text(markdown(title, scores, mean), encoding="utf-8")
+    (output / "report.md").write_text(markdown(" ".join(map(str, where)), scores, mean), encoding="utf-8")
     return result
 
 
@@ -85,16 +94,13 @@ def run_through(
     caption_images: int = 200,
     beam: int = 1,
 ) -> Outcome:
-    """Everything the reader says about the samples; sentences for a fixed, evenly spread part of them."""
-    _same_units(reader, samples)
-    if images is not None:
-        samples = _spread(samples, images)
-    parts = [
-        (made["labels"], reader.probabilities(made["crops"]), made["subject"]) for made in _batches(samples, batch)
-    ]
-    labels, probabilities, subjects = (np.concatenate(column) for column in zip(*parts))
+    """All predictions for the samples, and sentences for a fixed, evenly spread part of them."""
+    _check_units(reader, samples)
+    samples = spread(samples, images)
+    rows = [(part["labels"], reader.probabilities(part["crops"]), part["subject"]) for part in _batches(samples, batch)]
+    labels, probabilities, subjects = (np.concatenate(column) for column in zip(*rows))
     captions, by_beam = (
-        _captions(reader, _spread(samples, caption_images), batch, width) if caption_images and width else None
+        _captions(reader, spread(samples, caption_images), batch, width) if caption_images and width else None
         for width in (1, beam if beam > 1 else 0)
     )
     states = probabilities >= reader.thresholds
@@ -102,60 +108,54 @@ def run_through(
 
 
 def _captions(reader: Reader, samples: Samples, batch: int, beam: int) -> Captions | None:
-    """Sentences for the states that the network itself decided, and its words under teacher forcing."""
-    network = reader.network
+    """Sentences for the states that the network itself decided, and word counts under teacher forcing."""
     if not reader.has_captions:
         return None
-    sentences = texts_of(network, reader.config, reader.corpus) if network is not None else None
-    told, local, whole = [], [], []
+    network = reader.network
+    texts = texts_of(network, reader.config, reader.corpus) if network is not None else None
+    decided, local, whole = [], [], []
     sums: dict[str, float] = {}
     rng = np.random.default_rng(0)
-    for made in _batches(samples, min(batch, 16)):
-        states = reader.probabilities(made["crops"]) >= reader.thresholds
-        units, faces = reader.sentences(made["crops"], states, beam)
-        told.append(states)
-        local += units
-        whole += faces
-        if network is not None and sentences is not None and beam == 1:  # words under teacher forcing know no beam
-            people = people_of(samples, made["index"])
-            for name, value in network_words(network, sentences, made, rng, people).items():
+    for part in _batches(samples, min(batch, 16)):
+        states = reader.probabilities(part["crops"]) >= reader.thresholds
+        of_units, of_faces = reader.sentences(part["crops"], states, beam)
+        decided.append(states)
+        local += of_units
+        whole += of_faces
+        if network is not None and texts is not None and beam == 1:  # teacher forcing has no beam
+            descriptions = descriptions_of(samples, part["index"])
+            for name, value in network_words(network, texts, part, rng, descriptions).items():
                 sums[name] = sums.get(name, 0.0) + value
-    return Captions(np.concatenate(told), local, whole, sums, reader.corpus)
+    return Captions(np.concatenate(decided), local, whole, sums, reader.corpus)
 
 
 @torch.inference_mode()
 def network_words(
     network: AUNetwork,
-    sentences: Texts,
-    made: dict[str, Any],
+    texts: Texts,
+    part: dict[str, Any],
     rng: np.random.Generator,
-    people: list[str] | None = None,
+    descriptions: list[str] | None = None,
 ) -> dict[str, float]:
-    """Sums over the words of the true sentences, each word predicted from the true words before it."""
-    targets = sentences.targets(made["labels"], rng, people)
+    """Counts over the words of the true sentences, each predicted from the true words before it."""
+    targets = texts.targets(part["labels"], rng, descriptions)
     device = next(network.parameters()).device
-    batch = {"crops": torch.from_numpy(made["crops"])} | targets
+    batch = {"crops": torch.from_numpy(part["crops"])} | targets
     logits = network.word_logits({name: value.to(device) for name, value in batch.items()})
     sums: dict[str, float] = {}
-    for kind, found in logits.items():  # "local" (B, A, T, Voc), "global" (B, T, Voc)
-        wanted = targets[f"{kind}_tokens"].to(device)
-        known = wanted > 0
-        five = found.topk(5, dim=-1).indices
-        sums[f"{kind}_words"] = float(known.sum())
-        sums[f"{kind}_right"] = float(((five[..., 0] == wanted) & known).sum())
-        sums[f"{kind}_top5"] = float(((five == wanted[..., None]).any(-1) & known).sum())
+    for kind, values in logits.items():  # "local" (B, A, T, Voc), "global" (B, T, Voc)
+        tokens = targets[f"{kind}_tokens"].to(device)
+        words = tokens > 0
+        five = values.topk(5, dim=-1).indices
+        sums[f"{kind}_words"] = float(words.sum())
+        sums[f"{kind}_right"] = float(((five[..., 0] == tokens) & words).sum())
+        sums[f"{kind}_top5"] = float(((five == tokens[..., None]).any(-1) & words).sum())
     return sums
 
 
 def _batches(samples: Samples, size: int) -> Iterator[dict[str, Any]]:
-    for made in Loader(samples, BatchOrder(samples, size, shuffle=False)):
-        yield {name: tensor.numpy() for name, tensor in made.items()}
-
-
-def _spread(samples: Samples, count: int) -> Samples:
-    if count >= len(samples):
-        return samples
-    return Some(samples, np.linspace(0, len(samples) - 1, count).astype(np.int64))
+    for part in Loader(samples, BatchOrder(samples, size, shuffle=False)):
+        yield {name: tensor.numpy() for name, tensor in part.items()}
 
 
 def _draw(folder: Path, reader: Reader, outcome: Outcome, one: dict[str, Any], samples: Samples) -> None:
@@ -163,41 +163,43 @@ def _draw(folder: Path, reader: Reader, outcome: Outcome, one: dict[str, Any], s
     plots.reliability(folder / "reliability.png", outcome.labels, outcome.probabilities)
     if reader.network is None:
         return
-    few = _spread(samples, 120)
-    features, subjects, shown = [], [], None
+    features, subjects, example = [], [], None
     with torch.inference_mode():
         device = next(reader.network.parameters()).device
-        for made in _batches(few, 16):
-            crops = torch.from_numpy(made["crops"]).to(device)
+        for part in _batches(spread(samples, 120), 16):
+            crops = torch.from_numpy(part["crops"]).to(device)
             features.append(reader.network.unit_vectors(crops).float().cpu().numpy())
-            subjects.append(made["subject"])
+            subjects.append(part["subject"])
             encoded = reader.network.encode(crops[:1])
-            if shown is None and encoded.spatial is not None and np.ptp(encoded.spatial[0].float().cpu().numpy()) > 0:
-                likely = torch.sigmoid(encoded.log_odds[0].float()).cpu().numpy()
-                shown = made["crops"][0], encoded.spatial[0].float().cpu().numpy(), likely
+            if example is None and encoded.spatial is not None:
+                spatial = encoded.spatial[0].float().cpu().numpy()
+                if np.ptp(spatial) > 0:
+                    example = part["crops"][0], spatial, torch.sigmoid(encoded.log_odds[0].float()).cpu().numpy()
     plots.feature_map(folder, np.concatenate(features), reader.units, np.concatenate(subjects))
-    if shown is not None:
-        plots.attention(folder / "attention.png", shown[0], shown[1], reader.units, shown[2])
+    if example is not None:
+        crop, spatial, probabilities = example
+        plots.attention(folder / "attention.png", crop, spatial, reader.units, probabilities)
 
 
 def _runs(where: list[Path | str]) -> list[Path | str]:
     """A folder of folds (fold1, fold2, ...) stands for its runs."""
-    found: list[Path | str] = []
+    runs: list[Path | str] = []
     for one in where:
         folds = sorted(Path(one).glob("fold*/config.json")) if str(one) != "embedded" else []
-        found += [path.parent for path in folds] or [one]
-    return found
+        runs += [path.parent for path in folds] or [one]
+    return runs
 
 
 def _test_part(one: Path | str, reader: Reader, data: DataChoice | None) -> TrainingData:
-    """The test part that the run was kept away from, or the one asked for."""
-    given = {} if data is None else {k: v for k, v in vars(data).items() if v != getattr(DataChoice(), k)}
-    if "data" not in given:
+    """The test part of the run's own data, or of the requested data."""
+    defaults = vars(DataChoice())
+    requested = {} if data is None else {name: value for name, value in vars(data).items() if value != defaults[name]}
+    if "data" not in requested:
         config = RunFolder(Path(one)).config() if (Path(one) / "config.json").is_file() else None
         if config is None:
-            raise UserError(f"{one} does not say on which data to test it. Add --data FOLDER.")
+            raise UserError(f"{one} does not name the data it was tested on. Add --data FOLDER.")
         stored = {key: value for key, value in config["data"].items() if key != "tests" and value is not None}
-        data = dataclasses.replace(read(DataChoice, stored), **given)
+        data = dataclasses.replace(read(DataChoice, stored), **requested)
     assert data is not None
     data = dataclasses.replace(data, units=reader.units)
     part = next(iter(open_data(data, reader.side)))
@@ -206,37 +208,30 @@ def _test_part(one: Path | str, reader: Reader, data: DataChoice | None) -> Trai
     return part
 
 
-def _same_units(reader: Reader, samples: Samples) -> None:
+def _check_units(reader: Reader, samples: Samples) -> None:
     if tuple(reader.units) != tuple(samples.units):
         raise UserError(
-            f"{reader.name} knows {' '.join(reader.units)}, the data has {' '.join(samples.units)}. "
+            f"{reader.name} predicts {' '.join(reader.units)}, the data has {' '.join(samples.units)}. "
             "Give data that codes the same units."
         )
 
 
-def _best_beside(
-    one: Path | str,
-    weights: str,
-    last: dict[str, Any],
-    samples: Samples,
-    device: str,
-    batch: int,
-    images: int | None,
-) -> dict[str, Any] | None:
-    """The weights that scored best on the test part, scored like the last ones; None where there are no two."""
-    rows = RunFolder(Path(one)).rows("epoch") if str(one) != "embedded" and weights == "last" else []
+def _best_on_test(one: Path | str, scoring: Scoring, last: dict[str, Any], samples: Samples) -> dict[str, Any] | None:
+    """Scores the weights that were best on the test part like the last ones; None if only one of them is scored."""
+    rows = RunFolder(Path(one)).rows("epoch") if str(one) != "embedded" and scoring.weights == "last" else []
     tested = [row for row in rows if "test_f1" in row]
     if not tested:
         return None
-    best = max(tested, key=lambda row: row["test_f1"])  # the first of equals, as the trainer keeps it
-    found = last
+    best = max(tested, key=lambda row: row["test_f1"])  # the first of equals, as in the trainer
+    figures = last
     if best["epoch"] != tested[-1]["epoch"]:
-        reader = open_reader(one, which="best", device=device)
-        found = score(run_through(reader, samples, batch=batch, images=images, caption_images=0), draws=1)
+        reader = open_reader(one, which="best", device=scoring.device)
+        outcome = run_through(reader, samples, batch=scoring.batch, images=scoring.images, caption_images=0)
+        figures = score(outcome, draws=1)
     return {
         "last_epoch": tested[-1]["epoch"] + 1,
         "last_f1": last["f1"],
         "best_epoch": best["epoch"] + 1,
-        **{f"best_{name}": found[name] for name in ("f1", "accuracy", "auc")},
-        "units": {unit: row["f1"] for unit, row in found["units"].items()},
+        **{f"best_{name}": figures[name] for name in ("f1", "accuracy", "auc")},
+        "units": {unit: row["f1"] for unit, row in figures["units"].items()},
     }

@@ -1,11 +1,4 @@
-"""Sentences of faces: composing them, reading them back, and their way to tokens and back. Knows no network.
-
-The sentences themselves are data (`corpus.toml`, read by `corpus.py`). What a sentence says can be decided from its
-words alone, so the faithfulness of a captioner is measured and not guessed: `state_of` for one unit, `active_units_of`
-for a face.
-
-    python -m vlfau.models.sentences FILE [--bundle FOLDER]      checks an edited corpus
-"""
+"""Composes the sentence of a face from the phrases of its active units."""
 
 from __future__ import annotations
 
@@ -26,17 +19,17 @@ def compose(
     length: int = LENGTH,
     subject: str | None = None,
 ) -> str:
-    """A sentence that names every active unit, once, from brow to chin, in at most `length - 1` tokens.
+    """A sentence that names every active unit once, from brow to chin, in at most `length - 1` tokens.
 
-    Phrases are drawn at random while they fit. When they do not, the longest become two words each, then single words
-    (from the last to the first), then the commas go: 18 units fit in 24 tokens.
+    Phrases are drawn at random if they fit. If not, the longest are replaced by two words, then by single words (from
+    the last to the first), then commas are dropped: 18 units fit in 24 tokens.
     """
     corpus = corpus or load()
-    asked = set(active_units)
-    for unit in asked:
+    codes = set(active_units)
+    for unit in codes:
         if unit not in corpus.units:
             raise unknown("action unit (not in the corpus of sentences)", unit, corpus.units)
-    units = [corpus.units[code] for code in sorted(asked)]
+    units = [corpus.units[code] for code in sorted(codes)]
     if subject is not None and subject not in corpus.subjects:
         raise unknown("subject", subject, corpus.subjects)
     group = ("neutral", "one", "two")[len(units)] if len(units) < 3 else "many"
@@ -45,7 +38,7 @@ def compose(
     phrases = [_draw(rng, unit.phrases) for unit in units]
     room = length - 1 - len(tokens_of(template.replace(SLOT, " "))) - max(0, len(units) - 1)  # tokens left for phrases
     if len(units) > 2 and sum(map(_size, phrases)) > room:
-        # The shortest template, so that the words go to the actions.
+        # The shortest template leaves the most words for the actions.
         template = min(templates, key=lambda text: len(tokens_of(text))).replace("{subject}", subject or "")
         room = length - 1 - len(tokens_of(template.replace(SLOT, " "))) - (len(units) - 1)
     for shorter in ([min(unit.phrases, key=_size) for unit in units], [unit.tag for unit in units]):
@@ -55,8 +48,8 @@ def compose(
     fits = sum(map(_size, phrases)) <= room
     sentence = template.replace(SLOT, _join(phrases, ", " if fits else " "))
     if len(tokens_of(sentence)) >= length:
-        if subject is not None:  # what the face does goes before whose it is
-            return compose(asked, rng, corpus=corpus, length=length)
+        if subject is not None:  # actions are more important than the subject
+            return compose(codes, rng, corpus=corpus, length=length)
         raise UserError(f"{len(units)} active units do not fit in {length} tokens. Set a length of at least {LENGTH}.")
     return sentence
 

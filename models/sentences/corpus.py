@@ -1,7 +1,4 @@
-"""The file of sentences: reading it, checking it, and which sentence or phrase belongs to which action unit.
-
-Knows nothing of tokens or networks; `composing.py` composes, encodes and judges sentences.
-"""
+"""A corpus: which sentences and phrases describe which action unit."""
 
 from __future__ import annotations
 
@@ -11,18 +8,18 @@ from dataclasses import dataclass, replace
 from ..errors import unknown
 
 COUNTS = ("neutral", "one", "two", "many")
-LENGTH = 24  # T of the compact size: tokens of a sentence with its end
+LENGTH = 24  # T of the compact size: tokens of a sentence, including its end
 SLOT = "{actions}"
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One action unit in words."""
+    """The words for one action unit."""
 
     code: str  # "AU12"
     name: str  # "lip corner puller"
     muscle: str
-    tag: str  # one word, for faces with very many actions
+    tag: str  # one word, for faces with many actions
     phrases: tuple[str, ...]  # two to five words, for the face's sentence
     active: tuple[str, ...]
     inactive: tuple[str, ...]
@@ -30,7 +27,7 @@ class Unit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Corpus:
-    """Compared and hashed by identity: it is loaded once and derived tables are cached on it."""
+    """Compared and hashed by identity, since it is loaded once and derived tables are cached."""
 
     version: int
     rest_words: frozenset[str]
@@ -40,7 +37,7 @@ class Corpus:
     subjects: tuple[str, ...]
 
     def only(self, units: Sequence[str]) -> Corpus:
-        """The corpus of some units, in their order."""
+        """The corpus of some units, in this order."""
         for unit in units:
             if unit not in self.units:
                 raise unknown("action unit (not in the corpus of sentences)", unit, self.units)

@@ -1,4 +1,4 @@
-"""Loads a corpus of sentences; refuses a file with any fault."""
+"""Loads a corpus of sentences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHIPPED = Path(__file__).with_name("corpus.toml")
 
 
 def load(units: Sequence[str] | None = None, path: Path = SHIPPED) -> Corpus:
-    """The corpus, whole or of some units in their order. A file with any fault is refused."""
+    """The corpus, whole or of some units in this order. A file with errors is refused."""
     whole = _load(path, path.stat().st_mtime_ns if path.exists() else 0)
     return whole if units is None else _only(whole, tuple(units))
 

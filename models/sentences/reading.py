@@ -1,4 +1,7 @@
-"""Reads states back out of sentences."""
+"""Reads states from sentences.
+
+The words alone determine which states a sentence describes, so the faithfulness of captions can be measured.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from .loading import load
 
 
 def active_units_of(sentence: str, corpus: Corpus | None = None) -> frozenset[str] | None:
-    """The units that a face's sentence names, empty for a neutral face; None when it is no sentence of this corpus."""
-    said, frames, neutral = _readings(corpus or load())
+    """The units that a face's sentence names, empty for a neutral face; None if it is not a sentence of this corpus."""
+    phrases, frames, neutral = _readings(corpus or load())
     words = tokens_of(sentence)
     if tuple(words) in neutral:
         return frozenset()
@@ -21,9 +24,9 @@ def active_units_of(sentence: str, corpus: Corpus | None = None) -> frozenset[st
     frame: list[str] = []  # the sentence with its list of phrases replaced by one slot
     i = 0
     while i < len(words):
-        size = next((n for n in range(min(5, len(words) - i), 0, -1) if tuple(words[i : i + n]) in said), 0)
+        size = next((n for n in range(min(5, len(words) - i), 0, -1) if tuple(words[i : i + n]) in phrases), 0)
         if size:
-            units.add(said[tuple(words[i : i + size])])
+            units.add(phrases[tuple(words[i : i + size])])
             joined = list(itertools.takewhile(lambda word: word in (",", "and"), reversed(frame)))
             if frame[len(frame) - len(joined) - 1 :][:1] == [SLOT] and len(joined) <= 1:
                 frame = frame[: len(frame) - len(joined)]
@@ -38,31 +41,32 @@ def active_units_of(sentence: str, corpus: Corpus | None = None) -> frozenset[st
 @functools.lru_cache(maxsize=8)
 def _readings(corpus: Corpus) -> tuple[dict[tuple[str, ...], str], set[tuple[str, ...]], set[tuple[str, ...]]]:
     """Phrases -> unit, sentences with a slot for the actions, and neutral sentences, all as tuples of words."""
-    said = {tuple(text.split()): code for code, unit in corpus.units.items() for text in (*unit.phrases, unit.tag)}
+    phrases = {tuple(text.split()): code for code, unit in corpus.units.items() for text in (*unit.phrases, unit.tag)}
     texts = {count: list(group) for count, group in corpus.face.items()}
     for count, group in corpus.subject_face.items():
-        texts[count] += [text.replace("{subject}", who) for text in group for who in corpus.subjects]
+        texts[count] += [text.replace("{subject}", subject) for text in group for subject in corpus.subjects]
     neutral = {tuple(tokens_of(text)) for text in texts.pop("neutral")}
-    return said, {tuple(tokens_of(text)) for group in texts.values() for text in group}, neutral
+    return phrases, {tuple(tokens_of(text)) for group in texts.values() for text in group}, neutral
 
 
 def state_of(unit: str, sentence: str, corpus: Corpus | None = None) -> bool | None:
-    """Whether a sentence says that the unit is active; None when it says neither, or speaks of another unit.
+    """Whether a sentence describes the unit as active; None if that is unclear or it describes another unit.
 
-    A sentence of the corpus is looked up. Any other is read by a rule: it must be nearer to a sentence of this unit
-    than to any other unit's (shared pairs of neighbouring words), and its rest words must agree with that sentence.
+    A sentence of the corpus is looked up. Any other is read by a rule: it must be closer to a sentence of this unit
+    than to those of other units (by shared pairs of neighbouring words), and its rest words must agree with it.
     """
     corpus = corpus or load()
     if unit not in corpus.units:
         raise unknown("action unit (not in the corpus of sentences)", unit, corpus.units)
     words = tokens_of(sentence)
-    known, pairs = _meanings(corpus)
-    found = known.get(" ".join(words))
-    if found is None:
-        found = _nearest(words, pairs)
-        if found is None or found[1] != corpus.rest_words.isdisjoint(words):
+    meanings, pairs = _meanings(corpus)
+    meaning = meanings.get(" ".join(words))
+    if meaning is None:
+        meaning = _nearest(words, pairs)
+        if meaning is None or meaning[1] != corpus.rest_words.isdisjoint(words):
             return None
-    return found[1] if found[0] == unit else None
+    code, active = meaning
+    return active if code == unit else None
 
 
 Meaning = tuple[str, bool]  # unit, active
@@ -70,13 +74,13 @@ Meaning = tuple[str, bool]  # unit, active
 
 @functools.lru_cache(maxsize=8)
 def _meanings(corpus: Corpus) -> tuple[dict[str, Meaning], list[tuple[frozenset[tuple[str, str]], Meaning]]]:
-    known: dict[str, Meaning] = {}
+    meanings: dict[str, Meaning] = {}
     for code, unit in corpus.units.items():
         for sentence in unit.active:
-            known[" ".join(tokens_of(sentence))] = (code, True)
+            meanings[" ".join(tokens_of(sentence))] = (code, True)
         for sentence in unit.inactive:
-            known[" ".join(tokens_of(sentence))] = (code, False)
-    return known, [(_pairs(text.split()), meaning) for text, meaning in known.items()]
+            meanings[" ".join(tokens_of(sentence))] = (code, False)
+    return meanings, [(_pairs(text.split()), meaning) for text, meaning in meanings.items()]
 
 
 def _pairs(words: Sequence[str]) -> frozenset[tuple[str, str]]:
@@ -84,10 +88,10 @@ def _pairs(words: Sequence[str]) -> frozenset[tuple[str, str]]:
 
 
 def _nearest(words: Sequence[str], known: list[tuple[frozenset[tuple[str, str]], Meaning]]) -> Meaning | None:
-    """The meaning of the sentence that shares most pairs (Jaccard); None when it shares little or two units tie."""
+    """The meaning of the sentence that shares most pairs (Jaccard); None if it shares few or two meanings tie."""
     mine = _pairs(words)
     scores = sorted(((len(mine & pairs) / len(mine | pairs), meaning) for pairs, meaning in known), reverse=True)
-    if scores[0][0] < 0.3:  # fewer shared pairs are filler such as "the lip"
+    if scores[0][0] < 0.3:  # fewer are filler such as "the lip"
         return None
     best = {meaning for score, meaning in scores if score == scores[0][0]}
     return scores[0][1] if len(best) == 1 else None

@@ -1,4 +1,4 @@
-"""The words of a captioner and the way from a sentence to tokens and back. Knows no network and no meanings."""
+"""The vocabulary of a captioner; sentences to tokens and back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def build(corpus: Corpus, units: Sequence[str] | None = None, *, subjects: bool 
 
 
 def encode(sentence: str, vocabulary: Sequence[str], length: int = LENGTH) -> NDArray[np.int64]:
-    """Sentence -> (T,) tokens that end with END and are padded with PAD."""
+    """Sentence -> (T,) tokens, ended by END and padded with PAD."""
     index = index_of(tuple(vocabulary))
     words = tokens_of(sentence)
     if len(words) >= length:

@@ -1,8 +1,8 @@
-"""Batch norms of weights that are a mean: nobody trained with those, so the statistics are taken anew.
+"""Recomputes batch-norm statistics for averaged weights.
 
-A mean of weights makes other activations than any of the networks it comes from, and the mean of their statistics fits
-none of them (Izmailov et al. 2018). What is counted is what the engine will see, faces as they are: crops that training
-disturbed are wider spread.
+Averaged weights produce other activations than any of the networks they come from, and no average of statistics fits
+them (Izmailov et al. 2018). The statistics are taken from plain faces, as the engine sees them: augmented crops have a
+larger spread.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from .prediction import plain_batches
 if TYPE_CHECKING:
     from ..networks.base import AUNetwork
 
-PICTURES = 2000  # spread evenly over the data
+IMAGES = 2000  # evenly spread over the data
 
 
-def renew_statistics(network: AUNetwork, opened: Callable[[], Augmented], *, batch: int, workers: int) -> None:
-    """Opens the data only for a network that has batch norms: reading the labels of many renders takes seconds."""
+def renew_statistics(network: AUNetwork, open_samples: Callable[[], Augmented], *, batch: int, workers: int) -> None:
+    """Opens the samples only if the network has batch norms: reading the labels of many renders takes seconds."""
     if not any(isinstance(part, _BatchNorm) for part in network.modules()):
         return
     device = next(network.parameters()).device
-    made = plain_batches(opened().plain(), device, batch=batch, workers=workers, limit=PICTURES)
-    faces = (part["crops"][part["face"] == 1] for part in made)
-    more_than_one = (crops for crops in faces if len(crops) > 1)  # one has no variance
-    update_bn(more_than_one, _Encoder(network).train(network.training))
+    batches = plain_batches(open_samples().plain(), device, batch=batch, workers=workers, limit=IMAGES)
+    faces = (part["crops"][part["face"] == 1] for part in batches)
+    several = (crops for crops in faces if len(crops) > 1)  # a single one has no variance
+    update_bn(several, _Encoder(network).train(network.training))
 
 
 class _Encoder(nn.Module):
-    """`encode` as `forward`, which is what torch calls."""
+    """`encode` as `forward`, which torch calls."""
 
     def __init__(self, network: AUNetwork) -> None:
         super().__init__()

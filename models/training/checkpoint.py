@@ -1,7 +1,7 @@
-"""Checkpoints: tensors as safetensors, everything else as JSON, committed in one rename. Knows no network.
+"""Checkpoints: tensors as safetensors, everything else as JSON, committed in one rename.
 
-`last.json` names the tensor file that belongs to it. A new checkpoint is written beside the old one, flushed to the
-disk, and only then named, so that a kill or a power cut at any moment leaves a complete one. Nothing is ever pickled.
+`last.json` names the tensor file that belongs to it. A new checkpoint is written next to the old one, flushed to the
+disk, and only then named, so that a kill or a power cut at any moment leaves a complete one. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Checkpoints:
         return self.pointer.is_file()
 
     def hold_space(self, byte_count: int) -> None:
-        """Keep room for one more checkpoint, so that the epoch during which the disk fills up can still be saved."""
+        """Reserves room for one more checkpoint, so that the epoch during which the disk fills up can be saved."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for stray in self.folder.glob("*.partial"):
             stray.unlink()
@@ -44,15 +44,15 @@ class Checkpoints:
                 os.posix_fallocate(file.fileno(), 0, byte_count)
         except OSError as error:
             if error.errno not in FULL:
-                return  # a file system without reservations: saving still works, only the safety margin is missing
+                return  # a file system without reservations: saving works, only without this safety margin
             self.reserve.unlink(missing_ok=True)
             raise UserError(
-                f"{self.folder} has no room for {byte_count / 1e6:.0f} MB, which one checkpoint takes. "
+                f"{self.folder} has no room for one checkpoint ({byte_count / 1e6:.0f} MB). "
                 "Free space or give another --output."
             ) from None
 
     def save(self, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
-        """Write and commit. On a full disk the held space is used, and the run stops with what to do."""
+        """Writes and commits. On a full disk the reserved space is used, and the run stops with an error."""
         name = f"step-{state['step']:08d}.safetensors"
         if (self.folder / name).is_file() and self.exists():
             self.note(state)  # nothing was trained since; overwriting would risk the only good copy
@@ -67,11 +67,11 @@ class Checkpoints:
             self.reserve.unlink(missing_ok=True)
             try:
                 self._commit(name, body, table)
-                kept = f"The checkpoint of step {state['step']} was saved in the space held for this."
+                outcome = f"The checkpoint of step {state['step']} was saved in reserved space."
             except OSError:
-                kept = f"The last good checkpoint is {self._describe()}."
+                outcome = f"The last good checkpoint is {self._describe()}."
             raise UserError(
-                f"The disk is full: {self.folder / name} needs {len(body) / 1e6:.0f} MB. {kept} "
+                f"The disk is full: {self.folder / name} needs {len(body) / 1e6:.0f} MB. {outcome} "
                 "Free space and run the same command again: it resumes there."
             ) from None
         for old in self.folder.glob("step-*.safetensors"):
@@ -79,12 +79,12 @@ class Checkpoints:
                 old.unlink()
 
     def note(self, state: Mapping[str, Any]) -> None:
-        """Another state for the tensors that are already saved."""
+        """Replaces the state of the saved tensors."""
         table = read_table(self.pointer)
         write_or_stop(self.pointer, _json({**table, **state}))
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """The last committed checkpoint; its tensors on the CPU."""
+        """The last committed checkpoint, with its tensors on the CPU."""
         table = read_table(self.pointer)
         return load_tensors(self.folder / str(table["tensors"])), table
 

@@ -1,4 +1,4 @@
-"""Where a training stands, and its way into a checkpoint and back. Knows no loop."""
+"""The position of a training, and how it is stored in a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ..errors import UserError
 
 @dataclass
 class Sums:
-    """Loss terms added up over steps, on the device: asking a GPU for a number waits for everything queued on it."""
+    """Loss terms summed over steps on the device, since reading a number from a GPU waits for all its queued work."""
 
     names: list[str] = field(default_factory=list)
     tensor: Tensor | None = None  # (terms,) float32
     steps: float = 0.0
 
     def add(self, names: list[str], values: Tensor, share: float = 1.0) -> None:
-        """`values` may be a share of a step's."""
+        """`values` may be those of a share of a step."""
         self.names = names
         self.tensor = values if self.tensor is None else self.tensor + values
         self.steps += share
@@ -46,15 +46,15 @@ class Sums:
 
 @dataclass
 class Position:
-    """Everything beside tensors that a run needs to go on exactly where it was."""
+    """Everything except tensors that a run needs to resume exactly."""
 
     step: int = 0  # optimiser steps done
     epoch: int = 0
-    batch: int = 0  # batches of this epoch that were seen
+    batch: int = 0  # batches of this epoch that are done
     images: int = 0
     elapsed_s: float = 0.0
-    trained: bool = False  # the epoch is over and only its test is due
-    files: list[str] | None = None  # the files of a growing data set with which the epoch began
+    trained: bool = False  # the epoch is trained and only its test is due
+    files: list[str] | None = None  # of a growing data set, when the epoch began
     best_f1: float = -1.0
     best_epoch: int = -1
 
@@ -67,7 +67,7 @@ class Position:
 
 
 def pack(network: nn.Module, optimiser: torch.optim.Optimizer, mean: dict[str, Tensor] | None) -> dict[str, Tensor]:
-    """All tensors of a training under flat names."""
+    """All tensors of a training, under flat names."""
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{key}": value for key, value in state.items()}
@@ -82,7 +82,7 @@ def unpack(
     mean: dict[str, Tensor] | None,
     path: object,
 ) -> None:
-    """The reverse of `pack`; a checkpoint that does not fit is refused before anything is changed."""
+    """The inverse of `pack`; raises before anything is changed if the checkpoint does not fit."""
     weights = _under(tensors, "network.")
     check_fits(weights, network.state_dict(), path)
     network.load_state_dict(weights)
@@ -91,14 +91,14 @@ def unpack(
     for name, value in _under(tensors, "optimiser.").items():
         number, key = name.split(".")
         parameter = parameters[int(number)]
-        # Fused AdamW reads memory as it lies, so moments must lie as their parameters do (channels last).
+        # Fused AdamW ignores strides, so moments need the memory layout of their parameters (channels last).
         placed = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
         states.setdefault(int(number), {})[key] = placed
     optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
     if mean is not None:
-        kept = _under(tensors, "mean.") or weights  # switched on for the continuation
+        stored = _under(tensors, "mean.") or weights  # none if the mean was switched on for the continuation
         for name, value in mean.items():
-            value.copy_(kept[name])
+            value.copy_(stored[name])
 
 
 def check_fits(weights: dict[str, Tensor], expected: dict[str, Tensor], path: object) -> None:
@@ -115,7 +115,7 @@ def check_fits(weights: dict[str, Tensor], expected: dict[str, Tensor], path: ob
             f"{verb} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}" for verb, names in parts if names
         )
         raise UserError(
-            f"{path} does not fit this network: it {listed}. It was made with other action units, another size "
+            f"{path} does not fit this network: it {listed}. It was trained with other action units, another size "
             "or another version; use the configuration of its own run folder."
         )
 

@@ -1,4 +1,4 @@
-"""Log-odds of many samples by a torch network, in batches. Scores nothing."""
+"""Log-odds of many samples, predicted by a torch network in batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.loading import BatchOrder, Loader
-from ..data.samples import Samples, Some
+from ..data.samples import Samples, spread
 
 if TYPE_CHECKING:
     from ..networks.base import AUNetwork
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 def plain_batches(
     samples: Samples, device: torch.device, *, batch: int = 64, workers: int = 0, limit: int | None = None
 ) -> Iterator[dict[str, Tensor]]:
-    """In the order of the data set; with a limit, the same evenly spread pictures every time."""
-    if limit is not None and limit < len(samples):
-        samples = Some(samples, np.linspace(0, len(samples) - 1, limit).astype(np.int64))
+    """In the order of the data set; with a limit, the same evenly spread images every time."""
+    samples = spread(samples, limit)
     order = BatchOrder(samples, batch, shuffle=False)
-    for made in Loader(samples, order, workers=workers, pin=device.type == "cuda"):
-        yield {name: tensor.to(device, non_blocking=True) for name, tensor in made.items()}
+    for part in Loader(samples, order, workers=workers, pin=device.type == "cuda"):
+        yield {name: tensor.to(device, non_blocking=True) for name, tensor in part.items()}
 
 
 @torch.inference_mode()
@@ -37,9 +36,9 @@ def predict_log_odds(
     was_training = network.training
     network.eval()
     labels, log_odds, subjects = [], [], []
-    for made in plain_batches(samples, device, batch=batch, workers=workers, limit=limit):
-        log_odds.append(network.encode(made["crops"]).log_odds.float().cpu().numpy())
-        labels.append(made["labels"].cpu().numpy())
-        subjects.append(made["subject"].cpu().numpy())
+    for part in plain_batches(samples, device, batch=batch, workers=workers, limit=limit):
+        log_odds.append(network.encode(part["crops"]).log_odds.float().cpu().numpy())
+        labels.append(part["labels"].cpu().numpy())
+        subjects.append(part["subject"].cpu().numpy())
     network.train(was_training)
     return np.concatenate(labels), np.concatenate(log_odds), np.concatenate(subjects)

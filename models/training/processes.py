@@ -1,7 +1,8 @@
-"""One process or several of one training: who we are, on which device, and sums over all. Started by torchrun."""
+"""The processes of one training, started by torchrun: rank, world size, device, and sums over all of them."""
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from types import TracebackType
@@ -13,7 +14,7 @@ from ..errors import UserError
 
 
 class Processes:
-    """`with Processes(device) as group`; alone it costs nothing."""
+    """`with Processes(device) as group`; a single process needs no group and pays nothing."""
 
     def __init__(self, device: str = "auto") -> None:
         self.rank = int(os.environ.get("RANK", "0"))
@@ -35,6 +36,11 @@ class Processes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.world > 1 and dist.is_initialized():
+            if kind is None:
+                dist.barrier()  # none leaves while another still waits for it
+            # Freeing the group joins gloo's threads; one that is left when the interpreter ends can abort the process.
+            # The wrapped network may hold the group until the collector frees it.
+            gc.collect()
             dist.destroy_process_group()
 
     def sums(self, values: Sequence[float]) -> list[float]:
@@ -46,7 +52,7 @@ class Processes:
         return [float(value) for value in tensor.cpu()]
 
     def agree(self, value: float) -> float:
-        """The first process's value, for decisions by the clock that all must take alike."""
+        """The first process's value, for decisions by the clock that must be the same everywhere."""
         if self.world == 1:
             return value
         tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
@@ -58,13 +64,13 @@ class Processes:
             dist.barrier()
 
 
-def _device(asked: str, local_rank: int) -> torch.device:
-    if asked == "auto":
-        asked = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
+def _device(name: str, local_rank: int) -> torch.device:
+    if name == "auto":
+        name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(asked)
+        device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"Unknown device '{asked}'. Choose auto, cpu, cuda or cuda:N.") from None
+        raise UserError(f"Unknown device '{name}'. Choose auto, cpu, cuda or cuda:N.") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"Device '{asked}' was asked for, but torch sees no GPU. Use --device cpu.")
-    return torch.device("cuda", local_rank) if asked == "cuda" else device
+        raise UserError(f"Device '{name}' was requested, but torch finds no GPU. Use --device cpu.")
+    return torch.device("cuda", local_rank) if name == "cuda" else device

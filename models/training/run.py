@@ -1,4 +1,4 @@
-"""From settings to finished runs: opens data, builds the network, trains one fold or all. What `vlfau-train` calls.
+"""Trains one fold or all: opens the data, builds the network, runs the trainer. `vlfau-train` calls this.
 
 from vlfau.models.training.run import train
 train(Path("runs/bp4d"), NetworkChoice(size="compact"), DataChoice(data=Path("BP4D")), Recipe(epochs=5))
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from ..data.augmentation import Augmentation
 from ..errors import UserError
 from ..networks import NetworkChoice, build, configure, corpus_of, size_of
 from ..networks.base import AUNetwork
+from ..sentences.corpus import Corpus
 from ..sentences.loading import SHIPPED
-from ..sentences.targets import Texts, check_people
+from ..sentences.targets import Texts, check_descriptions
 from ..settings import as_table
 from .batch_norms import renew_statistics
 from .display import Display
@@ -29,6 +31,18 @@ from .processes import Processes
 from .recipe import Recipe
 from .run_folder import RunFolder
 from .trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all folds of a training have in common."""
+
+    network: NetworkChoice
+    changes: Mapping[str, Any]
+    recipe: Recipe
+    augmentation: Augmentation | None
+    fresh: bool
+    quiet: bool
 
 
 def train(
@@ -43,113 +57,119 @@ def train(
     fresh: bool = False,
     quiet: bool = False,
 ) -> list[Path]:
-    """Trains into `output`, or into output/fold1, output/fold2, ... with `all_folds`; goes on where a run was stopped.
+    """Trains into `output`, or with `all_folds` into output/fold1, output/fold2, ...; resumes a run that was stopped.
 
-    `changes` are single settings of the network that differ from its named size. Returns the run folders.
+    `changes` are settings of the network that differ from its named size. Returns the run folders.
     """
+    plan = Plan(network, changes or {}, recipe, augmentation, fresh, quiet)
     folders: list[Path] = []
     _share_cores(recipe.threads, quiet)
     with Processes(recipe.device) as group:
-        opened = open_data(
+        parts = open_data(
             data,
-            _side(network, changes or {}),
+            _side(network, plan.changes),
             all_folds=all_folds,
             seed=recipe.seed,
             augmentation=augmentation,
             report=print if group.first and not quiet else lambda _: None,
             group=group,
         )
-        for part in opened:
+        for part in parts:
             folder = output / f"fold{part.fold.number}" if all_folds and part.fold is not None else output
-            _train_one(folder, network, part, recipe, group, augmentation, changes or {}, fresh, quiet)
+            _train_fold(folder, plan, part, group)
             folders.append(folder)
     return folders
 
 
-def _train_one(
-    folder: Path,
-    choice: NetworkChoice,
-    data: TrainingData,
-    recipe: Recipe,
-    group: Processes,
-    augmentation: Augmentation | None,
-    changes: Mapping[str, Any],
-    fresh: bool,
-    quiet: bool,
-) -> None:
-    """One fold."""
-    torch.manual_seed(recipe.seed)  # the same first weights in every process
+def _train_fold(folder: Path, plan: Plan, data: TrainingData, group: Processes) -> None:
+    recipe, choice = plan.recipe, plan.network
+    torch.manual_seed(recipe.seed)  # the same initial weights in every process
     corpus = corpus_of(choice, data.units)
-    config = configure(choice, data.units, corpus, _suited(changes, choice, data.choice), data.dataset)
+    config = configure(choice, data.units, corpus, _suited(plan.changes, choice, data.choice), data.dataset)
     network = build(config)
     run = RunFolder(folder)
     if group.first:
-        if fresh and folder.exists():
-            _remove_run(folder)
-        continues = run.checkpoints.exists()
-        first = "continues" if continues else first_weights(network, choice)
-        if len(choice.start_from) > 1 and not continues:
-            network.to(group.device)
-            renew_statistics(network, data.open, batch=recipe.batch, workers=recipe.workers)
-        if not quiet:
-            print(f"Weights at the beginning: {first}")
-        run.start(
-            {
-                "units": list(data.units),
-                "network": config,
-                "stem": first,
-                "data": as_table(data.choice) | {"fold": data.fold.number if data.fold else None, "tests": str(data)},
-                "training": as_table(recipe),
-                "augmentation": as_table(augmentation)
-                if augmentation
-                else ("renders" if is_shards(data.choice) else "paper"),
-            }
-        )
+        _begin(run, plan, data, network, config, group.device)
         if corpus is not None:
             run.keep_corpus(choice.corpus or SHIPPED)
     group.wait()
-    sentences = None
-    if network.has_captions and corpus is not None:
-        told = bool(config.get("state_conditioned"))
-        if choice.subjects:
-            check_people(data.people, corpus)
-        vocabulary = tuple(config["vocabulary"])
-        sentences = Texts(corpus, vocabulary, network.words, told, recipe.state_noise, choice.subjects)
-    display = Display(folder if group.first else None, shown=group.first and not quiet)
+    texts = _texts(plan, data, network, config, corpus)
+    display = Display(folder if group.first else None, shown=group.first and not plan.quiet)
     try:
-        Trainer(network, data, sentences, recipe, run, group, display).train()
+        Trainer(network, data, texts, recipe, run, group, display).train()
     finally:
         display.close()
 
 
+def _begin(
+    run: RunFolder, plan: Plan, data: TrainingData, network: AUNetwork, config: dict[str, Any], device: torch.device
+) -> None:
+    """Loads the initial weights and writes the settings into the run folder."""
+    recipe, choice = plan.recipe, plan.network
+    if plan.fresh and run.folder.exists():
+        _remove_run(run.folder)
+    resumes = run.checkpoints.exists()
+    source = "continues" if resumes else first_weights(network, choice)
+    if len(choice.start_from) > 1 and not resumes:
+        network.to(device)
+        renew_statistics(network, data.open, batch=recipe.batch, workers=recipe.workers)
+    if not plan.quiet:
+        print(f"Initial weights: {source}")
+    augmentation = as_table(plan.augmentation) if plan.augmentation else None
+    run.start(
+        {
+            "units": list(data.units),
+            "network": config,
+            "stem": source,
+            "data": as_table(data.choice) | {"fold": data.fold.number if data.fold else None, "tests": str(data)},
+            "training": as_table(recipe),
+            "augmentation": augmentation or ("renders" if is_shards(data.choice) else "paper"),
+        }
+    )
+
+
+def _texts(
+    plan: Plan, data: TrainingData, network: AUNetwork, config: dict[str, Any], corpus: Corpus | None
+) -> Texts | None:
+    """The sentences that the network is trained on; None if it produces none."""
+    if corpus is None or not network.has_captions:
+        return None
+    subjects = plan.network.subjects
+    if subjects:
+        check_descriptions(data.descriptions, corpus)
+    conditioned = bool(config.get("state_conditioned"))
+    return Texts(corpus, tuple(config["vocabulary"]), network.words, conditioned, plan.recipe.state_noise, subjects)
+
+
 def _suited(changes: Mapping[str, Any], choice: NetworkChoice, data: DataChoice) -> Mapping[str, Any]:
-    """Only renders teach where a face's points lie; from nothing, on other data, nothing can be judged by them."""
+    """Only renders teach where points are: without them, a network trained from scratch has no usable points."""
     if is_shards(data) or choice.start_from:
         return changes
-    by_points = {"landmarks": 0.0, "judge_points": 0}
-    return {name: value for name, value in by_points.items() if name in size_of(choice.size)} | dict(changes)
+    without_points = {"landmarks": 0.0, "judge_points": 0}
+    return {name: value for name, value in without_points.items() if name in size_of(choice.size)} | dict(changes)
 
 
 def first_weights(network: AUNetwork, choice: NetworkChoice) -> str:
-    """Of other runs as far as they fit (a network without captions may go on with them), else of the stem alone.
+    """Loads the weights of other runs as far as they fit (a network with captions may start from one without), or
+    those of the stem alone. Returns where they come from.
 
-    Runs that went on from each other have a mean that is a network too, and it can keep what each of them is good at
-    (Wortsman et al. 2022, robust fine-tuning).
+    The mean of runs that started from each other is a network too, and can keep the strengths of each (Wortsman et
+    al. 2022, robust fine-tuning).
     """
     if not choice.start_from:
         return network.load_imagenet(choice.weights, choice.pretrained)
     mine = network.state_dict()
-    found: dict[str, list[Tensor]] = {}
+    tensors: dict[str, list[Tensor]] = {}
     for folder in choice.start_from:
         weights, _ = RunFolder(folder).weights("last")
         fitting = {name: value for name, value in weights.items() if name in mine and mine[name].shape == value.shape}
         if not fitting:
             raise UserError(f"No tensor of {folder} fits this network. Choose the size that it was trained with.")
         for name, value in fitting.items():
-            found.setdefault(name, []).append(value)
-    network.load_state_dict({name: _mean(values) for name, values in found.items()}, strict=False)
+            tensors.setdefault(name, []).append(value)
+    network.load_state_dict({name: _mean(values) for name, values in tensors.items()}, strict=False)
     names = " and ".join(folder.name for folder in choice.start_from)
-    return f"{len(found)} of {len(mine)} tensors from {names}"
+    return f"{len(tensors)} of {len(mine)} tensors from {names}"
 
 
 def _mean(values: Sequence[Tensor]) -> Tensor:
@@ -157,7 +177,7 @@ def _mean(values: Sequence[Tensor]) -> Tensor:
 
 
 def _share_cores(threads: int, quiet: bool) -> None:
-    """Threads that wait for each other on a busy machine are slower than one: 2.5 against 24 pictures/s."""
+    """On a busy machine, threads that wait for each other are slower than one: 2.5 instead of 24 images/s."""
     if threads:
         torch.set_num_threads(threads)
     cores = os.cpu_count() or 1
@@ -166,15 +186,15 @@ def _share_cores(threads: int, quiet: bool) -> None:
 
 
 def _side(choice: NetworkChoice, changes: Mapping[str, Any]) -> int:
-    """The crop side, before anything is known of units."""
+    """The crop side, which is needed before the units are known."""
     return int({"side": 224, **size_of(choice.size), **changes}["side"])
 
 
 def _remove_run(folder: Path) -> None:
-    """Only what a run folder holds; anything else in it is the user's."""
+    """Removes what a run folder holds and leaves the user's other files."""
     if not (folder / "config.json").is_file():
         if any(folder.iterdir()):
-            raise UserError(f"{folder} holds files that no training wrote. Give another --output than with --fresh.")
+            raise UserError(f"{folder} holds files that are not from a training. Use --fresh with another --output.")
         return
     for name in ("checkpoints", "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""The folder of one training run: what was asked, by which code, on what machine, and what came out. Trains nothing.
+"""The folder of one training run: settings, code revision, machine and results.
 
 config.json        every setting, the network's configuration, the data
 environment.json   code revision, versions, machine, command line
-corpus.toml        the sentences that were taught
+corpus.toml        the sentences that it was trained on
 metrics.jsonl      one JSON object per line; `kind` is "train" or "epoch"
 checkpoints/       for resuming (checkpoint.py)
 last.safetensors   weights after the last finished epoch
@@ -44,7 +44,7 @@ class RunFolder:
         self.metrics = folder / "metrics.jsonl"
 
     def start(self, config: Mapping[str, Any]) -> None:
-        """Write config and environment; a folder that holds another run is refused."""
+        """Writes config and environment; raises if the folder holds another run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "config.json"
         if path.is_file() and self.checkpoints.exists():
@@ -53,11 +53,11 @@ class RunFolder:
         _write_json(self.folder / "environment.json", environment())
 
     def keep_corpus(self, path: Path) -> None:
-        """A copy of the sentences that are taught: an evaluation years later reads these and no newer ones."""
+        """Copies the sentences, so that a later evaluation reads these and no newer ones."""
         body = path.read_bytes()
-        kept = self.folder / "corpus.toml"
-        if not kept.is_file() or kept.read_bytes() != body:
-            write_or_stop(kept, body)
+        copy = self.folder / "corpus.toml"
+        if not copy.is_file() or copy.read_bytes() != body:
+            write_or_stop(copy, body)
 
     def config(self) -> dict[str, Any]:
         path = self.folder / "config.json"
@@ -65,7 +65,7 @@ class RunFolder:
             table = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(
-                f"{self.folder} is no run folder: config.json is missing. Give one by vlfau-train."
+                f"{self.folder} is not a run folder: config.json is missing. Give one written by vlfau-train."
             ) from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{path} is not readable JSON ({error}). Restore it or train again.") from None
@@ -88,37 +88,37 @@ class RunFolder:
     def rows(self, kind: str | None = None) -> list[dict[str, Any]]:
         if not self.metrics.is_file():
             return []
-        found = []
+        rows = []
         for line in self.metrics.read_text(encoding="utf-8").splitlines():
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:
                 continue  # the line during which the process was killed
             if kind is None or row.get("kind") == kind:
-                found.append(row)
-        return found
+                rows.append(row)
+        return rows
 
     def forget_after(self, step: int, epoch: int) -> None:
-        """Drop the lines written after the checkpoint that the run resumes from: they will be written again."""
+        """Drops the lines after the checkpoint from which the run resumes; they will be written again."""
         rows = [row for row in self.rows() if row["step"] <= step and (row["kind"] != "epoch" or row["epoch"] < epoch)]
         write_or_stop(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def save_weights(self, name: str, tensors: Mapping[str, Tensor], epoch: int) -> None:
-        """`name` is last or best; the file says which units and network it belongs to."""
+        """`name` is last or best; the metadata name the units and the network."""
         config = self.config()
         facts = {"units": " ".join(config["units"]), "network": json.dumps(config["network"]), "epoch": str(epoch)}
         save_tensors(self.folder / f"{name}.safetensors", tensors, facts)
 
     def weights(self, name: str) -> tuple[dict[str, Tensor], str]:
-        """Weights by name (last or best), and the file they come from."""
+        """The weights called last or best, and their file."""
         path = self.folder / f"{name}.safetensors"
         if not path.is_file():
-            raise UserError(f"{path} is not there yet: no epoch of this run is finished. Train on, then try again.")
+            raise UserError(f"{path} does not exist yet: no epoch of this run is finished. Continue training first.")
         return load_tensors(path), str(path)
 
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
-    """What may not change between a checkpoint and its continuation: the network and its action units."""
+    """Network and action units must not change between a checkpoint and its continuation."""
     for key in ("units", "network"):
         if old.get(key) != new.get(key):
             raise UserError(
@@ -145,7 +145,7 @@ def environment() -> dict[str, Any]:
 
 
 def revision() -> str:
-    """The commit of the code, with a plus when files differ from it; "unknown" in an installed copy."""
+    """The commit of the code, with a plus if files differ from it; "unknown" in an installed copy."""
     here = Path(__file__).resolve().parent
     try:
         commit = subprocess.run(
@@ -180,7 +180,7 @@ def _write_json(path: Path, table: Mapping[str, Any]) -> None:
 
 
 def load_run(folder: Path, which: str = "last") -> tuple[AUNetwork, dict[str, Any]]:
-    """The network of a run folder with the weights after its last epoch, or of its best on the test part."""
+    """The network and the settings of a run, with its last weights or those that were best on the test part."""
     run = RunFolder(folder)
     config = run.config()
     tensors, path = run.weights(which)

@@ -1,12 +1,49 @@
-"""The learning rate over a run, and the running mean of the weights."""
+"""How far a run is, its learning rate there, and the running mean of the weights."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from .position import Position
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A run ends after a number of steps, of minutes or of epochs, as the recipe says."""
+
+    recipe: Recipe
+
+    def finished(self, at: Position) -> bool:
+        if self.recipe.steps is not None:
+            return at.step >= self.recipe.steps
+        if self.recipe.minutes is not None:
+            return at.elapsed_s >= self.recipe.minutes * 60
+        return at.epoch >= self.recipe.epochs
+
+    def progress(self, at: Position, epochs_done: float) -> float:
+        """0..1 over the whole run."""
+        if self.recipe.steps is not None:
+            return at.step / self.recipe.steps
+        if self.recipe.minutes is not None:
+            return at.elapsed_s / (self.recipe.minutes * 60)
+        return epochs_done / self.recipe.epochs
+
+    def rate(self, at: Position, epochs_done: float) -> float:
+        recipe = self.recipe
+        return rate_at(
+            self.progress(at, epochs_done),
+            at.step,
+            peak=recipe.learning_rate,
+            shape=recipe.schedule,
+            warmup_steps=recipe.warmup_steps,
+            floor=recipe.floor,
+        )
 
 
 def rate_at(progress: float, step: int, *, peak: float, shape: str, warmup_steps: int, floor: float) -> float:

@@ -1,14 +1,12 @@
-"""The training loop: any network of `networks.py` on any samples of `samples.py`, by a `Recipe`, into a run folder.
+"""The training loop: trains any `AUNetwork` on any samples, as a `Recipe` says, into a run folder.
 
-Everything random is a function of (seed, epoch, index) or (seed, step), so the position alone resumes a killed run
-exactly. The loop knows neither layouts (`data/__init__.py`) nor what a network is made of.
+Everything random is a function of (seed, epoch, index) or (seed, step), so the position is enough to resume a killed
+run exactly.
 """
 
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,11 +19,10 @@ from torch import Tensor, nn
 
 from .. import metrics
 from ..data import TrainingData
-from ..data.loading import BatchOrder, Loader, _dead_workers_told
-from ..data.samples import Samples, people_of
+from ..data.loading import BatchOrder, Loader, report_dead_workers
+from ..data.samples import Samples, descriptions_of
 from ..errors import UserError
 from ..sentences.targets import Texts
-from ..terminal import clock
 from .batch_norms import renew_statistics
 from .display import Display
 from .position import Position, Sums, pack, unpack
@@ -33,7 +30,8 @@ from .prediction import predict_log_odds
 from .processes import Processes
 from .recipe import Recipe
 from .run_folder import RunFolder
-from .schedule import RunningMean, decay_groups, rate_at
+from .schedule import RunningMean, Schedule, decay_groups
+from .signals import StopRequest
 
 if TYPE_CHECKING:
     from ..networks.base import AUNetwork
@@ -42,7 +40,7 @@ Batch = dict[str, Tensor]
 
 
 class Losses(nn.Module):
-    """`losses` as `forward`, which is what torch's wrappers for several processes and for compiling can wrap."""
+    """`losses` as `forward`, which DistributedDataParallel wraps."""
 
     def __init__(self, network: AUNetwork) -> None:
         super().__init__()
@@ -54,7 +52,7 @@ class Losses(nn.Module):
 
 
 class Trainer:
-    """One run. `train()` starts it, or goes on where the run folder's checkpoint stands."""
+    """One run. `train()` starts it, or resumes it from the checkpoint of the run folder."""
 
     def __init__(
         self,
@@ -68,6 +66,7 @@ class Trainer:
     ) -> None:
         self.network, self.data, self.texts, self.recipe = network, data, texts, recipe
         self.run, self.group, self.display = run, group, display
+        self.schedule = Schedule(recipe)
         self.device = group.device
         network.to(self.device)
         network.to(memory_format=torch.channels_last)
@@ -88,14 +87,14 @@ class Trainer:
             # for each of them (bench/training.py speed: minutes more, and slower steps in the end).
             network.stem.compile()
         if group.world > 1:
-            places = None if self.device.type == "cpu" else [self.device]
-            module = nn.parallel.DistributedDataParallel(module, device_ids=places)
+            devices = None if self.device.type == "cpu" else [self.device]
+            module = nn.parallel.DistributedDataParallel(module, device_ids=devices)
         self.module = module
         self.at = Position()
-        self.sums, self.epoch_sums = Sums(), Sums()  # since the last line of the log, and of the epoch before that
+        self.sums, self.epoch_sums = Sums(), Sums()  # since the last line of the log, and before it in this epoch
         self.shown_loss: float | None = None
         self.speed: dict[str, float] = {}
-        self.stopping = False
+        self.stop = StopRequest(enabled=group.world == 1)
 
     def train(self) -> Position:
         checkpoints = self.run.checkpoints
@@ -105,22 +104,22 @@ class Trainer:
             checkpoints.hold_space(sum(value.nbytes for value in self.network.state_dict().values()) * 4 + 1_000_000)
         self.group.wait()
         self._clock_s = time.monotonic() - self.at.elapsed_s
-        with _dead_workers_told(), self._on_interrupt():
-            while self.at.trained or not self._finished():
+        with report_dead_workers(), self.stop:
+            while self.at.trained or not self.schedule.finished(self.at):
                 self._train_epoch()
-                if self.stopping:
-                    self.display.say(f"Stopped at step {self.at.step}. Run the same command again to go on.")
+                if self.stop.requested:
+                    self.display.say(f"Stopped at step {self.at.step}. Run the same command again to continue.")
                     break
                 self._test_epoch()
         return self.at
 
     def _train_epoch(self) -> None:
-        """The rest of the epoch at hand, then a checkpoint: what was trained is safe before the test begins."""
+        """The rest of the current epoch, then a checkpoint, so that the epoch is safe before its test begins."""
         if self.at.trained:  # killed during the test
             return
         recipe, at, group = self.recipe, self.at, self.group
         samples = self.data.open(at.files)
-        at.files = self.data.files
+        at.files = samples.files
         order = BatchOrder(samples, recipe.batch, seed=recipe.seed, rank=group.rank, world=group.world)
         order.epoch, order.start = at.epoch, at.batch
         batches = order.batches
@@ -132,22 +131,23 @@ class Trainer:
         began_s = saved_s = time.monotonic()
         began_images = at.images
         self.module.train()
-        for made in loader:
+        for part in loader:
             whole = sequence[at.batch * recipe.batch : (at.batch + 1) * recipe.batch]
-            self._step(self._complete(made, samples, whole, weights), at.epoch + at.batch / batches)
+            self._step(self._complete(part, samples, whole, weights), at.epoch + at.batch / batches)
             seconds = max(time.monotonic() - began_s, 1e-9)
             speed = {"images_s": (at.images - began_images) / seconds, "wait_share": loader.waited_s / seconds}
             at.elapsed_s = group.agree(time.monotonic() - self._clock_s)
             if at.step % recipe.log_every == 0:
                 self._log(speed)
-            self._show(speed, at.epoch + at.batch / batches)
-            if at.batch >= batches or self._finished():
+            done = self.schedule.progress(at, at.epoch + at.batch / batches)
+            self.display.step(at, done, self.shown_loss, speed)
+            if at.batch >= batches or self.schedule.finished(at):
                 at.trained = True
                 break
-            if self.stopping or group.agree(time.monotonic() - saved_s) > recipe.checkpoint_every:
+            if self.stop.requested or group.agree(time.monotonic() - saved_s) > recipe.checkpoint_every:
                 self._save()
                 saved_s = time.monotonic()
-            if self.stopping:
+            if self.stop.requested:
                 return
         self.speed = speed
         self.epoch_sums.extend(self.sums)
@@ -158,10 +158,10 @@ class Trainer:
     def _step(self, batch: Batch, epochs_done: float) -> None:
         """One optimiser step on one batch, in `accumulate` parts."""
         recipe, at = self.recipe, self.at
-        # All draws within the step (drop path, dropout) follow from its number, so no random state is stored.
+        # All random numbers within a step (drop path, dropout) follow from its number, so no random state is stored.
         torch.manual_seed((recipe.seed * 1_000_003 + at.step) * 4096 + self.group.rank)
         for parameters in self.optimiser.param_groups:
-            parameters["lr"] = self._rate(epochs_done)
+            parameters["lr"] = self.schedule.rate(at, epochs_done)
         parts = _parts(batch, recipe.accumulate)
         for number, part in enumerate(parts, 1):
             shared = number == len(parts) or self.group.world == 1
@@ -181,25 +181,25 @@ class Trainer:
         if self.mean is not None:
             self.mean.update(self.network, at.step)
 
-    def _complete(self, made: Batch, samples: Samples, whole: NDArray[np.int64], weights: Tensor) -> Batch:
-        """Sentences, class weights and the way to the device. `whole` is the batch over all processes."""
-        batch = dict(made)
+    def _complete(self, part: Batch, samples: Samples, whole: NDArray[np.int64], weights: Tensor) -> Batch:
+        """Adds sentences and class weights, and moves it to the device. `whole` is the batch over all processes."""
+        batch = dict(part)
         if self.texts is not None:
             rng = np.random.default_rng((self.recipe.seed, self.at.epoch, self.at.batch))
-            # of the whole batch, so that n processes see what one would
-            targets = self.texts.targets(samples.labels[whole], rng, people_of(samples, whole))
+            # of the whole batch, so that several processes see what one would
+            targets = self.texts.targets(samples.labels[whole], rng, descriptions_of(samples, whole))
             batch |= {key: value[self.group.rank :: self.group.world] for key, value in targets.items()}
         placed = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
         return placed | {"unit_weights": weights}
 
     def _test_epoch(self) -> None:
-        """Weights of the epoch, its score, and the step to the next epoch."""
+        """Saves and scores the weights of the epoch, and moves on to the next one."""
         at, recipe, test = self.at, self.recipe, self.data.test
         row: dict[str, Any] = {"kind": "epoch", "epoch": at.epoch, "step": at.step, "images": at.images}
         row |= {"elapsed_s": round(at.elapsed_s, 1), **self._means(self.epoch_sums), **self.speed}
         if self.group.first:
             with self._mean_weights():
-                self._keep_weights("last")
+                self.run.save_weights("last", self.network.state_dict(), epoch=at.epoch)
                 if test is not None and len(test):
                     labels, log_odds, _ = predict_log_odds(
                         self.network, test, batch=recipe.batch, workers=recipe.workers, limit=recipe.test_images
@@ -209,44 +209,13 @@ class Trainer:
                     row["test_f1_units"] = dict(zip(self.network.units, np.round(f1, 4).tolist()))
                     if row["test_f1"] > at.best_f1:
                         at.best_f1, at.best_epoch = row["test_f1"], at.epoch
-                        self._keep_weights("best")
+                        self.run.save_weights("best", self.network.state_dict(), epoch=at.epoch)
             self.run.write(**row)
-            self.display.curves(at.step, {key: value for key, value in row.items() if isinstance(value, float)})
-            tested = f", test F1 {row['test_f1']:.3f} (best {at.best_f1:.3f})" if "test_f1" in row else ""
-            speed = f"{row.get('images_s', 0):.1f} images/s, {row.get('wait_share', 0):.0%} waiting for data"
-            self.display.say(f"Epoch {at.epoch + 1}: loss {row.get('loss', float('nan')):.4f}{tested}, {speed}")
+            self.display.epoch(at, row)
         self.group.wait()
         at.epoch, at.batch, at.trained, at.files = at.epoch + 1, 0, False, None
         self.epoch_sums = Sums()
         self._save(tensors=False)
-
-    def _finished(self) -> bool:
-        recipe, at = self.recipe, self.at
-        if recipe.steps is not None:
-            return at.step >= recipe.steps
-        if recipe.minutes is not None:
-            return at.elapsed_s >= recipe.minutes * 60
-        return at.epoch >= recipe.epochs
-
-    def _progress(self, epochs_done: float) -> float:
-        """0..1 over the whole run."""
-        recipe, at = self.recipe, self.at
-        if recipe.steps is not None:
-            return at.step / recipe.steps
-        if recipe.minutes is not None:
-            return at.elapsed_s / (recipe.minutes * 60)
-        return epochs_done / recipe.epochs
-
-    def _rate(self, epochs_done: float) -> float:
-        how = self.recipe
-        return rate_at(
-            self._progress(epochs_done),
-            self.at.step,
-            peak=how.learning_rate,
-            shape=how.schedule,
-            warmup_steps=how.warmup_steps,
-            floor=how.floor,
-        )
 
     def _log(self, speed: dict[str, float]) -> None:
         means = self._means(self.sums)
@@ -270,25 +239,16 @@ class Trainer:
     def _check_finite(self, means: dict[str, float]) -> None:
         broken = [name for name, value in means.items() if not math.isfinite(value)]
         if broken:
-            kept = self.run.checkpoints
-            where = f"from {kept.pointer}, the last checkpoint," if kept.exists() else "from the beginning"
+            last = self.run.checkpoints
+            where = f"from {last.pointer}, the last checkpoint," if last.exists() else "from the beginning"
             raise UserError(
-                f"The loss is not a number at step {self.at.step} ({', '.join(broken)}); nothing of it was saved. Go "
-                f"on {where} with --learning-rate below {self.recipe.learning_rate:g}, --clip 1 or --precision fp32."
+                f"The loss is not a number at step {self.at.step} ({', '.join(broken)}); these weights were not saved. "
+                f"Continue {where} with --learning-rate below {self.recipe.learning_rate:g}, --clip 1 or "
+                "--precision fp32."
             )
 
-    def _show(self, speed: dict[str, float], epochs_done: float) -> None:
-        if not self.group.first:
-            return
-        at, done = self.at, min(1.0, self._progress(epochs_done))
-        left = clock(at.elapsed_s / done - at.elapsed_s) if done > 0 else "?"
-        parts = [f"loss {self.shown_loss:.4f}"] if self.shown_loss is not None else []
-        parts += [f"test F1 {at.best_f1:.3f}"] if at.best_epoch >= 0 else []
-        parts += [f"{speed['images_s']:.1f} images/s", f"{speed['wait_share']:.0%} waiting for data", f"{left} left"]
-        self.display.show(f"epoch {at.epoch + 1} step {at.step}", done, "  ".join(parts))
-
     def _save(self, tensors: bool = True) -> None:
-        """A checkpoint; without tensors only the position changes, as after a test."""
+        """Writes a checkpoint; without tensors only the position, as after a test."""
         if not self.group.first:
             return
         if not self.sums.finite():
@@ -323,14 +283,11 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         if self.group.first:
             self.run.forget_after(self.at.step, self.at.epoch)
-            self.display.say(f"Going on at step {self.at.step}, epoch {self.at.epoch + 1}.")
-
-    def _keep_weights(self, name: str) -> None:
-        self.run.save_weights(name, self.network.state_dict(), epoch=self.at.epoch)
+            self.display.say(f"Resuming at step {self.at.step}, epoch {self.at.epoch + 1}.")
 
     @contextmanager
     def _mean_weights(self) -> Iterator[None]:
-        """The running mean in the network's place, where there is one, with batch norms that fit it."""
+        """Puts the running mean, if there is one, in place of the weights, with batch-norm statistics that fit it."""
         if self.mean is None:
             yield
             return
@@ -348,27 +305,9 @@ class Trainer:
         finally:
             self.network.load_state_dict(own)
 
-    @contextmanager
-    def _on_interrupt(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the run after the step at hand, with a checkpoint; a second one ends it at once."""
-        if self.group.world > 1 or threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(number: int, _: object) -> None:
-            self.stopping = True
-            signal.signal(number, signal.default_int_handler)
-
-        previous = [(number, signal.signal(number, stop)) for number in (signal.SIGINT, signal.SIGTERM)]
-        try:
-            yield
-        finally:
-            for number, handler in previous:
-                signal.signal(number, handler)
-
 
 def unit_weights(labels: NDArray[np.int8]) -> NDArray[np.float32]:
-    """(n, A) -> (A,) the paper's (1/rate_i) / sum_j (1/rate_j); rates below 0.001 count as that."""
+    """(n, A) -> (A,) the paper's (1/rate_i) / sum_j (1/rate_j); rates below 0.001 count as 0.001."""
     known = np.maximum((labels >= 0).sum(0), 1)
     rate = np.maximum((labels == 1).sum(0), 1) / known
     inverse = 1 / np.maximum(rate, 1e-3)
@@ -376,7 +315,7 @@ def unit_weights(labels: NDArray[np.int8]) -> NDArray[np.float32]:
 
 
 def _parts(batch: Batch, count: int) -> list[Batch]:
-    """Equal parts of a batch; tensors that describe no sample go to all of them."""
+    """Equal parts of a batch; tensors that do not belong to samples go to all of them."""
     if count == 1:
         return [batch]
     size = len(batch["crops"])
@@ -384,7 +323,7 @@ def _parts(batch: Batch, count: int) -> list[Batch]:
     return [{key: pieces[number] for key, pieces in cut.items()} for number in range(count)]
 
 
-def _precision(asked: str, device: torch.device) -> torch.dtype | None:
-    if asked == "auto":
+def _precision(name: str, device: torch.device) -> torch.dtype | None:
+    if name == "auto":
         return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[asked]
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]

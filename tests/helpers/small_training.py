@@ -61,7 +61,9 @@ class SmallData:
         self.intensity = self.labels.astype(np.float32)
         self.subjects = (np.arange(count) % 5).astype(np.int64)
         self.subject_names = tuple("abcde")
+        self.descriptions: tuple[str, ...] = ()
         self.blocks = None
+        self.files: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -83,9 +85,7 @@ class SmallData:
 
 
 class Opened:
-    """What `training_data.open_data` gives, without files."""
-
-    files: list[str] | None = None
+    """What `open_data` returns, without files."""
 
     def __init__(self, train: Any = None, test: Any = None) -> None:
         self.train = SmallData(120) if train is None else train

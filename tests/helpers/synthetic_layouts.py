@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from vlfau.models.data.datasets import TESTED, UNITS
+from vlfau.models.data.datasets import DATASETS, TESTED
 from vlfau.models.faces import align
+
+UNITS = {name: dataset.units for name, dataset in DATASETS.items()}
 
 # Two subjects of every published part.
 SUBJECTS = {

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vlfau.models.data import DataChoice, open_data
 from vlfau.models.data.augmentation import PAPER, RENDERS, Augmentation, photometric
-from vlfau.models.data.crop_cache import CropCache, padded, pictures, read_picture
+from vlfau.models.data.crop_cache import CropCache, images, padded, read_image
 from vlfau.models.data.layouts import open_layout
 from vlfau.models.data.loading import FILES_AT_ONCE, BatchOrder, Loader
 from vlfau.models.data.samples import Crops, ShardSamples, batch
@@ -46,10 +46,10 @@ def test_middle_of_a_stored_crop_is_the_engines_crop(tmp_path: Path, side: int) 
     cache = CropCache(tmp_path / "crops", side, synthetic.find_points)
     prepared = cache.prepare(table)
     crop = Crops(prepared, cache, augmentation=None).crop(1)
-    expected = align.align(read_picture(table, 1), synthetic.POINTS[None], side)[0]
+    expected = align.align(read_image(table, 1), synthetic.POINTS[None], side)[0]
     np.testing.assert_array_equal(crop, expected)
     assert cache.read(prepared, 1).shape == (padded(side), padded(side), 3)
-    other = align.align(read_picture(table, 1), synthetic.POINTS[None] + 1, side)[0]
+    other = align.align(read_image(table, 1), synthetic.POINTS[None] + 1, side)[0]
     assert (other != expected).any()  # another alignment would have been seen
 
 
@@ -70,11 +70,11 @@ def test_cache_is_filled_once_and_again_when_a_picture_changes(tmp_path: Path) -
     assert steps[-1] == (len(table), len(table))
     cache.prepare(table)
     assert len(asked) == len(table)
-    cv2.imwrite(table.pictures[5], np.zeros((96, 96, 3), np.uint8))  # now without a face
+    cv2.imwrite(table.images[5], np.zeros((96, 96, 3), np.uint8))  # now without a face
     left = cache.prepare(table)
     assert len(asked) == len(table) + 1
     assert len(left) == len(table) - 1
-    assert table.pictures[5] in left.notes[-1]
+    assert table.images[5] in left.notes[-1]
     cache.prepare(table)
     assert len(asked) == len(table) + 1  # that there is no face is remembered too
     assert not list((tmp_path / "crops").rglob("*.partial"))
@@ -85,7 +85,7 @@ def test_cache_is_filled_once_and_again_when_a_picture_changes(tmp_path: Path) -
 def test_crops_that_cannot_be_written_say_so(tmp_path: Path) -> None:
     synthetic.make_graphau(tmp_path, "DISFA")
     (tmp_path / "crops").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match=r"cannot be written: .* choose another cache"):
+    with pytest.raises(UserError, match=r"cannot be written: .* choose another --cache"):
         CropCache(tmp_path / "crops", 48, synthetic.find_points).prepare(open_layout(tmp_path))
 
 
@@ -103,7 +103,7 @@ def test_aligned_pictures_are_only_scaled(tmp_path: Path) -> None:
     cache = CropCache(None, 56, None)
     assert cache.prepare(table) is table
     stored = cache.read(table, 0)
-    np.testing.assert_array_equal(stored, cv2.resize(read_picture(table, 0), (64, 64), interpolation=cv2.INTER_AREA))
+    np.testing.assert_array_equal(stored, cv2.resize(read_image(table, 0), (64, 64), interpolation=cv2.INTER_AREA))
     np.testing.assert_array_equal(Crops(table, cache, augmentation=None).crop(0), stored[4:60, 4:60])
 
 
@@ -111,16 +111,16 @@ def test_frames_of_a_video_are_the_coded_ones(tmp_path: Path) -> None:
     coded = synthetic.make_raw_disfa(tmp_path)
     table = open_layout(tmp_path)
     rows = [7, 2, 11]
-    found = dict(pictures(table, rows))
+    found = dict(images(table, rows))
     assert sorted(found) == sorted(rows)
     for row, picture in found.items():
         subject = table.subject_names[table.subjects[row]]
         expected = synthetic.draw(coded[subject, "", int(table.frames[row])], subject)
         np.testing.assert_array_equal(picture, expected)
-        np.testing.assert_array_equal(read_picture(table, row), expected)
+        np.testing.assert_array_equal(read_image(table, row), expected)
     too_far = replace(table, frames=table.frames + 4)
     with pytest.raises(UserError, match=r"ends after 4 frames, .*_au1\.txt:\d+ asks for frame"):
-        list(pictures(too_far, [3]))
+        list(images(too_far, [3]))
 
 
 @pytest.mark.parametrize("name", ["jpg", "png"])
@@ -133,9 +133,9 @@ def test_broken_pictures_are_named_with_their_line(tmp_path: Path, name: str) ->
     (tmp_path / f"1.{name}").write_bytes(whole[: len(whole) // 2])
     (tmp_path / f"2.{name}").unlink()
     cache = CropCache(tmp_path / "crops", 48, synthetic.find_points)
-    assert read_picture(table, 0).shape == (96, 96, 3)
+    assert read_image(table, 0).shape == (96, 96, 3)
     with pytest.raises(UserError, match=rf"1\.{name} \(.*all\.csv:3\) is truncated"):
-        read_picture(table, 1)
+        read_image(table, 1)
     with pytest.raises(UserError, match=rf"2\.{name} \(.*all\.csv:4\) does not exist"):
         cache.prepare(table)
     samples = Crops(table, CropCache(None, 48, None))
@@ -377,11 +377,11 @@ def test_raw_releases_are_aligned_unless_told_otherwise(tmp_path: Path, monkeypa
     (part,) = open_data(choice, 48, find_points=synthetic.find_points, report=said.append)
     assert any("test part 3 in their fold 1" in line for line in said)  # the numbering trap
     assert said[-1].startswith("fold 1 tests part 3: subjects F007 F015")
-    assert any("Part 3 of BP4D has 16 pictures, the full one 46034" in line for line in said)
+    assert any("Part 3 of BP4D has 16 images, the full one 46034" in line for line in said)
     assert part.test is not None
     table = part.test.table  # type: ignore[attr-defined]
     row = int(part.test.rows[0])  # type: ignore[attr-defined]
-    expected = align.align(read_picture(table, row), synthetic.POINTS[None], 48)[0]
+    expected = align.align(read_image(table, row), synthetic.POINTS[None], 48)[0]
     np.testing.assert_array_equal(part.test.crop(0), expected)
     assert list((tmp_path / "cache" / "crops").rglob("*.png"))
     (plain,) = open_data(replace(choice, align=False), 48, report=said.append)

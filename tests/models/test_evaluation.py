@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import synthetic_layouts as synthetic
 
-from vlfau.models.data.datasets import UNITS as UNITS_OF
+from vlfau.models.data.datasets import DATASETS
 from vlfau.models.evaluation import command as evaluate_command
-from vlfau.models.evaluation import published
-from vlfau.models.evaluation.embedding_map import plane, principal
+from vlfau.models.evaluation import plots, published
 from vlfau.models.evaluation.protocol import Captions, Outcome, over_folds, score, score_captions
 from vlfau.models.evaluation.report import markdown
 from vlfau.models.export import command as export_command
@@ -29,8 +28,8 @@ def outcome(seed: int = 0, **changes: object) -> Outcome:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, (300, 3)).astype(np.int8)
     probabilities = np.clip(labels * 0.5 + rng.random(labels.shape) * 0.6, 0, 1).astype(np.float32)
-    made = Outcome(UNITS, labels, probabilities, probabilities >= 0.5, rng.integers(0, 6, 300), "fold 1", "BP4D")
-    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+    plain = Outcome(UNITS, labels, probabilities, probabilities >= 0.5, rng.integers(0, 6, 300), "fold 1", "BP4D")
+    return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
 
 
 def test_a_perfect_answer_scores_one_and_its_opposite_nothing() -> None:
@@ -49,32 +48,31 @@ def test_the_mean_over_folds_is_the_mean_of_the_folds() -> None:
     assert mean["units"]["AU04"]["auc"] == pytest.approx(np.mean([one["units"]["AU04"]["auc"] for one in parts]))
 
 
-def sentences(told: np.ndarray) -> Captions:
-    """The corpus's own sentences for the states told."""
+def sentences(states: np.ndarray) -> Captions:
+    """The corpus's own sentences for these states."""
     corpus = loading.load()
     rng = np.random.default_rng(0)
     local = [
         [(corpus.units[unit].active if state else corpus.units[unit].inactive)[0] for unit, state in zip(UNITS, row)]
-        for row in told
+        for row in states
     ]
-    whole = [composing.compose([unit for unit, state in zip(UNITS, row) if state], rng) for row in told]
-    return Captions(told, local, whole)
+    whole = [composing.compose([unit for unit, state in zip(UNITS, row) if state], rng) for row in states]
+    return Captions(states, local, whole)
 
 
 def test_faithful_sentences_score_one_and_sentences_of_other_states_do_not() -> None:
-    told = np.random.default_rng(1).random((20, 3)) < 0.5
-    honest = sentences(told)
-    found = score_captions(honest, UNITS)
-    assert (found["local_faithful"], found["global_faithful"]) == (1.0, 1.0)
-    lying = dataclasses.replace(honest, told=~told)
-    found = score_captions(lying, UNITS)
-    assert (found["local_faithful"], found["global_faithful"]) == (0.0, 0.0)
-    one_wrong = told.copy()
+    states = np.random.default_rng(1).random((20, 3)) < 0.5
+    captions = sentences(states)
+    scores = score_captions(captions, UNITS)
+    assert (scores["local_faithful"], scores["global_faithful"]) == (1.0, 1.0)
+    scores = score_captions(dataclasses.replace(captions, states=~states), UNITS)
+    assert (scores["local_faithful"], scores["global_faithful"]) == (0.0, 0.0)
+    one_wrong = states.copy()
     one_wrong[:, 0] ^= True
-    found = score_captions(dataclasses.replace(honest, told=one_wrong), UNITS)
-    assert found["local_faithful"] == pytest.approx(2 / 3)
-    assert found["local_faithful_units"] == {"AU01": 0.0, "AU04": 1.0, "AU12": 1.0}
-    assert found["global_faithful"] == 0.0
+    scores = score_captions(dataclasses.replace(captions, states=one_wrong), UNITS)
+    assert scores["local_faithful"] == pytest.approx(2 / 3)
+    assert scores["local_faithful_units"] == {"AU01": 0.0, "AU04": 1.0, "AU12": 1.0}
+    assert scores["global_faithful"] == 0.0
 
 
 def test_the_report_shows_the_paper_the_floor_and_what_was_left_out() -> None:
@@ -98,30 +96,30 @@ def test_the_report_shows_the_paper_the_floor_and_what_was_left_out() -> None:
 
 @pytest.mark.parametrize("dataset", ["BP4D", "DISFA"])
 def test_the_papers_means_stand_beside_ours_only_for_the_same_units(dataset: str) -> None:
-    units = UNITS_OF[dataset]
+    units = DATASETS[dataset].units
     labels = np.random.default_rng(0).integers(0, 2, (200, len(units))).astype(np.int8)
     states = labels == 1
-    made = Outcome(units, labels, states.astype(np.float32), states, np.arange(200) % 5, "fold 1", dataset)
-    found = [score(made), score(made)]
-    mean = over_folds(found, [made, made])
-    assert mean["paper"] == found[0]["paper"]
+    perfect = Outcome(units, labels, states.astype(np.float32), states, np.arange(200) % 5, "fold 1", dataset)
+    scores = [score(perfect), score(perfect)]
+    mean = over_folds(scores, [perfect, perfect])
+    assert mean["paper"] == scores[0]["paper"]
     assert mean["paper"]["accuracy"] == pytest.approx({"BP4D": 0.798, "DISFA": 0.943}[dataset])
-    assert f"| **paper** | {100 * mean['paper']['f1']:.1f} |" in markdown("runs", found, mean)
+    assert f"| **paper** | {100 * mean['paper']['f1']:.1f} |" in markdown("runs", scores, mean)
     cut = {"labels": labels[:, 1:], "states": states[:, 1:], "probabilities": states[:, 1:].astype(np.float32)}
-    fewer = score(dataclasses.replace(made, units=units[1:], **cut))
+    fewer = score(dataclasses.replace(perfect, units=units[1:], **cut))
     assert fewer["paper"] == {}
     assert fewer["units"][units[1]]["paper_f1"] is not None
 
 
 def test_the_interval_over_folds_is_narrower_than_that_of_one() -> None:
     parts = [outcome(seed) for seed in range(3)]
-    found = [score(one) for one in parts]
-    low, high = over_folds(found, parts)["f1_interval_95"]
-    assert low < over_folds(found)["f1"] < high
-    assert high - low < min(one["f1_interval_95"][1] - one["f1_interval_95"][0] for one in found)
-    assert over_folds(found)["f1_interval_95"] == [None, None]  # without the outcomes nothing can be drawn
-    one_person = dataclasses.replace(parts[0], subjects=np.zeros(300, np.int64))
-    assert over_folds(found[:2], [one_person, parts[1]])["f1_interval_95"] == [None, None]
+    scores = [score(one) for one in parts]
+    low, high = over_folds(scores, parts)["f1_interval_95"]
+    assert low < over_folds(scores)["f1"] < high
+    assert high - low < min(one["f1_interval_95"][1] - one["f1_interval_95"][0] for one in scores)
+    assert over_folds(scores)["f1_interval_95"] == [None, None]  # without the outcomes nothing can be drawn
+    one_subject = dataclasses.replace(parts[0], subjects=np.zeros(300, np.int64))
+    assert over_folds(scores[:2], [one_subject, parts[1]])["f1_interval_95"] == [None, None]
 
 
 def test_each_row_of_the_ablation_finds_the_papers_figure() -> None:
@@ -129,7 +127,11 @@ def test_each_row_of_the_ablation_finds_the_papers_figure() -> None:
         size: published.ablation_row({"kind": "vlfau", **SIZES[size]})
         for size in ("paper-stem", "paper-refined", "paper-local", "paper-global", "paper")
     }
-    assert [published.ABLATION[row] for row in rows.values() if row] == [64.3, 64.7, 65.3, 65.2, 65.8]
+    figures = DATASETS["BP4D"].paper.ablation
+    assert [figures[row] for row in rows.values() if row] == [64.3, 64.7, 65.3, 65.2, 65.8]
+    stem_only = {"kind": "vlfau", **SIZES["paper-stem"]}
+    assert published.ablation("BP4D", stem_only) == {"name": "stem only", "f1": pytest.approx(0.643)}
+    assert published.ablation("DISFA", stem_only) is None
     assert published.ablation_row({"kind": "vlfau", "msc": False}) is None
     assert published.ablation_row({"kind": "graphau"}) is None
 
@@ -144,13 +146,12 @@ def test_neighbours_stay_neighbours_on_the_plane() -> None:
         np.fill_diagonal(distance, np.inf)
         return float((group[distance.argmin(1)] == group).mean())
 
-    assert purity(plane(features, steps=300)) > 0.95
+    assert purity(plots._on_plane(features)) > 0.95
     assert purity(rng.normal(size=(120, 2))) < 0.5
-    assert plane(features[:3]).shape == (3, 2)
-    assert np.allclose((principal(features, 16) ** 2).sum(), ((features - features.mean(0)) ** 2).sum())
+    assert plots._on_plane(features[:3]).shape == (3, 2)
 
 
-def test_from_pictures_to_report_and_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_pictures_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All folds of a prepared list, with the commands that a person types."""
     synthetic.make_graphau(tmp_path / "data", "DISFA")
     run, common = (
@@ -162,8 +163,7 @@ def test_from_pictures_to_report_and_bundle(tmp_path: Path, capsys: pytest.Captu
     arguments = ["--data", str(tmp_path / "data"), "--config", str(changes), "--output", str(run), "--all-folds"]
     learning = ["--steps", "4", "--batch", "8", "--learning-rate", "3e-3"]
     assert train_command.main([*arguments, *common, *learning]) == 0
-    told = capsys.readouterr().out
-    assert "fold 1 tests part 3" in told  # the numbering trap
+    assert "fold 1 tests part 3" in capsys.readouterr().out  # fold numbers differ between projects
     assert evaluate_command.main([str(run), "--caption-images", "2", "--images", "40", "--beam", "2"]) == 0
     scores = json.loads((run / "evaluation" / "scores.json").read_text(encoding="utf-8"))
     assert [one["tested"].split(":")[0] for one in scores["parts"]] == [
@@ -195,7 +195,7 @@ def test_commands_name_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFix
     assert train_command.main(["--output", str(tmp_path / "run"), "--size", "tiny"]) == 2
     assert "Add --data FOLDER" in capsys.readouterr().err
     assert export_command.main([str(tmp_path), "--output", str(tmp_path / "bundle")]) == 2
-    assert "is no run folder: config.json is missing" in capsys.readouterr().err
+    assert "is not a run folder: config.json is missing" in capsys.readouterr().err
     assert train_command.main(["--describe", "tiny"]) == 0
     last = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert last["parameters"] > 0

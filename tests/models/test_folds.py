@@ -1,4 +1,4 @@
-"""Folds never share a subject, follow the published parts, and say whom they test."""
+"""Folds never share a subject, follow the published parts, and name the subjects that they test."""
 
 from __future__ import annotations
 
@@ -23,21 +23,26 @@ def table_of(dataset: str, sizes: dict[str, int]) -> Table:
 
 
 def test_published_parts_are_disjoint_and_complete() -> None:
-    for dataset, people in (("BP4D", 41), ("DISFA", 27)):
-        parts = datasets.PARTS[dataset]
-        assert len(frozenset().union(*parts)) == people == sum(map(len, parts))
-    for dataset in ("BP4D", "DISFA"):
-        totals = {datasets.FULL_TEST[dataset][part] + datasets.FULL_TRAIN[dataset][part] for part in (1, 2, 3)}
-        assert len(totals) == 1  # test and train of every fold make up the same full set
+    for dataset, count in (("BP4D", 41), ("DISFA", 27)):
+        parts = datasets.DATASETS[dataset].parts
+        assert len(frozenset().union(*parts)) == count == sum(map(len, parts))
+    sizes = {
+        name: [(dataset.test_size(part), dataset.training_size(part)) for part in (3, 2, 1)]
+        for name, dataset in datasets.DATASETS.items()
+    }
+    assert sizes == {
+        "BP4D": [(46034, 100813), (50182, 96665), (50631, 96216)],
+        "DISFA": [(43605, 87209), (43605, 87209), (43604, 87210)],
+    }
 
 
 @pytest.mark.parametrize("dataset", ["BP4D", "DISFA"])
 def test_fold_one_tests_part_three(dataset: str) -> None:
-    names = [name for part in datasets.PARTS[dataset] for name in sorted(part)]
+    names = [name for part in datasets.DATASETS[dataset].parts for name in sorted(part)]
     made = folds.make_folds(table_of(dataset, dict.fromkeys(names, 2)))
     assert [(fold.number, fold.part) for fold in made] == [(1, 3), (2, 2), (3, 1)]
     for fold in made:
-        assert set(fold.subjects) == datasets.PARTS[dataset][fold.part - 1]
+        assert set(fold.subjects) == datasets.DATASETS[dataset].parts[fold.part - 1]
         text = str(fold)
         assert text.startswith(f"fold {fold.number} tests part {fold.part}: subjects ")
         assert all(name in text for name in fold.subjects)
@@ -76,9 +81,9 @@ def replace_listed(table: Table, listed: Listed) -> Table:
 
 
 def test_strangers_and_single_parts_are_refused() -> None:
-    with pytest.raises(UserError, match="Subjects in no published part of BP4D: F099"):
+    with pytest.raises(UserError, match="Subjects that are in no published part of BP4D: F099"):
         folds.make_folds(table_of("BP4D", {"F001": 1, "F099": 1}))
-    with pytest.raises(UserError, match="lie in one part"):
+    with pytest.raises(UserError, match="are in one part"):
         folds.make_folds(table_of("BP4D", {"F001": 1, "M007": 1}))
     with pytest.raises(UserError, match="2 subjects cannot be divided into 3 folds"):
         folds.make_folds(table_of("", {"a": 1, "b": 1}))
@@ -92,11 +97,11 @@ def test_listed_folds_follow_when_pictures_are_left_out() -> None:
     assert fold.subjects == ("F007",)
 
 
-def test_counts_of_a_full_set_pass_without_a_word() -> None:
-    assert datasets.count_notes("BP4D", 3, [("a.txt", "test", 46034), ("b.txt", "train", 100813)]) == []
-    (short,) = datasets.count_notes("BP4D", 3, [("a.txt", "test", 46030)])
+def test_counts_of_a_full_set_cause_no_warning() -> None:
+    assert datasets.list_notes("BP4D", 3, [("a.txt", "test", 46034), ("b.txt", "train", 100813)]) == []
+    (short,) = datasets.list_notes("BP4D", 3, [("a.txt", "test", 46030)])
     assert "a.txt" in short
     assert "4 short" in short
-    (long,) = datasets.count_notes("DISFA", 1, [("b.txt", "train", 87211)])
+    (long,) = datasets.list_notes("DISFA", 1, [("b.txt", "train", 87211)])
     assert "1 too many" in long
-    assert datasets.count_notes("", 0, [("a.txt", "test", 3)]) == []
+    assert datasets.list_notes("", 0, [("a.txt", "test", 3)]) == []

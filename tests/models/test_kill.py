@@ -16,7 +16,7 @@ import synthetic_layouts as synthetic
 import torch
 from safetensors.torch import load_file
 
-from vlfau.models.data.loading import _dead_workers_told
+from vlfau.models.data.loading import report_dead_workers
 from vlfau.models.errors import UserError
 from vlfau.models.training.run_folder import RunFolder
 
@@ -81,43 +81,43 @@ def test_a_job_that_is_ended_stops_with_a_checkpoint(tmp_path: Path) -> None:
     synthetic.make_shards(tmp_path / "data", count=96, files=2, people=12)
     process = begun(tmp_path / "data", tmp_path / "run")
     os.killpg(process.pid, signal.SIGTERM)  # all of its processes, as a scheduler does
-    said = process.communicate(timeout=120)[0]
-    assert process.returncode == 0, said
-    assert "Stopped at step" in said
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    assert "Stopped at step" in output
 
 
 @pytest.mark.timeout(300)
-def test_a_process_that_dies_is_told(tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_reported(tmp_path: Path) -> None:
     synthetic.make_shards(tmp_path / "data", count=96, files=2, people=12)
     process = begun(tmp_path / "data", tmp_path / "run")
     (child,) = psutil.Process(process.pid).children()
     child.kill()
-    said = process.communicate(timeout=120)[0]
-    assert process.returncode == 2, said
-    assert "fewer --workers" in said.splitlines()[-1]
-    assert "Traceback" not in said
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 2, output
+    assert "fewer --workers" in output.splitlines()[-1]
+    assert "Traceback" not in output
 
 
-def test_a_death_that_is_seen_twice_is_told_once() -> None:
-    """A batch arrives torn, and the signal a moment later: raised in the next line, it would end the command alone."""
+def test_a_death_that_is_noticed_twice_is_reported_once() -> None:
+    """An incomplete batch, and the signal a moment later: raised in the next line, it would be a second error."""
 
     def alarm(*_: object) -> None:
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
 
-    @_dead_workers_told()
-    def torn() -> None:
+    @report_dead_workers()
+    def incomplete() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         raise EOFError
 
     before = signal.signal(signal.SIGALRM, alarm)
     try:
-        with pytest.raises(UserError, match="pid 7") as told:
-            torn()
+        with pytest.raises(UserError, match="pid 7") as caught:
+            incomplete()
         time.sleep(0.3)  # nothing strikes here
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert "fewer --workers" in str(told.value)
+    assert "fewer --workers" in str(caught.value)
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import synthetic_layouts as synthetic
 
-from vlfau.models.data.crop_cache import read_picture
-from vlfau.models.data.datasets import UNITS, frame_key
+from vlfau.models.data.crop_cache import read_image
+from vlfau.models.data.datasets import DATASETS, frame_key
 from vlfau.models.data.folds import make_folds
 from vlfau.models.data.layouts import find_files, open_layout, recognise
 from vlfau.models.data.table import Table, label_of, unit_name
@@ -25,9 +25,9 @@ def as_truth(table: Table, shift: int = 0) -> synthetic.Truth:
         if table.frames[row] >= 0:
             key = (subject, "", int(table.frames[row]))
         else:
-            _, task, frame = frame_key("/".join(Path(table.pictures[row]).parts[-3:]), "here")
+            _, task, frame = frame_key("/".join(Path(table.images[row]).parts[-3:]), "here")
             key = (subject, task, frame + shift)
-            assert Path(table.pictures[row]).is_file()
+            assert Path(table.images[row]).is_file()
         found[key] = table.labels[row].tolist()
     assert len(found) == len(table), "a picture came twice"
     return found
@@ -39,8 +39,8 @@ def test_prepared_lists_say_what_was_coded(tmp_path: Path, style: str, dataset: 
     coded = synthetic.LISTS[style](tmp_path, dataset)
     table = open_layout(tmp_path, dataset=dataset)
     assert as_truth(table, -1 if (style, dataset) == ("fgnet", "DISFA") else 0) == coded
-    assert table.units == UNITS[dataset]
-    assert open_layout(tmp_path, style, dataset=dataset).pictures == table.pictures
+    assert table.units == DATASETS[dataset].units
+    assert open_layout(tmp_path, style, dataset=dataset).images == table.images
     assert table.style == ("graphau" if style == "mdhr" else style)
     assert np.isnan(table.intensity).all()
     folds = make_folds(table)
@@ -68,7 +68,7 @@ def test_raw_bp4d(tmp_path: Path) -> None:
     expected = np.where(table.labels[:, column] == 1, 3 / 5, 1 / 5)
     np.testing.assert_allclose(table.intensity[:, column], expected, rtol=1e-6)
     assert np.isnan(np.delete(table.intensity, column, axis=1)).all()
-    assert any("1 coded frames have no picture" in note for note in table.notes)
+    assert any("1 coded frames have no image" in note for note in table.notes)
     with_unknown = open_layout(tmp_path, units=("AU12", "AU05"))
     assert (with_unknown.labels[:, 1] == -1).all()
     with pytest.raises(UserError, match=r"action unit.*'9'"):
@@ -84,9 +84,9 @@ def test_raw_bp4d_as_videos(tmp_path: Path, video: str) -> None:
         subject = table.subject_names[table.subjects[row]]
         task = next(task for task in ("T1", "T2") if task in table.where(row))
         expected = synthetic.draw(coded[subject, task, int(table.frames[row])], subject)
-        np.testing.assert_array_equal(read_picture(table, row), expected)
+        np.testing.assert_array_equal(read_image(table, row), expected)
         assert table.labels[row].tolist() == coded[subject, task, int(table.frames[row])]
-    assert any("1 coded frames have no picture" in note for note in table.notes)  # frame 5000 is beyond the video
+    assert any("1 coded frames have no image" in note for note in table.notes)  # frame 5000 is beyond the video
 
 
 def test_a_video_whose_last_coded_frame_is_its_length_counts_from_one(tmp_path: Path) -> None:
@@ -118,20 +118,20 @@ def test_a_video_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
 def test_short_raw_releases_are_named_by_part_and_file(tmp_path: Path) -> None:
     synthetic.make_raw_bp4d(tmp_path / "b")
     notes = open_layout(tmp_path / "b").notes
-    (first,) = [note for note in notes if note.startswith("Part 1 of BP4D has 16 pictures, the full one 50631")]
+    (first,) = [note for note in notes if note.startswith("Part 1 of BP4D has 16 images, the full one 50631")]
     assert "missing: F001_T3.csv, F001_T4.csv" in first  # tasks 1 and 2 are there
     synthetic.make_raw_disfa(tmp_path / "d", videos=False)
     notes = open_layout(tmp_path / "d").notes
-    (first,) = [note for note in notes if note.startswith("Part 3 of DISFA has 8 pictures, the full one 43605")]
+    (first,) = [note for note in notes if note.startswith("Part 3 of DISFA has 8 images, the full one 43605")]
     assert "missing: SN004_au*.txt, SN005_au*.txt" in first
-    assert any("SN003_au1.txt gives 4 pictures, a full one 4845" in note for note in notes)
+    assert any("SN003_au1.txt gives 4 images, a full one 4845" in note for note in notes)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (lambda lines: [lines[0], lines[1] + ",1", *lines[2:]], r"F001_T1\.csv:2: 15 cells, the first row has 14"),
-        (lambda lines: [*lines[:2], lines[2][:-1] + "x", *lines[3:]], r"F001_T1\.csv:3: 'x' is no number"),
+        (lambda lines: [*lines[:2], lines[2][:-1] + "x", *lines[3:]], r"F001_T1\.csv:3: 'x' is not a number"),
         (lambda lines: [*lines[:2], lines[2][:-1] + "7", *lines[3:]], r"F001_T1\.csv:3: an occurrence is neither"),
     ],
 )
@@ -198,22 +198,22 @@ def test_csv_may_name_frames_of_a_video(tmp_path: Path) -> None:
     assert table.frames.tolist() == [3, 0]
     for row in (0, 1):
         expected = synthetic.draw([int(table.labels[row, 0])], "x")
-        np.testing.assert_array_equal(read_picture(table, row), expected)
+        np.testing.assert_array_equal(read_image(table, row), expected)
 
 
-def test_who_the_subjects_are_is_known_where_the_data_tells(tmp_path: Path) -> None:
+def test_subjects_are_described_if_the_data_says_so(tmp_path: Path) -> None:
     synthetic.make_raw_bp4d(tmp_path / "b")
     table = open_layout(tmp_path / "b")
-    assert dict(zip(table.subject_names, table.people))["F001"] == "a woman"
-    assert dict(zip(table.subject_names, table.people))["M007"] == "a man"
+    assert dict(zip(table.subject_names, table.descriptions))["F001"] == "a woman"
+    assert dict(zip(table.subject_names, table.descriptions))["M007"] == "a man"
     men = table.only(np.flatnonzero([table.subject_names[i].startswith("M") for i in table.subjects]))
-    assert set(men.people) == {"a man"}
+    assert set(men.descriptions) == {"a man"}
     synthetic.make_raw_disfa(tmp_path / "d", videos=False)
-    assert open_layout(tmp_path / "d").people == ()
+    assert open_layout(tmp_path / "d").descriptions == ()
     lines = ["path,subject,person,AU1", "a.png,x,A Girl,1", "b.png,y,,0", "c.png,x,a girl,0"]
     synthetic.write_lines(tmp_path / "labels.csv", lines)
     table = open_layout(tmp_path / "labels.csv")
-    assert (table.subject_names, table.people, table.units) == (("x", "y"), ("a girl", ""), ("AU01",))
+    assert (table.subject_names, table.descriptions, table.units) == (("x", "y"), ("a girl", ""), ("AU01",))
     synthetic.write_lines(tmp_path / "labels.csv", [*lines, "d.png,x,a boy,0"])
     with pytest.raises(UserError, match=r"labels\.csv:5: this subject is 'a boy', before it was 'a girl'"):
         open_layout(tmp_path / "labels.csv")
@@ -233,15 +233,15 @@ def test_both_data_sets_side_by_side_need_a_choice(tmp_path: Path) -> None:
     synthetic.make_graphau(tmp_path / "DISFA", "DISFA")
     with pytest.raises(UserError, match="BP4D and of DISFA"):
         open_layout(tmp_path)
-    assert open_layout(tmp_path, dataset="DISFA").units == UNITS["DISFA"]
-    assert open_layout(tmp_path / "BP4D").units == UNITS["BP4D"]
+    assert open_layout(tmp_path, dataset="DISFA").units == DATASETS["DISFA"].units
+    assert open_layout(tmp_path / "BP4D").units == DATASETS["BP4D"].units
 
 
 def test_short_lists_are_named(tmp_path: Path) -> None:
     synthetic.make_graphau(tmp_path, "BP4D")
     notes = open_layout(tmp_path).notes
-    assert any("BP4D_test_img_path_fold1.txt has 16 pictures" in note and "46034" in note for note in notes)
-    assert any("BP4D_train_img_path_fold3.txt has 32 pictures" in note and "96216" in note for note in notes)
+    assert any("BP4D_test_img_path_fold1.txt has 16 images" in note and "46034" in note for note in notes)
+    assert any("BP4D_train_img_path_fold3.txt has 32 images" in note and "96216" in note for note in notes)
     assert len(notes) == 6
 
 
@@ -318,7 +318,7 @@ def test_subject_in_both_sides_is_named(tmp_path: Path) -> None:
         ("path,AU1", "a.png,1", "'subject' is missing"),
         ("path,subject,AU1", ",x,1", "is empty"),
         ("path,subject,frame,AU1", "a.avi,x,first,1", "frame 'first'"),
-        ("path,subject,AU1", "", "No labelled picture"),
+        ("path,subject,AU1", "", "No labelled image"),
     ],
 )
 def test_faults_of_csv(tmp_path: Path, header: str, row: str, said: str) -> None:

@@ -39,12 +39,12 @@ def train(tmp_path: Path, *more: str) -> int:
     return train_command.main([*common, *FAST, *more])
 
 
-def test_own_sentences_are_taught_kept_and_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_sentences_are_trained_kept_and_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     synthetic.make_csv(tmp_path / "data")
     mine = own_corpus(tmp_path / "mine.toml")
     assert texts.main([str(mine)]) == 0
     assert train(tmp_path, "--data", str(tmp_path / "data"), "--corpus", str(mine)) == 0
-    assert "Weights at the beginning: from scratch, as asked" in capsys.readouterr().out
+    assert "Initial weights: from scratch, as asked" in capsys.readouterr().out
     run = tmp_path / "run"
     assert "glower" in RunFolder(run).config()["network"]["vocabulary"]
     assert (run / "corpus.toml").read_bytes() == mine.read_bytes()
@@ -55,7 +55,9 @@ def test_own_sentences_are_taught_kept_and_judged(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.slow
-def test_a_bundle_of_own_sentences_needs_them_to_be_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scoring_a_bundle_of_own_sentences_needs_their_corpus(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A bundle carries words, not sentences: the corpus is named, or evaluation says what is wrong."""
     synthetic.make_csv(tmp_path / "data")
     mine, run = own_corpus(tmp_path / "mine.toml"), tmp_path / "run"
@@ -69,7 +71,7 @@ def test_a_bundle_of_own_sentences_needs_them_to_be_judged(tmp_path: Path, capsy
     assert evaluate_command.main([*options, "--corpus", str(mine)]) == 0
 
 
-def test_people_are_named_only_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_subjects_are_named_only_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     synthetic.make_raw_bp4d(tmp_path / "data")
     assert train(tmp_path, "--data", str(tmp_path / "data"), "--subjects") == 0
     reader = open_reader(tmp_path / "run")
@@ -86,7 +88,7 @@ def test_people_are_named_only_when_asked_for(tmp_path: Path, capsys: pytest.Cap
     synthetic.make_raw_disfa(tmp_path / "disfa", videos=False)
     capsys.readouterr()
     assert train(tmp_path, "--data", str(tmp_path / "disfa"), "--subjects") == 2
-    assert "Nobody knows who the subjects of this data are" in capsys.readouterr().err
+    assert "This data does not describe its subjects" in capsys.readouterr().err
 
 
 def test_a_person_without_words_is_refused_with_what_there_is(

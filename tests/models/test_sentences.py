@@ -160,7 +160,7 @@ def test_targets_say_who_where_that_is_known_and_fits() -> None:
     labels = (rng.random((60, len(SHIPPED))) < 0.25).astype(np.int8)
     words, labels[0] = 20, 1  # so much that nothing else fits
     people = ["a woman"] * 20 + ["a man"] * 20 + [""] * 20
-    whole = targets.sample_tokens(labels, corpus, vocabulary, words, np.random.default_rng(7), people=people)[1]
+    whole = targets.sample_tokens(labels, corpus, vocabulary, words, np.random.default_rng(7), descriptions=people)[1]
     said = [decode(tokens, vocabulary) for tokens in whole]
     for row, (sentence, who) in enumerate(zip(said, people)):
         assert named(sentence) == {u for u, label in zip(SHIPPED, labels[row]) if label}
@@ -185,7 +185,7 @@ SENTENCE = '"no lift shows at the inner brows"'
         (SENTENCE, '"the inner brows hang low"', "no rest word"),
         (SENTENCE, '"No lift shows!"', "lower case"),
         (SENTENCE + ",\n", "", "3 inactive sentences are too few"),
-        (SENTENCE, '"no furrow stands between the brows"', "already stands in"),
+        (SENTENCE, '"no furrow stands between the brows"', "is already in"),
         ('"the inner brow corners are lifted, so', '"no corners are lifted, so', "holds a rest word"),
         ('"knitted brows"', '"slanted brows"', "name two units"),
         ('tag = "scowl"', 'tag = "two words"', "not one word"),

@@ -239,7 +239,7 @@ def test_a_full_disk_keeps_the_finished_epoch(tmp_path: Path, monkeypatch: pytes
 
     full.on = True  # type: ignore[attr-defined]
     monkeypatch.setattr("vlfau.models.training.checkpoint.write_whole", full)
-    with pytest.raises(UserError, match=r"disk is full.*was saved in the space held.*same command"):
+    with pytest.raises(UserError, match=r"disk is full.*was saved in reserved space.*same command"):
         run_training(tmp_path, recipe())
     assert RunFolder(tmp_path).checkpoints.load()[1]["step"] == 6
     full.on = False  # type: ignore[attr-defined]
