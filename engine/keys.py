@@ -5,7 +5,9 @@ Files are ZeroMQ certificates: NAME.key holds the public key and may be given aw
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 from pathlib import Path
 
 import zmq
@@ -14,12 +16,15 @@ import zmq.auth
 from vlfau.models.errors import UserError
 
 KEY_CHARACTERS = 40  # a 32-byte key in Z85
+NAME_BYTES = 244  # with .key_secret a file name of 255, the most that file systems take
 
 
 def make_pair(folder: Path, name: str) -> tuple[Path, Path]:
     """Writes a new pair; an existing one is never replaced. Returns the public and the secret file."""
-    if not name or "/" in name or name.startswith("."):
-        raise UserError(f"'{name}' cannot be the name of a key. Use letters, digits, dots and dashes.")
+    if not name or "/" in name or name.startswith(".") or not name.isprintable():
+        raise UserError(f"{name!r} cannot be the name of a key. Use letters, digits, dots and dashes.")
+    if len(os.fsencode(name)) > NAME_BYTES:
+        raise UserError(f"The name of a key can have at most {NAME_BYTES} bytes, and '{name[:20]}...' is longer.")
     public, secret = zmq.curve_keypair()
     public_file, secret_file = folder / f"{name}.key", folder / f"{name}.key_secret"
     for file in (public_file, secret_file):
@@ -36,6 +41,7 @@ def read_pair(path: Path) -> tuple[bytes, bytes]:
     public, secret = _load(path)
     if secret is None:
         raise UserError(f"{path} holds a public key only. Give the .key_secret file of the pair.")
+    _warn_if_exposed(path)
     return public, secret
 
 
@@ -57,6 +63,12 @@ def read_allowed(path: Path) -> set[bytes]:
     if not files:
         raise UserError(f"The folder {path} holds no .key file, so nobody could join. Put the subscribers' keys there.")
     return {_load(file)[0] for file in files}
+
+
+@functools.cache
+def _warn_if_exposed(path: Path) -> None:
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        print(f"Warning: other users can access the secret key {path}. Run: chmod 600 {path}", file=sys.stderr)
 
 
 def _load(path: Path) -> tuple[bytes, bytes | None]:

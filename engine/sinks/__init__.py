@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from vlfau.models.errors import UserError
+
 from ..packets import Origin
 from .base import Sink
 from .files import check_path
@@ -34,6 +36,8 @@ def _messages(publish: PublishSettings) -> Iterator[Sink]:
         from .zeromq import Publisher
 
         yield Publisher(publish)
+    elif publish.curve_secret or publish.allow:
+        raise UserError("--curve-secret and --allow protect what --bind publishes, and --bind is none. Leave them out.")
 
 
 def _files(files: FileSettings, units: Sequence[str], origins: Sequence[Origin]) -> Iterator[Sink]:

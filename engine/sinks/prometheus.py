@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import ThreadingWSGIServer, make_wsgi_app
 
 from vlfau.models.errors import UserError
 
@@ -14,6 +21,8 @@ from .base import Pixels, Sink
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+CONNECTIONS = 16  # at a time; further ones are closed without an answer
+CONNECTION_S = 5.0  # a connection lives no longer, whatever its peer does
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.025, 0.033, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -44,11 +53,13 @@ class Metrics(Sink):
 
     def __enter__(self) -> Self:
         try:
-            self._server, self._thread = start_http_server(self.port, self.host, self.registry)
+            self._server = _serve(self.host, self.port, self.registry)
         except OSError as error:
             place = f"{self.host}:{self.port}"
             raise UserError(f"Cannot serve metrics at {place}: {error.strerror}. Choose another --metrics.") from None
         self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
         return self
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
@@ -85,6 +96,58 @@ class Metrics(Sink):
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _Server(ThreadingWSGIServer):
+    """A thread for each connection, within the limits above."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._opened_s: dict[Any, float] = {}
+        super().__init__(*arguments)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        return len(self._opened_s) < CONNECTIONS
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._opened_s[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._opened_s.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called twice a second by `serve_forever`."""
+        self._disconnect(before_s=time.monotonic() - CONNECTION_S)
+
+    def server_close(self) -> None:
+        self._disconnect(before_s=time.monotonic())
+        super().server_close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):  # a peer that disconnects is not worth a traceback
+            super().handle_error(request, client_address)
+
+    def _disconnect(self, before_s: float) -> None:
+        for request, opened_s in list(self._opened_s.items()):
+            if opened_s <= before_s:
+                with suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)  # its thread wakes up and closes it
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Logs nothing."""
+
+
+def _serve(host: str, port: int, registry: CollectorRegistry) -> _Server:
+    family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    kind = _Server6 if family == socket.AF_INET6 else _Server
+    return make_server(str(place[0]), port, make_wsgi_app(registry), kind, _Handler)
 
 
 def parse(address: str) -> tuple[str, int]:

@@ -45,9 +45,24 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
             read_pair(path)
     with pytest.raises(UserError, match="neither a key file nor"):
         read_public("~" * 40)
-    for name in ("", "../x", ".x"):
-        with pytest.raises(UserError, match="cannot be the name"):
+    for name in ("", "../x", ".x", "a\nb", "a\x1b[2J", "a\x9b", "a\u202eb", "a\udce9"):
+        with pytest.raises(UserError, match="cannot be the name") as error:
             make_pair(tmp_path, name)
+        assert str(error.value).isprintable()
+    with pytest.raises(UserError, match="at most 244 bytes"):
+        make_pair(tmp_path, "é" * 123)
+    make_pair(tmp_path, "é" * 122)
+
+
+def test_a_secret_key_that_others_can_read_is_reported_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read_pair(make_pair(tmp_path, "control")[1])
+    assert capsys.readouterr().err == ""
+    _, secret_file = make_pair(tmp_path, "a")
+    secret_file.chmod(0o640)
+    read_pair(secret_file)
+    read_pair(secret_file)
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert f"chmod 600 {secret_file}" in warning
 
 
 def test_the_command_makes_pairs_and_says_what_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 import urllib.request
+from contextlib import ExitStack
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from reports import make_end, make_report, make_status
 
-from vlfau.engine.sinks.prometheus import Metrics, parse
+from vlfau.engine.sinks import prometheus
+from vlfau.engine.sinks.prometheus import CONNECTIONS, Metrics, parse
 from vlfau.models.errors import UserError
 
 
@@ -51,6 +54,46 @@ def test_it_leaves_neither_port_nor_thread() -> None:
     assert threading.active_count() == before
     with socket.create_server(("127.0.0.1", metrics.port)):
         pass
+
+
+def test_silent_and_slow_connections_are_few_and_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prometheus, "CONNECTION_S", 1.0)
+    before = threading.active_count()
+    with Metrics(":0") as metrics, ExitStack() as stack:
+        address = ("127.0.0.1", metrics.port)
+        peers = [stack.enter_context(socket.create_connection(address, 10)) for _ in range(CONNECTIONS + 4)]
+        began_s = time.monotonic()
+        while peers and time.monotonic() - began_s < 10:
+            assert threading.active_count() <= before + 1 + CONNECTIONS
+            peers = [peer for peer in peers if still_open(peer)]
+            time.sleep(0.05)
+        assert not peers, "even those that send a byte now and then"
+        assert scrape(metrics) is not None, "there is room again"
+        stack.enter_context(socket.create_connection(address))
+        time.sleep(0.1)
+    wait_for_threads(before)
+    assert capsys.readouterr().err == ""
+
+
+def still_open(peer: socket.socket) -> bool:
+    """Also sends a byte of a request that never ends."""
+    try:
+        peer.send(b"G")
+        peer.setblocking(False)
+        return peer.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def wait_for_threads(count: int) -> None:
+    began_s = time.monotonic()
+    while threading.active_count() > count and time.monotonic() - began_s < 2:
+        time.sleep(0.01)
+    assert threading.active_count() == count
 
 
 def test_it_listens_here_only_unless_told() -> None:

@@ -256,6 +256,13 @@ def test_a_taken_address_is_named(publisher: Publisher) -> None:
         Publisher(PublishSettings(bind=publisher.address)).__enter__()
 
 
+def test_keys_for_an_address_that_is_none_are_refused(tmp_path: Path) -> None:
+    for publish in (PublishSettings("none", curve_secret=tmp_path), PublishSettings("none", allow=tmp_path)):
+        settings = OutputSettings(publish=publish)
+        with pytest.raises(UserError, match="--bind is none"):
+            open_sinks(settings, ["AU01"], [])
+
+
 def test_none_opens_no_socket() -> None:
     settings = OutputSettings(publish=PublishSettings(bind="none"))
     assert not any(isinstance(sink, Publisher) for sink in open_sinks(settings, ["AU01"], []).sinks)
