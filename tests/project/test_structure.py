@@ -124,7 +124,7 @@ def test_the_page_about_the_code_names_files_that_exist() -> None:
     paths = {name for name in names if "/" in name}
     assert len(paths) > 30
     assert sorted(path for path in paths if not (ROOT / path).exists()) == []
-    roles = {path.name for folder in ("engine", "models") for path in (ROOT / folder).rglob("*.py")}
+    roles = {path.name for path in [*ROOT.glob("*"), *(ROOT / "models").rglob("*.py")]}
     assert set(names) - paths - roles == set(), "a file without its folder"
 
 
