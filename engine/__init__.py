@@ -1,6 +1,6 @@
-"""Video in, explained action units out. `open_engine` runs the engine here, `subscribe` listens to one elsewhere.
+"""Video in, explained action units out: `open_engine` runs an engine here, `subscribe` listens to one elsewhere.
 
-Nothing is imported until it is asked for: `import vlfau.engine` costs nothing.
+Both are imported on first use, so `import vlfau.engine` costs nothing.
 """
 
 from __future__ import annotations

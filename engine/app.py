@@ -1,6 +1,9 @@
-"""The wiring: which parts there are, in which order, and how they begin and end. Does none of their work.
+"""Wires the stages of the engine together, starts them and stops them.
 
-source (a thread each) -> find faces (all streams, or a share of them) -> predict (all) -> publish -> whoever iterates
+A frame's way: its source decodes it (`sources/`, one thread each); `tracking/find.py` finds, follows and aligns its
+faces (one thread for all streams, more on machines with many cores); `prediction/predict.py` turns them into action
+units and sentences (one thread); `publishing.py` numbers the report, hands it to every sink and yields it to the
+caller.
 """
 
 from __future__ import annotations
@@ -35,26 +38,26 @@ if TYPE_CHECKING:
 
     from .tracking.find import FaceFinder
 
-CORES_A_FINDER = 4  # one thread finds the faces of all streams, until there are this many cores for a second
-NEWEST = 1  # frames that wait of a live source: the newest
-QUEUE = 4  # packets between stages: enough to keep all busy and to fill a batch
+CORES_PER_FINDER = 4  # for each of these, one thread that finds faces; at least one, at most one per stream
+NEWEST = 1  # frames queued from a live source
+QUEUE = 4  # packets queued between stages: enough to keep all of them busy and to fill a batch
 
 
 class StreamFailed(Exception):
-    """A source ended badly after it had given frames; everything it gave was published."""
+    """A source failed after it had delivered frames; all of those were published."""
 
 
 def open_engine(*sources: str, **settings: Any) -> Engine:
     """`with open_engine("video.mp4") as reports: for report in reports: ...`
 
-    Keywords are the names of the command line flags (`detect_every=5`, `explain="never"`, `jsonl=Path("out.jsonl")`).
+    Keywords are named like the flags of vlfau-stream: `detect_every=5`, `explain="never"`, `jsonl=Path("out.jsonl")`.
     Nothing is printed, and nothing is published unless `bind` is given.
     """
     return Engine(for_python(sources, settings))
 
 
 class Engine:
-    """Enter to start, iterate over the reports of all streams, leave to stop. Used once."""
+    """Enter to start, iterate over the reports of all streams, leave to stop. An engine runs once."""
 
     def __init__(
         self,
@@ -64,7 +67,12 @@ class Engine:
         open_runtime: Callable[[Bundle], Runtime] | None = None,
         open_finder: Callable[[Bundle, Engine], FaceFinder] | None = None,
     ) -> None:
-        """`threads` false runs the same stages in one chain; the openers are for whoever brings own networks."""
+        """`threads=False` runs the same stages as one chain of generators on the caller's thread.
+
+        The openers replace the networks: `open_runtime(bundle)` opens what predicts action units and sentences,
+        `open_finder(bundle, engine)` what finds and follows faces (once per thread that finds faces). Each runs on the
+        thread that uses the result. By default they open what the settings name.
+        """
         self.settings, self._threads = settings, threads
         self._open_runtime = open_runtime or partial(_runtime, settings)
         self._open_finder = open_finder or _finder
@@ -75,15 +83,15 @@ class Engine:
         self.sinks: Sinks = open_sinks(settings.output, self.bundle.manifest.units, [s.origin for s in self.sources])
         self.runtime_name, self.device_name, self.detector_name = "", "", ""
         self._failures: list[str] = []
-        self._finders = max(1, min(len(self.sources), (os.cpu_count() or 1) // CORES_A_FINDER)) if threads else 1
-        self._unloaded = self._finders + 1  # networks that are not there yet
+        self._finders = max(1, min(len(self.sources), (os.cpu_count() or 1) // CORES_PER_FINDER)) if threads else 1
+        self._unloaded = self._finders + 1  # stages whose networks are still loading
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._stack = ExitStack()
         self._reports: Iterable[Report] = ()
 
     def __enter__(self) -> Self:
-        with ExitStack() as stack:  # what is open when a later step fails is closed at once
+        with ExitStack() as stack:  # if a later step fails, what is open is closed at once
             stack.enter_context(self.sinks)
             stack.push(self._end)
             ticker = stack.enter_context(StatusTicker(self.counters, self.sinks, self._status))
@@ -106,45 +114,46 @@ class Engine:
             raise StreamFailed(" ".join(self._failures))
 
     def stop(self) -> None:
-        """From any thread: the loop over the reports ends soon."""
+        """Ends the loop over the reports soon. Safe from any thread."""
         self.stopping.set()
         self._ready.set()
 
-    def _loaded_one(self) -> None:
+    def _count_loaded(self) -> None:
         with self._lock:
             self._unloaded -= 1
             if not self._unloaded:
                 self._ready.set()
 
     def _frames(self, source: Source) -> Iterator[Frame | Ended]:
-        """Nothing is taken in before somebody can look at it: a camera's first frames would be old by then."""
+        """Reads no frame before the networks are loaded: a camera's first frames would be old by then."""
         self._ready.wait()
         yield from source.frames()
 
-    # The stages. Each opens its network on its own thread, so that both are loaded at the same time.
+    # The stages. Each opens its network on its own thread, so that they load at the same time.
 
     def _find(self, items: Iterable[Frame | Ended]) -> Generator[Faces | Ended, None, None]:
         from .tracking.find import find_faces
 
         try:
             finder = self._open_finder(self.bundle, self)
-        finally:  # also where it failed: nobody is to wait for it any more
-            self._loaded_one()
+        finally:  # on failure too, so that nothing waits for it
+            self._count_loaded()
         yield from find_faces(items, finder, streams=len(self.sources))
 
     def _predict(self, items: Iterable[Faces | Ended]) -> Generator[Outcome | Ended, None, None]:
         from .prediction.predict import Predictor, predict_faces
 
         try:
-            opened = self._open_runtime(self.bundle)
+            runtime = self._open_runtime(self.bundle)
         finally:
-            self._loaded_one()
-        with opened as runtime:
+            self._count_loaded()
+        with runtime:
             self.runtime_name = f"{runtime.executor.name} {runtime.executor.precision}"
             self.device_name = runtime.executor.device
             late = [s.origin.stream for s in self.sources if s.live or self.settings.source.realtime]
-            every = self.settings.output.publish.why == "all"
-            yield from predict_faces(items, Predictor(runtime, self.settings.predict, all_units=every, late_text=late))
+            all_units = self.settings.output.publish.why == "all"
+            predictor = Predictor(runtime, self.settings.predict, all_units=all_units, late_text=late)
+            yield from predict_faces(items, predictor)
 
     def _publish(self, items: Iterable[Outcome | Ended]) -> Generator[Report, None, None]:
         yield from publish(items, self.sinks, self.counters, self._failures)
@@ -172,7 +181,7 @@ class Engine:
         return pipeline
 
     def _chain(self) -> Iterable[Report]:
-        """The same without threads: one source after the other."""
+        """The same stages without threads: one source after the other."""
         frames = (item for source in self.sources for item in self._frames(source))
         return self._publish(self._predict(self._find(frames)))
 
@@ -187,30 +196,30 @@ class Engine:
         }
 
     def _end(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Streams that are still open when everything stops."""
+        """Ends the streams that are still open when the engine stops."""
         stopped = error is None or isinstance(error, (KeyboardInterrupt, GeneratorExit))
         for counters in self.counters.values():
             if not counters.ended:
                 if (waiting := counters.frames_in - counters.frames_out - counters.dropped) > 0:
-                    counters.drop("stopped", waiting)  # in flight when it ended; all threads are gone by now
+                    counters.drop("stopped", waiting)  # frames in flight; all threads have ended by now
                 self.sinks.end(counters.end("stopped" if stopped else "error", "" if stopped else str(error)))
 
 
 def _runtime(settings: EngineSettings, bundle: Bundle) -> Runtime:
     from vlfau.models.runtimes import open_runtime
 
-    asked = settings.predict
+    predict = settings.predict
     return open_runtime(
         bundle,
-        asked.runtime,
-        device=asked.device,
-        precision=asked.precision,
-        threads=asked.threads,
-        say=partial(_say, settings),
+        predict.runtime,
+        device=predict.device,
+        precision=predict.precision,
+        threads=predict.threads,
+        say=partial(_print, settings),
     )
 
 
-def _say(settings: EngineSettings, line: str) -> None:
+def _print(settings: EngineSettings, line: str) -> None:
     if not settings.output.screen.quiet:
         print(line, file=sys.stderr, flush=True)
 
@@ -224,7 +233,7 @@ def _finder(bundle: Bundle, engine: Engine) -> FaceFinder:
     faces = engine.settings.faces
     detector = open_detector(faces.detector, faces.detector_model, size=faces.detector_size)
     engine.detector_name = detector.reason
-    _say(engine.settings, f"faces by {detector.reason}")
+    _print(engine.settings, f"faces by {detector.reason}")
     return FaceFinder(
         faces,
         detector,

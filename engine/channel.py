@@ -1,4 +1,4 @@
-"""A bounded hand-off between two stages, and a junction where several of them end. Knows neither threads nor frames."""
+"""A bounded queue between two stages, and a junction that reads several of them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ T = TypeVar("T")
 
 
 class Closed(Exception):
-    """Nobody will read this channel any more."""
+    """This channel is not read any more."""
 
 
 class Channel(Generic[T]):
     """put() to send, close() to end the stream. One writer; one reader, through a `Junction`.
 
-    A file must not lose frames, so a full channel makes the sender wait. A camera must not wait for the network, so a
-    full lossy channel forgets its oldest item and counts it.
+    A file must not lose frames, so a full channel blocks the sender. A camera must not wait for the network, so a full
+    lossy channel drops its oldest item and counts it.
     """
 
     def __init__(self, capacity: int, *, lossy: bool = False) -> None:
         self.capacity, self.lossy = capacity, lossy
         self.dropped = 0
-        self.changed = threading.Condition()  # a junction replaces it by one for all its channels
+        self.changed = threading.Condition()  # a junction replaces it with one that all its channels share
         self._items: deque[T] = deque()
         self._open = True
 
@@ -56,10 +56,10 @@ class Channel(Generic[T]):
 
 
 class Junction(Generic[T]):
-    """Reads several channels fairly: each take() begins one channel further on, so that a fast one starves nobody."""
+    """Reads several channels in turn: each take() starts one channel further on, so that a fast one starves none."""
 
     def __init__(self, channels: Sequence[Channel[T]]) -> None:
-        """Before any of the channels is in use, because they share one condition from here on."""
+        """Create it before any of the channels is used: from here on they share one condition."""
         self._channels = list(channels)
         self._changed = threading.Condition() if len(channels) != 1 else channels[0].changed
         self._first = 0
@@ -67,7 +67,7 @@ class Junction(Generic[T]):
             channel.changed = self._changed
 
     def take(self, limit: int) -> list[T]:
-        """Wait for one item, then take up to `limit` of what is already there; [] when all channels have ended."""
+        """Wait for one item, then take up to `limit` of those already queued; [] when all channels have ended."""
         with self._changed:
             while True:
                 waiting = [channel._items for channel in self._channels if channel._items]

@@ -1,4 +1,4 @@
-"""What is counted and timed per stream, and the status and end messages made of it. Measures nothing itself.
+"""Counts and latencies of each stream, and the status and end messages built from them.
 
 Each number has one writer; readers on other threads see it a moment late at worst.
 """
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from .wire import STAGES, End, LatencyMs, Quantiles, Status, now_ns, quantiles
 
-RECENT = 256  # frames behind the quantiles of a status message
-BUCKETS_PER_E = 50  # of the histogram over a whole run: 2 % wide, from 1 microsecond to e^18 ms
+RECENT = 256  # frames that the quantiles of a status message cover
+BUCKETS_PER_E = 50  # of the histogram of a whole run: each 2 % wide, from 1 microsecond to e^18 ms
 FIRST = -7.0  # log of the first bucket's milliseconds
 
 
 class Latencies:
-    """Milliseconds by stage: the last ones exactly, all of them in a histogram of constant size."""
+    """Milliseconds by stage: recent ones exactly, all of them in a histogram of constant size."""
 
     def __init__(self) -> None:
         self._recent: dict[str, deque[float]] = {stage: deque(maxlen=RECENT) for stage in STAGES}
@@ -41,7 +41,7 @@ class Latencies:
 
     def recent(self) -> dict[str, Quantiles]:
         with self._lock:
-            values = {stage: list(kept) for stage, kept in self._recent.items()}
+            values = {stage: list(recent) for stage, recent in self._recent.items()}
         return {stage: q for stage, v in values.items() if (q := quantiles(v)) is not None}
 
     def overall(self) -> dict[str, Quantiles]:
@@ -59,7 +59,7 @@ def _quantile(sums: NDArray[np.int64], q: float) -> float:
 
 @dataclass
 class Counters:
-    """One stream's."""
+    """Counters of one stream."""
 
     stream: str
     state: str = "opening"  # opening, playing, reconnecting, ended
@@ -75,7 +75,7 @@ class Counters:
     highest_track: int = -1
     reconnects: int = 0
     drops: dict[str, int] = field(default_factory=dict)  # cause -> frames
-    late: Callable[[], int] = lambda: 0  # frames that the first channel forgot
+    late: Callable[[], int] = lambda: 0  # frames that the first channel dropped
     latencies: Latencies = field(default_factory=Latencies)
     began: float = field(default_factory=time.monotonic)
     ended: bool = False

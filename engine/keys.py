@@ -1,6 +1,7 @@
-"""CURVE key pairs: made, stored and read. What a socket does with them is left to publish.py and subscriber.py.
+"""Creates, stores and reads CURVE key pairs, for `sinks/zeromq.py` and `subscriber.py`.
 
-Files are ZeroMQ certificates: NAME.key holds the public key and may be given away, NAME.key_secret both and may not.
+Files are ZeroMQ certificates: NAME.key holds the public key and may be shared; NAME.key_secret holds both keys and must
+stay private.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ NAME_BYTES = 244  # with .key_secret a file name of 255, the most that file syst
 
 
 def make_pair(folder: Path, name: str) -> tuple[Path, Path]:
-    """Writes a new pair; an existing one is never replaced. Returns the public and the secret file."""
+    """Writes a new pair and returns its public and its secret file. Existing files are never replaced."""
     if not name or "/" in name or name.startswith(".") or not name.isprintable():
         raise UserError(f"{name!r} cannot be the name of a key. Use letters, digits, dots and dashes.")
     if len(os.fsencode(name)) > NAME_BYTES:
@@ -29,7 +30,7 @@ def make_pair(folder: Path, name: str) -> tuple[Path, Path]:
     public_file, secret_file = folder / f"{name}.key", folder / f"{name}.key_secret"
     for file in (public_file, secret_file):
         if file.exists():
-            raise UserError(f"{file} exists and is not replaced. Choose another name or remove it.")
+            raise UserError(f"{file} exists and will not be replaced. Choose another name or remove it.")
     folder.mkdir(parents=True, exist_ok=True)
     _write(secret_file, 0o600, "secret: keep it on this machine", public, secret)
     _write(public_file, 0o644, "public: give it to the other side", public, None)
@@ -40,13 +41,13 @@ def read_pair(path: Path) -> tuple[bytes, bytes]:
     """(public, secret) from a secret key file."""
     public, secret = _load(path)
     if secret is None:
-        raise UserError(f"{path} holds a public key only. Give the .key_secret file of the pair.")
+        raise UserError(f"{path} holds only a public key. Give the .key_secret file of the pair.")
     _warn_if_exposed(path)
     return public, secret
 
 
 def read_public(key: str | Path) -> bytes:
-    """A public key from a key file, or the 40 characters themselves."""
+    """A public key, from a key file or given as its 40 characters."""
     text = str(key)
     if len(text) == KEY_CHARACTERS and not Path(text).exists():
         try:
@@ -61,7 +62,9 @@ def read_allowed(path: Path) -> set[bytes]:
     """The public keys of an allow-list: a folder of .key files, or one file."""
     files = sorted(path.glob("*.key")) if path.is_dir() else [path]
     if not files:
-        raise UserError(f"The folder {path} holds no .key file, so nobody could join. Put the subscribers' keys there.")
+        raise UserError(
+            f"The folder {path} holds no .key file, so no subscriber could join. Put their public keys there."
+        )
     return {_load(file)[0] for file in files}
 
 
@@ -75,8 +78,7 @@ def _load(path: Path) -> tuple[bytes, bytes | None]:
     try:
         return zmq.auth.load_certificate(path)
     except (OSError, ValueError, UnicodeDecodeError):
-        hint = "Make one with: vlfau-keys NAME"
-        raise UserError(f"{path} is not a key file that can be read. {hint}") from None
+        raise UserError(f"{path} is not a readable key file. Create one with: vlfau-keys NAME") from None
 
 
 def _write(path: Path, mode: int, note: str, public: bytes, secret: bytes | None) -> None:

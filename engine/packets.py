@@ -1,6 +1,6 @@
-"""What travels between stages. Axes: F faces in a frame, S crop side.
+"""The packets that pass from stage to stage. Axes: F faces in a frame, S crop side.
 
-Two clocks: `captured_ns` is unix time and may jump with the computer's clock; latency is measured on `monotonic_ns`.
+Two clocks: `captured_ns` is Unix time and may jump with the computer's clock; latency is measured on `monotonic_ns`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Stamp:
     stream: str
     index: int  # 0, 1, 2... in decode order; a gap is a frame that was dropped or skipped
     pts: float  # seconds of video time, from the container
-    captured_ns: int  # unix nanoseconds when the decoder handed the frame over
+    captured_ns: int  # Unix nanoseconds when the decoder handed the frame over
     monotonic_ns: int  # the same moment on the clock that never jumps
     decode_ms: float = 0.0
 
@@ -34,7 +34,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The last thing a source sends; it passes all stages behind the frames."""
+    """The last packet of a source; it passes all stages after the frames."""
 
     stream: str
     reason: str  # finished, lost, error
@@ -56,8 +56,8 @@ class Faces:
     crops: NDArray[np.uint8]  # (F, S, S, 3) RGB
     detect_ms: float = 0.0  # from capture until the faces were found
     align_ms: float = 0.0  # from then until this packet was complete
-    ready_ns: int = 0  # monotonic, at that moment
-    pixels: NDArray[np.uint8] | None = None  # only kept where a sink shows them
+    ready_ns: int = 0  # monotonic nanoseconds at that moment
+    pixels: NDArray[np.uint8] | None = None  # only kept if a sink shows them
 
     def __post_init__(self) -> None:
         fields = self.boxes, self.landmarks, self.scores, self.poses, self.quality, self.valid, self.crops
@@ -73,7 +73,7 @@ class Faces:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What is to be published of one frame."""
+    """What will be published about one frame."""
 
     stamp: Stamp
     faces: list[Face]
@@ -86,7 +86,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A stream as the sinks need to know it."""
+    """What sinks need to know about a stream."""
 
     stream: str
     file: Path | None = None  # a file that can be opened again for its sound; None for live sources

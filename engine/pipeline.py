@@ -1,7 +1,7 @@
-"""Runs stages, each in its own thread, joined by channels. Knows nothing about what travels.
+"""Runs stages, each on its own thread, connected by channels.
 
 A stage is a generator over its input, so the same stages also run without threads: `last(middle(first(source)))` is the
-reference that the tests compare against. What a stage opens with `with` is closed on its own thread, however it ends.
+reference for the tests. What a stage opens with `with` is closed on its own thread, however it ends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Stage = Callable[[Iterable[Any]], Generator[Any, None, None]]
 
 
 def read(source: Iterable[T]) -> Generator[T, None, None]:
-    """The first stage of a line, which only hands on; closing it closes the source."""
+    """A first stage, which only passes items on; closing it closes the source."""
     yield from source
 
 
@@ -26,7 +26,7 @@ class Pipeline:
     """add() stages, enter to start them, iterate over what the last one yields. Leaving stops and joins all threads."""
 
     def __init__(self, stopping: threading.Event | None = None) -> None:
-        self.stopping = stopping or threading.Event()  # for what waits elsewhere than at a channel
+        self.stopping = stopping or threading.Event()  # for code that waits for something other than a channel
         self.channels: dict[str, Channel[Any]] = {}
         self._threads: list[threading.Thread] = []
         self._error: BaseException | None = None
@@ -41,7 +41,7 @@ class Pipeline:
         capacity: int = 4,
         lossy: bool = False,
     ) -> Channel[Any]:
-        """`inputs` are channels of earlier stages, or whatever a first stage iterates over."""
+        """`inputs` are channels of earlier stages, or, for a first stage, any iterable."""
         outbox: Channel[Any] = Channel(capacity, lossy=lossy)
         self.channels[name] = outbox
         channels = list(inputs) if isinstance(inputs, list | tuple) else []
@@ -55,20 +55,20 @@ class Pipeline:
                 for item in items:
                     outbox.put(item)
         except Closed:
-            pass  # downstream is gone, so this stage is done too
+            pass  # the next stage has ended, so this one is done too
         except BaseException as error:
             self.fail(error)
         finally:
             outbox.close()
 
     def fail(self, error: BaseException) -> None:
-        """The first failure stops everything and is raised to whoever iterates."""
+        """The first failure stops all stages and is raised to the caller who iterates."""
         with self._lock:
             self._error = self._error or error
         self.stop()
 
     def stop(self) -> None:
-        """Drop what is in flight and let every stage return. Safe from any thread, any number of times."""
+        """Drop what is in flight and let every stage return. Safe from any thread, and more than once."""
         self.stopping.set()
         for channel in self.channels.values():
             channel.close(discard=True)
@@ -90,7 +90,7 @@ class Pipeline:
 
 
 def waiting(items: Iterable[T], limit: int) -> Iterator[list[T]]:
-    """Whatever has queued up while the last batch ran: full batches under load, no added delay at rest."""
+    """Batches of what queued up while the last one ran: full batches under load, no added delay otherwise."""
     if isinstance(items, Junction):
         while group := items.take(limit):
             yield group

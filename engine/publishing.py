@@ -1,4 +1,4 @@
-"""The last stage: outcomes become numbered reports, are counted and go to every sink. Formats are left to the sinks."""
+"""The last stage: turns outcomes into numbered reports, counts them and passes them to every sink."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .sinks.group import Sinks
 def publish(
     items: Iterable[Outcome | Ended], sinks: Sinks, counters: Mapping[str, Counters], failures: list[str]
 ) -> Generator[wire.Report, None, None]:
-    """Yields what it has sent. Streams that ended badly leave their sentence in `failures`; the others go on."""
+    """Yields each report after it was sent. A stream that fails adds its message to `failures`; the others go on."""
     for item in items:
         if isinstance(item, Ended):
             if item.error:

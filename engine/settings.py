@@ -18,33 +18,39 @@ RUNTIMES = ("auto", "openvino", "onnxruntime", "torch", "tensorrt", "torch-tenso
 
 @dataclass(frozen=True, slots=True)
 class SourceSettings:
-    """Where pictures come from and which of them are looked at."""
+    """Where frames come from and which of them are analysed."""
 
-    name: tuple[str, ...] = setting((), "Names of the streams, in the order of the sources; derived if left out.")
+    name: tuple[str, ...] = setting(
+        (), "Names of the streams, in the order of the sources; derived from the sources if left out."
+    )
     start: float = setting(0.0, "Begin this far into a file.", metavar="SECONDS")
     duration: float | None = setting(None, "Stop after this much video time.", metavar="SECONDS")
-    every: int = setting(1, "Look at every Nth frame only.", metavar="N")
-    max_fps: float | None = setting(None, "Look at no more frames a second of video than this.", metavar="FPS")
+    every: int = setting(1, "Analyse only every Nth frame.", metavar="N")
+    max_fps: float | None = setting(None, "Analyse at most this many frames per second of video.", metavar="FPS")
     realtime: bool = setting(False, "Play files at their own pace instead of as fast as possible.")
     live: bool | None = setting(
-        None, "Treat an address as live (newest frame, reconnect) or not; default: by its form."
+        None, "Treat an address as live (newest frame, reconnect) or not; by the form of the address if left out."
     )
     reconnect: int | None = setting(
-        None, "How often in a row to try again when a live source fails; for ever if left out.", metavar="N"
+        None, "Consecutive attempts to reopen a live source that failed; unlimited if left out.", metavar="N"
     )
     open_timeout: float = setting(
-        5.0, "Seconds until opening a source counts as failed; a stop meanwhile waits no longer.", metavar="SECONDS"
+        5.0,
+        "Seconds until opening a source counts as failed; stopping never waits longer than this.",
+        metavar="SECONDS",
     )
     read_timeout: float = setting(
-        5.0, "Seconds without data until a source counts as stalled (HLS: at least 20); a stop waits no longer.",
+        5.0, "Seconds without data until a source counts as stalled (HLS: at least 20); stopping never waits longer.",
         metavar="SECONDS",
     )  # fmt: skip
     hwaccel: str = setting("auto", "Hardware decoding.", choices=("auto", "none", "cuda"))
-    decode_threads: int | None = setting(None, "Threads of each decoder; by the machine if left out.", metavar="N")
-    camera_size: str | None = setting(None, "Picture size asked of a webcam.", metavar="WIDTHxHEIGHT")
-    camera_fps: float | None = setting(None, "Frame rate asked of a webcam.", metavar="FPS")
-    sequence: bool = setting(False, "The pictures of a folder follow each other as in a video.")
-    image_fps: float = setting(25.0, "Frame rate given to a folder of pictures.", metavar="FPS")
+    decode_threads: int | None = setting(
+        None, "Threads of each decoder; chosen for the machine if left out.", metavar="N"
+    )
+    camera_size: str | None = setting(None, "Frame size to request from a webcam.", metavar="WIDTHxHEIGHT")
+    camera_fps: float | None = setting(None, "Frame rate to request from a webcam.", metavar="FPS")
+    sequence: bool = setting(False, "Treat the images of a folder as consecutive frames of a video.")
+    image_fps: float = setting(25.0, "Frame rate to assume for a folder of images.", metavar="FPS")
 
     def __post_init__(self) -> None:
         _positive(self, "every", "open_timeout", "read_timeout", "image_fps", "duration", "max_fps", "decode_threads")
@@ -60,20 +66,20 @@ class SourceSettings:
 class FaceSettings:
     """Finding and following faces."""
 
-    detector: str = setting("auto", "Who finds new faces.", choices=DETECTORS)
+    detector: str = setting("auto", "Detector that finds new faces.", choices=DETECTORS)
     detector_model: Path | None = setting(None, "Model file or folder for insightface or yunet.", metavar="PATH")
-    detector_size: int | None = setting(None, "Longer side of the picture the detector sees.", metavar="PIXELS")
+    detector_size: int | None = setting(None, "Longer side of the picture that the detector gets.", metavar="PIXELS")
     detect_every: int = setting(
-        0, "Run the detector every N frames; 0: when a face is missing, and once every --scan seconds.", metavar="N"
+        0, "Run the detector every N frames; 0: while a face is missing, and once every --scan seconds.", metavar="N"
     )
-    scan: float = setting(1.0, "Seconds between looks for additional faces while all known ones hold.")
+    scan: float = setting(1.0, "Seconds between searches for new faces while no followed face is missing.")
     max_faces: int = setting(32, "Follow at most this many faces per stream.", metavar="N")
     min_face: float = setting(24.0, "Ignore faces whose box is smaller.", metavar="PIXELS")
     roi: tuple[float, ...] = setting(
-        (), "Only look here: x0 y0 x1 y1, as fractions of the picture up to 1, or in pixels."
+        (), "Search only this region: x0 y0 x1 y1, as fractions of the frame up to 1, or in pixels."
     )
-    memory: float = setting(5.0, "Seconds after which a face that is gone gets a new id.", metavar="SECONDS")
-    min_quality: float = setting(0.2, "Below this quality a face is marked not valid and gets no action units.")
+    memory: float = setting(5.0, "Seconds after which a lost face gets a new id when it returns.", metavar="SECONDS")
+    min_quality: float = setting(0.2, "Faces of lower quality are marked as not valid and get no action units.")
 
     def __post_init__(self) -> None:
         _positive(self, "scan", "max_faces", "detector_size")
@@ -84,26 +90,26 @@ class FaceSettings:
 
 @dataclass(frozen=True, slots=True)
 class PredictSettings:
-    """From a face to action units and sentences."""
+    """From faces to action units and sentences."""
 
     model: str = setting("embedded", "Bundle: a folder written by vlfau-export, or 'embedded'.", metavar="BUNDLE")
-    runtime: str = setting("auto", "What executes the network.", choices=RUNTIMES)
-    device: str | None = setting(None, "Device of the runtime, such as cpu or cuda:0; by the runtime if left out.")
+    runtime: str = setting("auto", "Library that runs the network.", choices=RUNTIMES)
+    device: str | None = setting(
+        None, "Device of the runtime, such as cpu or cuda:0; chosen by the runtime if left out."
+    )
     precision: str = setting(
         "auto", "Number format of the network.", choices=("auto", "fp32", "bf16", "fp16", "int8", "fp8")
     )
-    threads: int | None = setting(None, "Threads of a CPU runtime; by the runtime if left out.", metavar="N")
+    threads: int | None = setting(None, "Threads of a CPU runtime; chosen by the runtime if left out.", metavar="N")
     explain: str = setting(
-        "change", "When sentences are made: change, every, never, or interval:SECONDS.", metavar="WHEN"
+        "change", "When to generate sentences: change, every, never, or interval:SECONDS.", metavar="WHEN"
     )
     hysteresis: float = setting(
-        0.1, "A unit that is on goes off only this share of its threshold below it.", metavar="SHARE"
+        0.1, "An active unit goes off only this share of its threshold below the threshold.", metavar="SHARE"
     )
-    smooth: float = setting(
-        0.0, "Time constant of smoothing; delays what is reported by about as much.", metavar="SECONDS"
-    )
+    smooth: float = setting(0.0, "Time constant of smoothing, by which it also delays changes.", metavar="SECONDS")
     baseline: float | None = setting(
-        None, "Learn each face at rest for this long and report relative to it; 0: off; default: the bundle's.",
+        None, "Learn each face at rest for this long and report relative to it; 0: off; from the bundle if left out.",
         metavar="SECONDS",
     )  # fmt: skip
 
@@ -120,15 +126,17 @@ class PublishSettings:
     bind: str = setting(
         "tcp://127.0.0.1:5556", "Address to publish on: tcp://HOST:PORT, ipc://PATH, or none.", metavar="ADDRESS"
     )
-    allow_public: bool = setting(False, "Bind to an address that other machines can reach.")
-    encoding: str = setting("json", "Payload of the messages.", choices=("json", "msgpack"))
-    wait_subscribers: int = setting(0, "Hold the input until this many subscribers have joined.", metavar="N")
+    allow_public: bool = setting(False, "Allow an address that other machines can reach.")
+    encoding: str = setting("json", "Encoding of the messages.", choices=("json", "msgpack"))
+    wait_subscribers: int = setting(0, "Start only when this many subscribers have joined.", metavar="N")
     send_queue: int = setting(1000, "Messages kept for a slow subscriber before it loses some.", metavar="MESSAGES")
     curve_secret: Path | None = setting(
-        None, "Secret key file of vlfau-keys: encrypt, and let only holders of the public key in.", metavar="FILE"
+        None,
+        "Secret key file of vlfau-keys: encrypt, and admit only subscribers that know the public key.",
+        metavar="FILE",
     )
     allow: Path | None = setting(
-        None, "Folder of public key files (or one file): only these subscribers are let in.", metavar="PATH"
+        None, "Folder of public key files (or one file): admit only these subscribers.", metavar="PATH"
     )
     why: str = setting("active", "Units that get their own sentence.", choices=("active", "all"))
 
@@ -137,21 +145,21 @@ class PublishSettings:
 class FileSettings:
     """Files written while the engine runs, any number at once."""
 
-    csv: Path | None = setting(None, "Table with OpenFace's column names.", metavar="FILE")
-    jsonl: Path | None = setting(None, "The messages of au/, one a line.", metavar="FILE")
+    csv: Path | None = setting(None, "Table with the column names of OpenFace.", metavar="FILE")
+    jsonl: Path | None = setting(None, "The messages of au/, one per line.", metavar="FILE")
     parquet: Path | None = setting(None, "The columns of --csv as Parquet (needs pyarrow).", metavar="FILE")
-    render: Path | None = setting(None, "Video with boxes, unit bars and the sentence drawn in.", metavar="FILE")
+    render: Path | None = setting(None, "Video with boxes, unit bars and sentences drawn in.", metavar="FILE")
     subtitles: Path | None = setting(None, "The sentences as captions, .vtt or .srt.", metavar="FILE")
-    overwrite: bool = setting(True, "Replace output files that exist; with --no-overwrite they are an error.")
+    overwrite: bool = setting(True, "Replace existing output files; with --no-overwrite they are an error.")
 
 
 @dataclass(frozen=True, slots=True)
 class ScreenSettings:
-    """For the person beside the machine."""
+    """Displays on this machine, and metrics."""
 
-    quiet: bool = setting(False, "Print nothing but errors.")
+    quiet: bool = setting(False, "Print only errors.")
     show: bool = setting(False, "Open a preview window.")
-    demo: bool = setting(False, "Look at the clip inside the package, and print what it shows and what is seen.")
+    demo: bool = setting(False, "Analyse the clip inside the package; print what it shows and what the engine sees.")
     metrics: str | None = setting(
         None, "Serve Prometheus metrics at [HOST]:PORT; HOST is 127.0.0.1 if left out.", metavar="ADDRESS"
     )
@@ -159,7 +167,7 @@ class ScreenSettings:
 
 @dataclass(frozen=True, slots=True)
 class OutputSettings:
-    """The three parts together, as `open_sinks` takes them."""
+    """The three sections of outputs, as `open_sinks` takes them."""
 
     publish: PublishSettings = PublishSettings()
     files: FileSettings = FileSettings()
@@ -175,7 +183,7 @@ class EngineSettings:
     output: OutputSettings = field(default_factory=OutputSettings)
 
 
-# section of the TOML file and title of the flag group -> its settings
+# section of the TOML file and title of the group of flags -> its settings
 SECTIONS: dict[str, type[Any]] = {
     "source": SourceSettings,
     "faces": FaceSettings,
@@ -192,7 +200,7 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def read_engine(sources: tuple[str, ...], config: Path | None, flags: argparse.Namespace) -> EngineSettings:
-    """Defaults, then the TOML file (its `sources` only where none are given), then flags."""
+    """Defaults, overridden by the TOML file (its `sources` count only if none are given), overridden by flags."""
     table = load_toml(config) if config is not None else {}
     for key in table:
         if key not in (*SECTIONS, "sources"):
@@ -205,7 +213,7 @@ def read_engine(sources: tuple[str, ...], config: Path | None, flags: argparse.N
 
 
 def for_python(sources: tuple[str, ...], values: Mapping[str, Any]) -> EngineSettings:
-    """Keyword arguments of `open_engine`, sorted into their parts by name. Nothing is published unless asked."""
+    """The settings for `open_engine`, from its keyword arguments. Nothing is published or printed by default."""
     left = {"bind": "none", "quiet": True} | dict(values)
     parts: dict[str, Any] = {}
     for name, part in SECTIONS.items():
@@ -230,14 +238,14 @@ def _with_demo(sources: tuple[str, ...], screen: ScreenSettings) -> tuple[str, .
     if not screen.demo:
         return sources
     if sources:
-        raise UserError(f"--demo brings its own source, but '{sources[0]}' was given too. Leave one of them out.")
+        raise UserError(f"--demo has its own source, but '{sources[0]}' was given too. Leave one of them out.")
     from vlfau.models.bundle import demo_clip
 
     return (str(demo_clip()),)
 
 
 def explain_interval(explain: str) -> float | None:
-    """The seconds of `interval:SECONDS`, None for the other choices."""
+    """The seconds of `interval:SECONDS`; None for the other choices."""
     kind, colon, seconds = explain.partition(":")
     if kind == "interval":
         try:

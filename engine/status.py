@@ -1,4 +1,4 @@
-"""Once a second, the state of every stream to every sink, on a thread of its own. What is counted is counters.py's."""
+"""Sends the state of every stream to every sink once a second, on its own thread. Counting is in `counters.py`."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class StatusTicker:
     def _run(self) -> None:
         while not self._done.wait(EVERY_S):
             try:
-                self._tell()
+                self._send()
             except BaseException as error:
                 if self.pipeline is not None:
                     self.pipeline.fail(error)
                 return
 
-    def _tell(self) -> None:
+    def _send(self) -> None:
         channels = self.pipeline.channels if self.pipeline is not None else {}
-        described = self._describe()
+        description = self._describe()
         for stream, counters in self._counters.items():
             if counters.ended:
                 continue
@@ -44,7 +44,7 @@ class StatusTicker:
                 for name, channel in channels.items()
                 if not name.startswith("read-") or name == f"read-{stream}"
             }
-            self._sinks.status(counters.status(queues, **described))
+            self._sinks.status(counters.status(queues, **description))
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -1,4 +1,4 @@
-"""The other end of the wire: an iterator over the messages of a running engine. Uses nothing of it but the wire.
+"""Subscribes to a running engine: an iterator over its messages.
 
 for report in subscribe("tcp://127.0.0.1:5556"):
     print(report.pts, [face.text for face in report.faces])
@@ -39,7 +39,7 @@ class Options(TypedDict, total=False):
     receive_queue: int
 
 
-# A single kind is known to a type checker; of several topics, or of a name put together, only the union is.
+# A type checker knows the kind of a literal topic; for several topics, or a name built at run time, only the union.
 @overload
 def subscribe(address: str = ..., topics: Literal["au/"] = ..., **options: Unpack[Options]) -> Subscription[Report]: ...
 @overload
@@ -62,17 +62,17 @@ def subscribe(
 ) -> Subscription[Any]:
     """Join a running engine, or wait until one runs there.
 
-    `topics`: `au/`, `text/`, `status/`, `end/`, or one stream's, such as `au/cam1`.
-    `timeout_s`: raise TimeoutError after so long without a message; None waits for ever.
-    `stop_at_end`: the iteration ends with the engine's last stream (with the named streams, where topics name some).
-    `server_key`, `secret`: the engine's public key and one's own secret key file, where it runs with --curve-secret.
+    `topics`: `au/`, `text/`, `status/`, `end/`, or those of one stream, such as `au/cam1`.
+    `timeout_s`: raise TimeoutError after this long without a message; None waits for ever.
+    `stop_at_end`: end the iteration with the engine's last stream, or with the last of the streams that topics name.
+    `server_key`, `secret`: the engine's public key and your secret key file, if it runs with --curve-secret.
     """
     names = (topics,) if isinstance(topics, str) else tuple(topics)
     return Subscription(address, names, timeout_s, stop_at_end, server_key, secret, receive_queue)
 
 
 class Subscription(Generic[M]):
-    """Connected from the start; used on one thread. `lost` counts, per topic, what never arrived."""
+    """Connects when created; used on one thread. `lost` counts the messages that never arrived, per topic."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Subscription(Generic[M]):
         self._timeout_s = timeout_s
         self._stop_at_end = stop_at_end
         self._last: dict[str, int] = {}  # topic -> the newest sequence number
-        self._newest: dict[str, tuple[int, int]] = {}  # topic -> (unix ns, sequence number) of the newest message
+        self._newest: dict[str, tuple[int, int]] = {}  # topic -> (Unix ns, sequence number) of the newest message
         self._open_streams = {name.partition("/")[2] for name in topics}  # named streams that have not ended
         self._named = "" not in self._open_streams
         self._ended = False
@@ -124,9 +124,9 @@ class Subscription(Generic[M]):
             self.close()
 
     def receive(self, timeout_s: float | None = None) -> M | None:
-        """The next message; None once the engine has ended. Without a message in time: TimeoutError."""
-        patience = self._timeout_s if timeout_s is None else timeout_s
-        give_up = None if patience is None else time.monotonic() + patience
+        """The next message, or None once the engine has ended. Raises TimeoutError if none arrives in time."""
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        give_up = None if limit_s is None else time.monotonic() + limit_s
         while not self._ended and not self._closed:
             left_ms = 1000 if give_up is None else min(1000, max(0, int((give_up - time.monotonic()) * 1000)))
             if self._socket.poll(left_ms):
@@ -137,7 +137,7 @@ class Subscription(Generic[M]):
             else:
                 self._check_refusal()
                 if give_up is not None and time.monotonic() >= give_up:
-                    raise TimeoutError(f"No message from {self.address} within {patience:g} s. Is an engine running?")
+                    raise TimeoutError(f"No message from {self.address} within {limit_s:g} s. Is an engine running?")
         return None
 
     @property
@@ -154,10 +154,10 @@ class Subscription(Generic[M]):
         self._context.term()
 
     def _accept(self, topic: str, payload: bytes) -> M | None:
-        """None for a repetition, and for topics that only share the beginning of the name."""
+        """None for repeated messages, and for topics that only begin with the same name."""
         kind, _, stream = topic.partition("/")
-        wanted = any(topic == name or (name.endswith("/") and topic.startswith(name)) for name in self._topics)
-        if not wanted and kind != "end":
+        subscribed = any(topic == name or (name.endswith("/") and topic.startswith(name)) for name in self._topics)
+        if not subscribed and kind != "end":
             return None
         message = decode_payload(kind, payload)
         moment = (message.captured_ns if isinstance(message, Report | Text) else message.sent_ns, message.seq)
@@ -166,7 +166,7 @@ class Subscription(Generic[M]):
         else:
             fresh = True
             last = self._last.get(topic)
-            if last is not None and message.seq > last + 1:  # a smaller number is an engine that started anew
+            if last is not None and message.seq > last + 1:  # a smaller number comes from an engine that was restarted
                 self.lost[topic] = self.lost.get(topic, 0) + message.seq - last - 1
             self._last[topic] = message.seq
         if not fresh:
@@ -176,7 +176,7 @@ class Subscription(Generic[M]):
             self._open_streams.discard(stream)
             over = not self._open_streams if self._named else message.left == 0
             self._ended = self._stop_at_end and over
-        return cast(M, message) if wanted else None
+        return cast(M, message) if subscribed else None
 
     def _connect(self, server_key: str | Path | None, secret: str | Path | None, receive_queue: int) -> None:
         socket = self._socket
@@ -190,14 +190,14 @@ class Subscription(Generic[M]):
             socket.curve_serverkey = read_public(server_key)
             if secret is not None:
                 socket.curve_publickey, socket.curve_secretkey = read_pair(Path(secret))
-            else:  # an engine without an allow-list takes any key
+            else:  # an engine without an allow-list accepts any key
                 socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
         elif secret is not None:
             raise UserError("A secret key alone is not enough. Give the engine's public key as server_key too.")
-        wanted = set(self._topics)
+        topics = set(self._topics)
         if self._stop_at_end:
-            wanted |= {"end/" + name.partition("/")[2] for name in self._topics}
-        for name in sorted(wanted, key=lambda name: not name.startswith("end/")):
+            topics |= {"end/" + name.partition("/")[2] for name in self._topics}
+        for name in sorted(topics, key=lambda name: not name.startswith("end/")):
             socket.subscribe(name)
         try:
             socket.connect(self.address)
@@ -210,7 +210,7 @@ class Subscription(Generic[M]):
         while self._monitor.poll(0):
             event = zmq.utils.monitor.recv_monitor_message(self._monitor)["event"]
             if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-                raise UserError(f"{self.address} does not let this key in. Ask for its allow-list to be extended.")
+                raise UserError(f"{self.address} refuses this key. Ask for it to be added to the allow-list.")
             raise UserError(
                 f"{self.address} speaks another protocol than expected: encryption on one side only, or another "
                 "server key. Give the engine's public key as server_key, and your secret key file."

@@ -1,11 +1,11 @@
-"""The wire format, schema 1: what a message holds and how it becomes bytes. Opens no socket and writes no file.
+"""The wire format, schema 1: what a message holds and how it becomes bytes.
 
 Four kinds of message, each under its own topic `kind/stream`: `Report` (au), `Text`, `Status` and `End`. Fields without
-a default are always present and in this order; fields with a default are left out while they hold it. Readers ignore
+a default are always present, in this order; fields with a default are left out while they hold it. Readers ignore
 fields they do not know, so a new field needs no new schema number; a changed meaning does. `seq` counts from 0 per
-topic, so a gap is a loss. `python -m vlfau.engine.wire` prints the JSON Schema that lies beside this file.
+topic, so a gap is a loss. `python -m vlfau.engine.wire` prints the JSON Schema that is stored next to this file.
 
-Structs are filled with numbers that were rounded here (`units`, `box`, `points`): short messages, and no cost later.
+Numbers are rounded on construction (`units`, `box`, `points`), so messages are short and encoding is cheap.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Part(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="v", tag=SCHEMA):
-    """What travels under a topic. `v` is written first and checked on arrival."""
+    """A message of a topic. `v` is written first and checked on arrival."""
 
     v: ClassVar[int] = SCHEMA
 
@@ -171,28 +171,28 @@ _MSGPACK_DECODERS: Final = {name: msgspec.msgpack.Decoder(kind) for name, kind i
 ENCODINGS: Final = {"json": _JSON.encode, "msgpack": _MSGPACK.encode}
 
 
-# Numbers on their way into a struct
+# Rounding
 
 
 def units(names: Sequence[str], probabilities: ArrayLike, states: ArrayLike) -> dict[str, Unit]:
-    """(A,) probabilities and (A,) states of one face, under their names."""
+    """(A,) probabilities and (A,) states of one face, by name."""
     rounded = np.round(np.asarray(probabilities, np.float64), 4).tolist()
     return {name: Unit(p, on) for name, p, on in zip(names, rounded, np.asarray(states, bool).tolist())}
 
 
 def box(corners: ArrayLike) -> tuple[float, float, float, float]:
-    """(4,) corners in pixels, two digits."""
+    """(4,) corners in pixels, to two decimals."""
     x0, y0, x1, y1 = np.round(np.asarray(corners, np.float64), 2).tolist()
     return x0, y0, x1, y1
 
 
 def points(landmarks: ArrayLike) -> tuple[tuple[float, float], ...]:
-    """(5, 2) pixels, two digits."""
+    """(5, 2) pixels, to two decimals."""
     return tuple((x, y) for x, y in np.round(np.asarray(landmarks, np.float64), 2).tolist())
 
 
 def pose(yaw: float, pitch: float, roll: float) -> Pose | None:
-    """Degrees, one digit; None where a solver gave no number."""
+    """Degrees, to one decimal; None where there is no solution."""
     if not (math.isfinite(yaw) and math.isfinite(pitch) and math.isfinite(roll)):
         return None
     return Pose(round(float(yaw), 1), round(float(pitch), 1), round(float(roll), 1))
@@ -214,12 +214,12 @@ def quantiles(values_ms: Sequence[float]) -> Quantiles | None:
     return Quantiles(p50, p95, p99)
 
 
-def stream_name(wanted: str) -> str:
-    """A name that fits into a topic: no space, no slash, no control character."""
-    return re.sub(r"[\s/\x00-\x1f\x7f]+", "-", wanted.strip()).strip("-") or "stream"
+def stream_name(text: str) -> str:
+    """A name that is valid in a topic: no space, no slash, no control character."""
+    return re.sub(r"[\s/\x00-\x1f\x7f]+", "-", text.strip()).strip("-") or "stream"
 
 
-# Messages and bytes
+# Encoding
 
 
 def topic(message: AnyMessage) -> str:
@@ -227,7 +227,7 @@ def topic(message: AnyMessage) -> str:
 
 
 def encode(message: AnyMessage, encoding: str = "json") -> bytes:
-    """`topic payload`, one part: a topic, one space, the message."""
+    """`topic payload` in one part: the topic, one space, the message."""
     return topic(message).encode() + b" " + ENCODINGS[encoding](message)
 
 

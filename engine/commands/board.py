@@ -1,4 +1,4 @@
-"""The live terminal view: what the last messages said, as panels per stream and columns per face. Reads no socket."""
+"""The terminal view of vlfau-watch: the last messages as a panel per stream with a column per face."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from ..wire import AnyMessage, End, Face, Report, Status
 
 BAR_CELLS = 12
 EIGHTHS = " ▏▎▍▌▋▊▉█"
-MOST_FACES = 6  # columns of a stream; the rest is counted
-STALE_S = 3.0  # after which a silent stream is said to be silent
+MOST_FACES = 6  # columns of a stream; further faces are only counted
+STALE_S = 3.0  # seconds without a message until a stream is shown as silent
 
 
 class Board:
-    """What is known of every stream."""
+    """The last messages of every stream."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.reports: dict[str, Report] = {}
         self.statuses: dict[str, Status] = {}
         self.ends: dict[str, End] = {}
-        self._heard: dict[str, float] = {}
+        self._received: dict[str, float] = {}
 
-    def hear(self, message: AnyMessage) -> None:
+    def add(self, message: AnyMessage) -> None:
         stream = message.stream
-        self._heard[stream] = time.monotonic()
+        self._received[stream] = time.monotonic()
         if isinstance(message, Report):
             self.reports[stream] = message
             self.ends.pop(stream, None)
@@ -66,9 +66,9 @@ class Board:
         elif end is not None:
             body.append(Words(f"{end.frames_out} frames in {clock(end.elapsed_s)}. {end.error}".rstrip()))
         else:
-            body.append(Words("no face in the picture", style="dim"))
+            body.append(Words("no face in the frame", style="dim"))
         state = end.reason if end else status.state if status else "playing"
-        if end is None and time.monotonic() - self._heard[stream] > STALE_S:
+        if end is None and time.monotonic() - self._received[stream] > STALE_S:
             state = "silent"
         style = "green" if state == "playing" else "yellow" if state in ("reconnecting", "opening", "silent") else "dim"
         return Panel(
@@ -108,8 +108,8 @@ def _face(face: Face) -> RenderableType:
     head = Words(f"face {face.track}", style=f"bold {colour}")
     head.append(f"  score {face.score:.2f}{quality}", style="dim")
     if face.pose:
-        turned = f"yaw {face.pose.yaw:+.0f}°  pitch {face.pose.pitch:+.0f}°  roll {face.pose.roll:+.0f}°"
-        head.append(f"\n{turned}", style="dim")
+        angles = f"yaw {face.pose.yaw:+.0f}°  pitch {face.pose.pitch:+.0f}°  roll {face.pose.roll:+.0f}°"
+        head.append(f"\n{angles}", style="dim")
     if not face.valid:
         return Group(head, Words("not judged: too small, blurred or turned", style="yellow"))
     for name, unit in face.aus.items():
@@ -130,7 +130,7 @@ def _sentence(face: Face, count: int) -> Words:
 
 
 def bar(share: float, colour: str) -> Words:
-    """A bar in eighths of a cell on a faint ground."""
+    """A bar in eighths of a cell on a faint background."""
     eighths = round(min(max(share, 0.0), 1.0) * BAR_CELLS * 8)
     full, rest = divmod(eighths, 8)
     cells = (EIGHTHS[8] * full + (EIGHTHS[rest] if rest else "")).ljust(BAR_CELLS)
@@ -138,7 +138,7 @@ def bar(share: float, colour: str) -> Words:
 
 
 def save_picture(board: Board, path: str, width: int = 118) -> None:
-    """The view as an SVG, for documentation."""
+    """Stores the view as an SVG, for documentation."""
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(board)
     console.save_svg(path, title=f"vlfau-watch {board.address}")

@@ -1,4 +1,4 @@
-"""`vlfau-stream --check`: what this installation is, what it can do, and whether it works. Prints; changes nothing."""
+"""`vlfau-stream --check`: prints what is installed and which runtimes open, and tests bundle, detector and video."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def check(settings: EngineSettings) -> int:
         good.append(_step("self-test", lambda: _selftest(settings, bundle)) is not None)
     good.append(_step("detector", lambda: _detector(settings)) is not None)
     good.append(_step("video", _video) is not None)
-    print("all good" if all(good) else "something is missing, see above")
+    print("all good" if all(good) else "something failed, see above")
     return OK if all(good) else FAILED
 
 
 def _step(name: str, do: Callable[[], tuple[T, str]]) -> T | None:
-    """Runs one check and prints its answer, or why it failed; None if it did."""
+    """Runs one check and prints its result, or why it failed. Returns None if it failed."""
     began = time.perf_counter()
     try:
-        found, said = do()
+        result, message = do()
     except UserError as error:
         print(f"{name}: FAILED: {error}")
         return None
-    except Exception as error:  # whatever breaks here is the answer that was asked for
+    except Exception as error:  # reporting failures is the purpose of this command
         print(f"{name}: FAILED: {type(error).__name__}: {error}")
         return None
-    print(f"{name}: {said} ({(time.perf_counter() - began) * 1e3:.0f} ms)")
-    return found
+    print(f"{name}: {message} ({(time.perf_counter() - began) * 1e3:.0f} ms)")
+    return result
 
 
 def _version(package: str) -> str:
@@ -68,21 +68,21 @@ def _bundle(settings: EngineSettings) -> tuple[Bundle, str]:
 
 
 def _runtimes(bundle: Bundle) -> tuple[list[str], str]:
-    """Opens each; the reasons of those that do not open are the answer to "why is it not used"."""
+    """Opens every runtime, and lists why those that do not open are not used."""
     from vlfau.models.runtimes import open_runtime
 
-    found: list[str] = []
-    said: list[str] = []
+    names: list[str] = []
+    lines: list[str] = []
     for name in RUNTIMES[1:]:
         try:
             with open_runtime(bundle, name) as runtime:
-                found.append(name)
-                said.append(f"\n  {name}: {runtime.description}")
+                names.append(name)
+                lines.append(f"\n  {name}: {runtime.description}")
         except UserError as error:
-            said.append(f"\n  {name}: not used: {error}")
-    if not found:
-        raise UserError("no runtime can run this bundle." + "".join(said))
-    return found, "".join(said) + "\n "
+            lines.append(f"\n  {name}: not used: {error}")
+    if not names:
+        raise UserError("no runtime can run this bundle." + "".join(lines))
+    return names, "".join(lines) + "\n "
 
 
 def _selftest(settings: EngineSettings, bundle: Bundle) -> tuple[bool, str]:
@@ -90,7 +90,7 @@ def _selftest(settings: EngineSettings, bundle: Bundle) -> tuple[bool, str]:
 
     with open_runtime(bundle, settings.predict.runtime, device=settings.predict.device) as runtime:
         worst = runtime.prove()
-        return True, f"{runtime.description} repeats the bundle's stored answer, log-odds within {worst:.2g}"
+        return True, f"{runtime.description} reproduces the stored answer of the bundle, log-odds within {worst:.2g}"
 
 
 def _detector(settings: EngineSettings) -> tuple[bool, str]:
@@ -100,15 +100,15 @@ def _detector(settings: EngineSettings) -> tuple[bool, str]:
     faces = settings.faces
     detector = open_detector(faces.detector, faces.detector_model, size=faces.detector_size)
     empty = np.full((240, 320, 3), 128, np.uint8)
-    found = len(detector.find([empty])[0])
+    count = len(detector.find([empty])[0])
     open_landmarks().locate(empty, np.array([[100.0, 60, 220, 180]]))
-    if found:
-        raise UserError(f"{detector.reason} finds {found} faces in a grey picture.")
+    if count:
+        raise UserError(f"{detector.reason} finds {count} faces in a grey picture.")
     return True, detector.reason
 
 
 def _video() -> tuple[bool, str]:
-    """Writes and reads a few pictures in memory, which is what every source and --render need."""
+    """Encodes and decodes a few pictures in memory, as sources and --render do."""
     import io
 
     import av
@@ -126,5 +126,5 @@ def _video() -> tuple[bool, str]:
     with Decoder(buffer) as decoder:
         shades = [int(picture.pixels.mean()) for picture in decoder]
     if not np.allclose(shades, (40, 120, 200), atol=6):
-        raise UserError(f"H.264 gives back other pictures than were written: {shades}.")
+        raise UserError(f"H.264 returns other pictures than were written: {shades}.")
     return True, f"H.264 is written and read, PyAV {av.__version__}"

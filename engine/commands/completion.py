@@ -1,4 +1,4 @@
-"""Shell completion for bash, zsh and fish, written from an argparse parser. Needs no package and no start-up time.
+"""Shell completion for bash, zsh and fish, generated from an argparse parser.
 
 vlfau-stream --completion bash > ~/.local/share/bash-completion/completions/vlfau-stream
 vlfau-stream --completion zsh > "${fpath[1]}/_vlfau-stream"
@@ -17,8 +17,10 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def add_completion(parser: argparse.ArgumentParser) -> None:
-    """Adds `--completion SHELL`, which prints the script for all flags that the parser has by then, and leaves."""
-    parser.add_argument("--completion", choices=SHELLS, action=_Print, help="print the completion script of a shell")
+    """Adds `--completion SHELL`, which prints the script for all flags of the parser, and exits."""
+    parser.add_argument(
+        "--completion", choices=SHELLS, action=_Print, help="print the completion script for a shell and exit"
+    )
 
 
 class _Print(argparse.Action):
@@ -54,7 +56,7 @@ def _function(parser: argparse.ArgumentParser) -> str:
 
 
 def _meaning(action: argparse.Action) -> str:
-    """The help in one line without anything a shell could take for its own."""
+    """The help as one line, without characters that are special to a shell."""
     text = (action.help or "").replace("%%", "%").replace("%(default)s", str(action.default))
     return re.sub(r"[\"'`$\\\[\]:]", "", " ".join(text.split()))
 
@@ -64,12 +66,12 @@ def _bash(parser: argparse.ArgumentParser) -> str:
     cases = []
     for action in filter(_takes_value, _flags(parser)):
         if action.choices:
-            answer = f'COMPREPLY=($(compgen -W "{" ".join(map(str, action.choices))}" -- "$word"))'
+            reply = f'COMPREPLY=($(compgen -W "{" ".join(map(str, action.choices))}" -- "$word"))'
         elif _is_file(action):
-            answer = 'COMPREPLY=($(compgen -f -- "$word"))'
+            reply = 'COMPREPLY=($(compgen -f -- "$word"))'
         else:
-            answer = "COMPREPLY=()"
-        cases.append(f"        {'|'.join(action.option_strings)}) {answer}; return ;;")
+            reply = "COMPREPLY=()"
+        cases.append(f"        {'|'.join(action.option_strings)}) {reply}; return ;;")
     return "\n".join(
         [
             f"{_function(parser)}() {{",

@@ -1,4 +1,4 @@
-"""vlfau-keys: makes a CURVE key pair and says what to do with it."""
+"""`vlfau-keys`: creates CURVE key pairs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..keys import make_pair, read_public
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="vlfau-keys",
-        description="Make key pairs for encrypted streams: one for the engine, one for each subscriber.",
+        description="Create key pairs for encrypted streams: one for the engine, one for each subscriber.",
         epilog="Engine: vlfau-stream 0 --curve-secret engine.key_secret --allow subscribers/   "
         "Subscriber: vlfau-watch --server-key engine.key --curve-secret alice.key_secret",
     )
-    result.add_argument("names", nargs="+", metavar="NAME", help="name of a pair, for example engine or alice")
-    result.add_argument("--folder", type=Path, default=Path(), help="where the files go (default: here)")
+    result.add_argument("names", nargs="+", metavar="NAME", help="name of a pair, such as engine or alice")
+    result.add_argument("--folder", type=Path, default=Path(), help="folder for the files (default: this one)")
     return result
 
 
@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             public, secret = make_pair(options.folder, name)
         except OSError as error:
             raise UserError(str(error)) from error
-        print(f"{public}  public, give it away: {read_public(public).decode()}")
-        print(f"{secret}  secret, readable by you only")
+        print(f"{public}  public, to share: {read_public(public).decode()}")
+        print(f"{secret}  secret, readable only by you")
 
 
 if __name__ == "__main__":

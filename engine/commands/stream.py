@@ -1,4 +1,4 @@
-"""`vlfau-stream SOURCE ...`: parses, builds and runs the engine. What it does is in app.py."""
+"""`vlfau-stream SOURCE ...`: runs the engine of `app.py` from the command line."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .completion import add_completion
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="vlfau-stream",
-        description="Facial action units from live video, with the reason in words.",
+        description="Facial action units from live video, explained in sentences.",
         epilog="Sources: a video file, a camera (0), an address (rtsp://, http://, udp://), a folder or pattern of "
-        "pictures, or - for standard input; several at once. Without any: --demo.",
+        "images, or - for standard input; also several at once. To try it without a source: --demo.",
     )
-    result.add_argument("sources", nargs="*", metavar="SOURCE", help="what to look at")
-    result.add_argument("--config", type=Path, metavar="FILE", help="TOML file with the same settings, by section")
+    result.add_argument("sources", nargs="*", metavar="SOURCE", help="what to analyse")
+    result.add_argument("--config", type=Path, metavar="FILE", help="TOML file with the same settings, in sections")
     result.add_argument("--check", action="store_true", help="print what this installation can do, test it, and exit")
     add_engine_flags(result)
     add_completion(result)

@@ -1,4 +1,4 @@
-"""vlfau-watch: shows what a running engine reports, live, once, or as a picture."""
+"""`vlfau-watch`: shows the reports of a running engine in the terminal, or as a picture."""
 
 from __future__ import annotations
 
@@ -21,20 +21,26 @@ from .board import Board, save_picture
 from .completion import add_completion
 
 REFRESH_S = 0.1
-SETTLE_S = 1.2  # a status comes every second; --once and --snapshot wait for one
+SETTLE_S = 1.2  # how long --once and --snapshot wait for a status, which is sent every second
 
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(prog="vlfau-watch", description="Watch a running vlfau-stream from a terminal.")
-    result.add_argument("address", nargs="?", default=DEFAULT_ADDRESS, help="where it publishes (default: %(default)s)")
-    result.add_argument("--stream", default="", metavar="NAME", help="show this stream only")
-    result.add_argument("--once", action="store_true", help="print what it says now and leave")
-    result.add_argument("--snapshot", type=Path, metavar="FILE.svg", help="store the view as a picture and leave")
     result.add_argument(
-        "--timeout", type=float, default=10.0, metavar="SECONDS", help="patience of --once and --snapshot"
+        "address", nargs="?", default=DEFAULT_ADDRESS, help="where the engine publishes (default: %(default)s)"
     )
-    result.add_argument("--server-key", metavar="KEY", help="public key (file) of an engine that encrypts")
-    result.add_argument("--curve-secret", type=Path, metavar="FILE", help="your own secret key file of vlfau-keys")
+    result.add_argument("--stream", default="", metavar="NAME", help="show only this stream")
+    result.add_argument("--once", action="store_true", help="print the view once and exit")
+    result.add_argument("--snapshot", type=Path, metavar="FILE.svg", help="store the view as a picture and exit")
+    result.add_argument(
+        "--timeout",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long --once and --snapshot wait for a message",
+    )
+    result.add_argument("--server-key", metavar="KEY", help="public key of an engine that encrypts, or its file")
+    result.add_argument("--curve-secret", type=Path, metavar="FILE", help="your secret key file of vlfau-keys")
     add_completion(result)
     return result
 
@@ -43,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # bars need Unicode; a terminal without it still gets the words
+        sys.stdout.reconfigure(errors="replace")  # bars need Unicode; other terminals still get the text
     board = Board(options.address)
     try:
         with _subscribe(options) as messages:
@@ -57,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             Console().print(board)
     except OSError as error:  # no message in time, or a picture that cannot be written
         raise UserError(str(error)) from error
-    except KeyboardInterrupt:  # the usual way to leave
+    except KeyboardInterrupt:  # the usual way to exit
         return
 
 
@@ -73,7 +79,7 @@ def _subscribe(options: argparse.Namespace) -> Subscription[AnyMessage]:
 
 
 def listen(messages: Subscription[AnyMessage], board: Board, timeout_s: float) -> None:
-    """Until there is a report, and a status has had the time to come."""
+    """Receives messages until there is a report and, if one arrives in time, a status."""
     give_up = time.monotonic() + timeout_s
     settled = give_up
     while time.monotonic() < settled:
@@ -83,7 +89,7 @@ def listen(messages: Subscription[AnyMessage], board: Board, timeout_s: float) -
             continue
         if message is None:
             return
-        board.hear(message)
+        board.add(message)
         if isinstance(message, Report) and settled == give_up:
             settled = min(time.monotonic() + SETTLE_S, give_up)
         if board.reports and board.statuses:
@@ -103,7 +109,7 @@ def watch(messages: Subscription[AnyMessage], board: Board) -> None:
                 except TimeoutError:
                     break
                 if message is not None:
-                    board.hear(message)
+                    board.add(message)
 
 
 if __name__ == "__main__":

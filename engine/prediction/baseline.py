@@ -1,9 +1,9 @@
-"""What a face shows at rest, learned per track and action unit, and taken out of what is reported. Arrays only.
+"""Learns how a face looks at rest, per track and action unit, so that reports can be relative to it.
 
 Faces differ at rest: low brows look like AU04, full cheeks like AU06. A low percentile of the log-odds over time is
-taken for the resting level of this face; what it lies above or below the population's resting level is subtracted.
-Until `seconds` have been seen the correction fades in, and it never exceeds `LIMIT`, so that a face that smiles from
-the first frame to the last keeps some of its smile.
+taken as the resting level of a face, and its difference from the population's resting level is subtracted. The
+correction fades in over the first `seconds` and never exceeds `LIMIT`, so that a face that smiles from the first frame
+to the last keeps some of its smile.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-PERCENTILE = 0.2  # of the time, each unit is taken to be at rest
-NEUTRAL = -2.5  # log-odds of a resting face, as trained probabilities have them (8 %)
+PERCENTILE = 0.2  # share of the time for which each unit is assumed to be at rest
+NEUTRAL = -2.5  # log-odds of a resting face in trained networks (8 %)
 LIMIT = 3.0  # log-odds
 EDGE, BINS = 12.0, 240  # histogram of log-odds from -12 to 12, a tenth each
-FORGET_S = 120.0  # what was seen longer ago counts less and less
+FORGET_S = 120.0  # time constant with which older frames lose weight
 
 
 class Baseline:
-    """One track's. Feed it every valid frame in order."""
+    """The baseline of one track. Update it with every valid frame, in order."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Baseline:
         return self.seen_s >= self.seconds
 
     def update(self, log_odds: NDArray[np.floating], step_s: float) -> NDArray[np.float32]:
-        """(A,) of this frame, which stands for `step_s` seconds -> (A,) what to subtract from now on."""
+        """(A,) of this frame, which lasts `step_s` seconds -> (A,) to subtract from now on."""
         step = float(np.clip(step_s, 1e-3, 1.0))
         columns = ((log_odds + EDGE) * (BINS / (2 * EDGE))).astype(int).clip(0, BINS - 1)
         self._time *= 1 - step / FORGET_S
@@ -51,10 +51,10 @@ class Baseline:
         return np.asarray(share * shift, np.float32)
 
     def resting(self) -> NDArray[np.float32]:
-        """(A,) the low percentile of the log-odds so far, between the edges of its bin by proportion."""
+        """(A,) the low percentile of the log-odds so far, interpolated within its bin."""
         sums = self._time.cumsum(1)
-        wanted = self.percentile * sums[:, -1]
-        column = (sums < wanted[:, None]).sum(1).clip(0, BINS - 1)
+        target = self.percentile * sums[:, -1]
+        column = (sums < target[:, None]).sum(1).clip(0, BINS - 1)
         inside = self._time[self._rows, column]
-        part = (wanted - (sums[self._rows, column] - inside)) / np.maximum(inside, 1e-12)
+        part = (target - (sums[self._rows, column] - inside)) / np.maximum(inside, 1e-12)
         return np.asarray((column + part.clip(0, 1)) * (2 * EDGE / BINS) - EDGE, np.float32)

@@ -1,7 +1,4 @@
-"""From numbers to decisions, per track: baseline, smoothing, states with hysteresis, and when sentences are due.
-
-Decodes nothing; the sentences come from the runtime, asked by `predict.py`.
-"""
+"""From log-odds to decisions, per track: baseline, smoothing, states with hysteresis, and when sentences are due."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from numpy.typing import NDArray
 from ..settings import PredictSettings, explain_interval
 from .baseline import Baseline
 
-USUAL_STEP_S = 0.04  # stands in where a track has no frame before, or the clock jumped
+USUAL_STEP_S = 0.04  # for the first frame of a track, or after a jump of the clock
 
 
 @dataclass(slots=True, eq=False)
@@ -23,12 +20,12 @@ class Decision:
 
     probabilities: NDArray[np.float32]  # (A,) after baseline and smoothing
     states: NDArray[np.bool_]  # (A,)
-    rested: bool  # the baseline has been learned and is taken out
+    rested: bool  # the baseline has been learned and is subtracted
     explain: bool  # sentences are due
 
 
 class TrackState:
-    """What is remembered of one track."""
+    """What a track carries from frame to frame: smoothing, baseline, states and its current sentences."""
 
     def __init__(self, settings: PredictSettings, thresholds: NDArray[np.float32], baseline_s: float) -> None:
         self._settings = settings
@@ -45,7 +42,7 @@ class TrackState:
         self.text_frame: int | None = None
 
     def decide(self, log_odds: NDArray[np.floating], pts: float) -> Decision:
-        """log_odds (A,) after the bundle's temperatures."""
+        """log_odds (A,), already divided by the bundle's temperatures."""
         step = USUAL_STEP_S if self.last_pts is None else pts - self.last_pts
         step = step if 0 < step < 10 else USUAL_STEP_S
         self.last_pts = pts
@@ -53,7 +50,7 @@ class TrackState:
         if self._baseline is not None:
             level = level - self._baseline.update(level, step)
         if self._settings.smooth > 0:
-            # first order low pass; a change is seen late by about the time constant
+            # a first-order low pass: delays a change by about the time constant
             share = np.float32(1 - math.exp(-step / self._settings.smooth))
             level = level if self._smooth is None else self._smooth + share * (level - self._smooth)
             self._smooth = level
@@ -72,7 +69,7 @@ class TrackState:
         return not np.array_equal(self._states, self._described)
 
     def describe(self, states: NDArray[np.bool_], pts: float) -> None:
-        """Sentences for these states are being made."""
+        """Sentences for these states are being generated."""
         self._described, self._described_pts = states, pts
 
     def say(self, frame: int, text: str, why: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
-"""Aligned faces -> action units and sentences: batches over faces, frames and streams. When a sentence is due, and what
-counts as active, is decided in `decide.py`; the network is a `Runtime`.
+"""The third stage: aligned faces -> action units and sentences, in batches over faces, frames and streams.
+
+Which units are active and when a sentence is due is decided in `decide.py`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from ..pipeline import waiting
 from ..settings import PredictSettings
 from .decide import Decision, TrackState
 
-REMEMBERED = 256  # tracks of a stream whose states and sentences are kept
+REMEMBERED = 256  # tracks of a stream whose state is kept
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One face of one frame on its way through."""
+    """One face of one frame while it is processed."""
 
     track: TrackState
     decision: Decision
@@ -33,10 +34,10 @@ class Job:
 
 
 class Predictor:
-    """Used on one thread, the runtime's.
+    """Used on one thread, the one that opened the runtime.
 
-    `late_text` names the streams whose action units must not wait for sentences: there a sentence shows from the next
-    report on, and not before what makes sentences is ready. Everywhere else it is in the report of its own frame.
+    `late_text` names the streams whose action units must not wait for sentences: their sentences appear one report
+    later, once the runtime is ready to explain. In all other streams they are in the report of their own frame.
     """
 
     def __init__(
@@ -49,15 +50,15 @@ class Predictor:
     ) -> None:
         self.runtime, self.settings = runtime, settings
         self._all_units, self._late = all_units, frozenset(late_text)
-        wanted = settings.baseline
-        self._baseline_s = runtime.bundle.manifest.baseline_seconds if wanted is None else wanted
+        own = runtime.bundle.manifest.baseline_seconds
+        self._baseline_s = own if settings.baseline is None else settings.baseline
         self._tracks: dict[str, dict[int, TrackState]] = {}
 
     def forget(self, stream: str) -> None:
         self._tracks.pop(stream, None)
 
     def outcomes(self, group: Sequence[Faces]) -> Iterator[Outcome]:
-        """Of each frame, in order within its stream; those that do not wait for sentences come first."""
+        """One outcome per frame, in order within each stream; streams that do not wait for sentences come first."""
         crops = [faces.crops[faces.valid] for faces in group if faces.valid.any()]
         prediction = self.runtime.predict(np.concatenate(crops)) if crops else None
         jobs = self._decide(group, prediction)
@@ -86,7 +87,7 @@ class Predictor:
                 state = self._track(faces.stamp.stream, track)
                 decision = state.decide(prediction.log_odds[row] / self.runtime.temperatures, faces.stamp.pts)
                 if decision.explain and faces.stamp.stream in self._late and not self.runtime.ready_to_explain:
-                    decision.explain = False  # still due in the next frame; units do not wait for graphs to compile
+                    decision.explain = False  # still due in the next frame: units do not wait for graphs to compile
                 if decision.explain:
                     state.describe(decision.states, faces.stamp.pts)
                 own.append(Job(state, decision, row))
@@ -151,7 +152,7 @@ def _say(jobs: Sequence[Job | None], frame: int) -> None:
 
 
 def predict_faces(items: Iterable[Faces | Ended], predictor: Predictor) -> Generator[Outcome | Ended, None, None]:
-    """The stage. Whatever has queued goes through the network together."""
+    """The stage. All queued frames go through the network together."""
     for group in waiting(items, limit=predictor.runtime.max_batch):
         faces: list[Faces] = []
         for item in group:

@@ -1,8 +1,8 @@
-"""Where reports go: what every sink offers, and all sinks of a run as one. Leaves each format to its own module.
+"""Opens the sinks, which is where reports go: subscribers, files, displays.
 
-Lateness and failure, in words: sinks are written in turn on the caller's thread, so a slow file slows a file source (no
-frame may be lost) and makes a live source drop (counted). Subscribers never slow anything. The first sink that fails
-stops the run with its error; the others are closed properly, and every finished row stays readable.
+Sinks are written one after the other on one thread, so a slow file slows down a file source (which must not lose
+frames) and makes a live source drop frames (which are counted). Subscribers never slow anything down. The first sink
+that fails stops the run with its error; the others are closed properly, and every finished row stays readable.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def open_sinks(settings: OutputSettings, units: Sequence[str], origins: Sequence[Origin]) -> Sinks:
-    """The sinks that the settings ask for, not yet entered. `units` are the bundle's, in its order."""
+    """The sinks that the settings name, not yet entered. `units` are those of the bundle, in its order."""
     sinks = [
         *_messages(settings.publish),
         *_files(settings.files, units, origins),

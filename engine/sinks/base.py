@@ -1,4 +1,4 @@
-"""What every sink offers."""
+"""The interface of sinks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 KNOWN_TRACKS = 256  # tracks of a stream whose last sentence is remembered
 
-Pixels = NDArray[np.uint8]  # (H, W, 3) RGB, upright, as the report's boxes count
+Pixels = NDArray[np.uint8]  # (H, W, 3) RGB, upright: the frame that the boxes of the report refer to
 
 
 class Sink:
-    """One way out. Entered, used and left on one thread, or under one lock."""
+    """One destination of reports. Entered, used and left on one thread, or under one lock."""
 
     needs_pixels: ClassVar[bool] = False
 
@@ -32,20 +32,20 @@ class Sink:
         self.close()
 
     def ready(self) -> bool:
-        """False holds the start, for example for subscribers that are awaited."""
+        """False delays the start, for example until subscribers have joined."""
         return True
 
     def write(self, report: Report, pixels: Pixels | None = None) -> None:
-        """Every frame. `pixels` is there if `needs_pixels`; it must not be drawn into."""
+        """Called for every frame. `pixels` is given if `needs_pixels`, and must not be changed."""
 
     def text(self, text: Text) -> None:
-        """A sentence changed."""
+        """Called when a sentence changes."""
 
     def status(self, status: Status) -> None:
-        """Every second."""
+        """Called every second for each stream."""
 
     def end(self, end: End) -> None:
-        """A stream is over; others may go on."""
+        """Called when a stream is over; others may go on."""
 
     def close(self) -> None:
-        """Everything is over. Called once, also after a failure."""
+        """Called once when everything is over, also after a failure."""

@@ -1,6 +1,6 @@
-"""Draws a report into its picture: corner marks, track, unit bars and the sentence. For --render, --show and the docs.
+"""Draws a report onto its frame: corner marks, track, unit bars and the sentence, for --render, --show and the docs.
 
-Text comes from Pillow's built-in font as masks that are cached by string, so that a frame costs blending only.
+Text is rendered with Pillow's built-in font into masks, cached by string, so that a frame only costs blending.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ PANEL_OPACITY = 0.72
 
 
 def draw(pixels: Pixels, report: Report) -> Pixels:
-    """A new picture (H, W, 3) RGB; the given one stays as it is."""
-    picture = np.array(pixels, order="C")  # a copy, also of a view with padded rows
+    """A new picture (H, W, 3) RGB; `pixels` stay as they are."""
+    picture = np.array(pixels, order="C")  # a contiguous copy, even of a view with padded rows
     height, width = picture.shape[:2]
     scale = max(min(height / 720, width / 720) ** 0.75, 0.5)  # sizes below are for 720 lines; small ones stay legible
     sentences = [(face.track, face.text) for face in report.faces if face.text]
@@ -77,8 +77,8 @@ def _draw_corners(picture: Pixels, face: Face, colour: Colour, scale: float) -> 
 
 
 def _draw_label(picture: Pixels, face: Face, colour: Colour, scale: float) -> None:
-    words = f"face {face.track}" if face.valid else f"face {face.track}  not judged"
-    mask = text_mask(words, round(17 * scale))
+    label = f"face {face.track}" if face.valid else f"face {face.track}  not judged"
+    mask = text_mask(label, round(17 * scale))
     pad = round(6 * scale)
     x0, y0, _, _ = _ints(face.box)
     h, w = mask.shape[0] + pad, mask.shape[1] + 2 * pad
@@ -91,7 +91,7 @@ def _draw_label(picture: Pixels, face: Face, colour: Colour, scale: float) -> No
 def _draw_panel(
     picture: Pixels, face: Face, colour: Colour, scale: float, taken: list[tuple[int, int, int, int]], floor: int
 ) -> None:
-    """Bars beside the face, on the side with more room; only as many units as fit, the most probable first."""
+    """Bars next to the face, on the side with more room; as many units as fit, chosen by probability."""
     x0, y0, x1, y1 = _ints(face.box)
     height, width = min(picture.shape[0], floor), picture.shape[1]
     row, pad = round(21 * scale), round(9 * scale)
@@ -99,7 +99,7 @@ def _draw_panel(
     gap = round(14 * scale)
     others = [box for box in taken if box != (x0, y0, x1, y1)]
     fits = max((height - 2 * pad) // row, 1)
-    if len(taken) > 1:  # a crowd: no panel may be much higher than its face
+    if len(taken) > 1:  # a crowd: no panel may be much taller than its face
         fits = min(fits, max((y1 - y0) // row, 3))
     shown = sorted(face.aus, key=lambda name: (face.aus[name].on, face.aus[name].p), reverse=True)[:fits]
     names = [name for name in face.aus if name in shown]
@@ -129,7 +129,7 @@ def _draw_panel(
 
 
 def _cost(place: tuple[int, int, int, int], others: list[tuple[int, int, int, int]], width: int) -> int:
-    """Square pixels that would hide something or lie outside."""
+    """Square pixels that would cover something or lie outside."""
     x0, y0, x1, y1 = place
     hidden: int = sum(
         max(min(x1, box[2]) - max(x0, box[0]), 0) * max(min(y1, box[3]) - max(y0, box[1]), 0) for box in others
@@ -138,7 +138,7 @@ def _cost(place: tuple[int, int, int, int], others: list[tuple[int, int, int, in
 
 
 def _draw_captions(picture: Pixels, sentences: list[tuple[int, str]], scale: float) -> int:
-    """Sentences along the bottom; returns the line where they begin."""
+    """Sentences along the bottom; returns the row at which they begin."""
     height, width = int(picture.shape[0]), int(picture.shape[1])
     size, pad = round(22 * scale), round(10 * scale)
     row = round(30 * scale)
@@ -181,7 +181,7 @@ def wrap(text: str, size: int, width: int) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=1024)
 def text_mask(text: str, size: int) -> Mask:
-    """(h, w) coverage 0..255; the height is the line's, the same for every string of a size."""
+    """(h, w) coverage 0..255; the height is that of a line, the same for all strings of a size."""
     font = _font(size)
     ascent, descent = font.getmetrics()
     width = max(int(np.ceil(font.getlength(text))), 1)

@@ -1,4 +1,4 @@
-"""Files that sinks write: paths, names per stream, errors, a file that grows line by line."""
+"""What sinks that write files share: checks of paths, names per stream, error messages, a file that grows by lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def file_errors(path: Path) -> Iterator[None]:
-    """Turns the system's word on a file into a sentence that names the file."""
+    """Re-raises an OSError as a UserError that names the file."""
     try:
         yield
     except OSError as error:
@@ -27,10 +27,10 @@ def file_errors(path: Path) -> Iterator[None]:
 
 
 def file_error(path: Path, error: OSError) -> UserError:
-    """What is to be said about a file that could not be written."""
+    """The message for a file that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
-            f"The disk is full: {path} cannot grow. What was written stays; free some space and run again."
+            f"The disk is full: {path} cannot grow. What was written stays. Free some space and run again."
         )
     return UserError(
         f"Cannot write {path}: {os.strerror(error.errno) if error.errno else error}. Choose another place."
@@ -54,7 +54,7 @@ def check_path(path: Path | None, overwrite: bool) -> None:
 
 
 class GrowingFile(Sink):
-    """A file to which whole lines are added. What did not fit is taken back, so that the file ends with a row."""
+    """A file to which whole lines are added. A line that did not fit is removed, so that the file ends with a row."""
 
     def __init__(self, path: Path, header: bytes = b"") -> None:
         self.path = path
@@ -77,15 +77,15 @@ class GrowingFile(Sink):
             while written < len(lines):
                 written += self._file.write(lines[written:])
         except OSError as error:
-            self._take_back(lines[:written])
+            self._keep_whole_lines(lines[:written])
             raise file_error(self.path, error) from error
         self._size += written
 
     def close(self) -> None:
         self._file.close()
 
-    def _take_back(self, part: bytes) -> None:
+    def _keep_whole_lines(self, part: bytes) -> None:
         try:
             os.ftruncate(self._file.fileno(), self._size + part.rfind(b"\n") + 1)
-        except OSError:  # a pipe or a device keeps what it got
+        except OSError:  # a pipe or a device keeps what it was sent
             return

@@ -1,4 +1,4 @@
-"""All sinks of a run behind one lock, and the sentences that changed."""
+"""All sinks of a run behind one lock, and the text messages for sentences that changed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ WAIT_STEP_S = 0.02
 
 
 class Changes:
-    """Finds the sentences that changed in a report. Counts the sequence of text/<stream>."""
+    """Finds the sentences that changed in a report, and numbers the messages of text/<stream>."""
 
     def __init__(self) -> None:
-        self._said: dict[str, dict[int, tuple[str, dict[str, str]]]] = {}
+        self._last: dict[str, dict[int, tuple[str, dict[str, str]]]] = {}
         self._next: dict[str, int] = {}
 
     def __call__(self, report: Report) -> list[Text]:
@@ -31,14 +31,14 @@ class Changes:
         for face in report.faces:
             if face.text is None:
                 continue
-            said = self._said.setdefault(report.stream, {})
+            last = self._last.setdefault(report.stream, {})
             now = (face.text, face.why)
-            if said.get(face.track) == now:
+            if last.get(face.track) == now:
                 continue
-            said.pop(face.track, None)  # the newest go to the end, so that the oldest are forgotten first
-            said[face.track] = now
-            if len(said) > KNOWN_TRACKS:
-                del said[next(iter(said))]
+            last.pop(face.track, None)  # the newest go last, so that the oldest are forgotten first
+            last[face.track] = now
+            if len(last) > KNOWN_TRACKS:
+                del last[next(iter(last))]
             seq = self._next.get(report.stream, 0)
             self._next[report.stream] = seq + 1
             changed.append(
@@ -85,7 +85,7 @@ class Sinks:
             for sink in reversed(entered):
                 try:
                     sink.__exit__(kind, error, trace)
-                except Exception as failure:  # all the others must still be closed; the first error is the one told
+                except Exception as failure:  # the others must still be closed; the first error is raised
                     first = first or failure
             if first is not None and first is not error:
                 raise first
@@ -111,9 +111,9 @@ class Sinks:
                 sink.end(end)
 
     def wait(self, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Hold until the asked number of subscribers has joined, or `stopped()`."""
+        """Wait until every sink is ready, or `stopped()`."""
         while not stopped():
             with self._lock:
                 if all(sink.ready() for sink in self.sinks):
                     return
-            time.sleep(WAIT_STEP_S)  # not a wait on the socket: the status has to get through meanwhile
+            time.sleep(WAIT_STEP_S)  # not a wait on the socket: status messages have to pass meanwhile

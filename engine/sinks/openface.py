@@ -1,12 +1,12 @@
 """A report as rows under OpenFace's column names, for the tables.
 
 Scripts written for OpenFace (and py-feat's reader of its files) keep working.
-What differs, because it is honest: `AU01_r` is 5 * probability, not a measured intensity; there is no gaze; `frame`
-counts from 0 as everywhere here; `face_id` is the track; a frame without faces has one row with success 0, and a face
-that is too small, blurred or turned has success 0 and empty units instead of made-up ones. `confidence` is the score
-of the detector. `pose_Rx`, `pose_Ry`, `pose_Rz` are radians with OpenFace's signs: positive is down, to the picture's
-left, and clockwise in the picture. `x_30`, `x_48`, `x_54` are nose tip and mouth corners under their OpenFace
-numbers. Columns that OpenFace does not have come last: stream, both eye centres, the box, and the sentence.
+Deliberate differences: `AU01_r` is 5 * probability, not a measured intensity; there is no gaze; `frame` counts from 0,
+as everywhere here; `face_id` is the track; a frame without faces has one row with success 0, and a face that is too
+small, blurred or turned has success 0 and empty units instead of invented ones. `confidence` is the score of the
+landmark network. `pose_Rx`, `pose_Ry`, `pose_Rz` are radians with OpenFace's signs: positive is down, to the frame's
+left, and clockwise in the frame. `x_30`, `x_48`, `x_54` are nose tip and mouth corners under their OpenFace numbers.
+Columns that OpenFace does not have come last: stream, both eye centres, the box, and the sentence.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def columns(units: Sequence[str]) -> list[str]:
 
 
 def rows(report: Report, units: Sequence[str]) -> Iterator[list[Cell]]:
-    """One row per face, or one that says that there was none."""
+    """One row per face, or a single one for a frame without faces."""
     timestamp = round(report.pts, 6)
     if not report.faces:
         units_and_points: list[Cell] = [None] * (len(POINTS) + 2 * len(units))

@@ -1,9 +1,9 @@
 """The rows of the CSV as Parquet, for data frames and databases. Needs pyarrow.
 
-A Parquet file can be read only once its footer is there, so rows go into small finished files, such as
-`NAME.parts/00000.parquet`, a new one every ten seconds or 20,000 rows, and beside them, in larger groups, into the one
-file that was asked for. At the end that one gets its footer, which takes a moment also after hours, and the folder
-goes. After a kill the folder holds every finished part, and readers of Parquet take it as it is.
+A Parquet file is readable only once it has its footer, so rows go into small finished files, such as
+`NAME.parts/00000.parquet`, a new one every ten seconds or 20,000 rows, and also, in larger groups, into a single file.
+On close the single file gets its footer (quick even after hours) and the folder is removed. After a kill the folder
+holds every finished part, and Parquet readers can open it as it is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PART_ROWS = 20_000
 PART_SECONDS = 10.0
-GROUP_ROWS = 5_000  # of the whole file: small groups make it large and slow to read
+GROUP_ROWS = 5_000  # in the single file: small groups make it large and slow to read
 WHOLE = ("frame", "face_id", "success", "text_frame")
 WORDS = ("stream", "text")
 
@@ -47,7 +47,7 @@ class ParquetTable(Sink):
         self._part_rows = part_rows
         self._rows: list[list[Cell]] = []
         self._parts = 0
-        self._group: list[Any] = []  # tables of the parts that are not in the whole file yet
+        self._group: list[Any] = []  # tables of the parts that are not in the single file yet
         self._group_rows = 0
         self._whole: Any = None
         self._failed = False
@@ -57,7 +57,9 @@ class ParquetTable(Sink):
     def __enter__(self) -> Self:
         with file_errors(self.path):
             if self.parts.exists():
-                raise UserError(f"{self.parts} is left from a run that was killed. Keep it elsewhere or remove it.")
+                raise UserError(
+                    f"{self.parts} is left over from a run that was killed. Move it elsewhere or remove it."
+                )
             self.parts.mkdir()
         return self
 
@@ -74,7 +76,7 @@ class ParquetTable(Sink):
                 self._finish_part()
                 self._finish_whole()
         finally:
-            if self._failed:  # the parts stay, and nothing beside them
+            if self._failed:  # only the parts stay
                 if self._whole is not None:
                     with suppress(OSError):
                         self._whole.close()
@@ -90,7 +92,7 @@ class ParquetTable(Sink):
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
-        """After the first failure nothing more is written: the whole file would lack what is in the parts."""
+        """After the first failure nothing more is written: the single file would lack rows that the parts have."""
         try:
             with file_errors(self.path):
                 yield
@@ -100,7 +102,7 @@ class ParquetTable(Sink):
 
     @property
     def _unfinished(self) -> Path:
-        return self.parts / ".whole.new"  # readers of a folder pass over names with a dot
+        return self.parts / ".whole.new"  # readers of a folder skip names that begin with a dot
 
     def _open_whole(self) -> Any:
         if self._whole is None:

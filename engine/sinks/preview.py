@@ -1,6 +1,6 @@
-"""The preview window of --show. It shows the newest picture at most 30 times a second and holds nothing up.
+"""The preview window of --show. It shows the newest frame, at most 30 times a second, and never delays the pipeline.
 
-A window belongs to one thread: everything OpenCV does with it happens on the thread that is started here.
+A window belongs to one thread, so all OpenCV calls for it are made on the thread that is started here.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ QUIT = (27, ord("q"))  # escape
 
 
 class Preview(Sink):
-    """One window per stream. Escape or q asks the engine to stop, as Ctrl-C does."""
+    """One window per stream. Escape or q stops the engine, as Ctrl-C does."""
 
     needs_pixels = True
 
     def __init__(self) -> None:
         if sys.platform == "darwin":
-            raise UserError("--show needs the main thread on macOS, which is taken. Use --render FILE or vlfau-watch.")
+            raise UserError(
+                "--show would need the main thread on macOS, which is in use. Use --render FILE or vlfau-watch."
+            )
         if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise UserError("--show needs a screen, and this session has none. Use --render FILE or vlfau-watch.")
         self._newest: dict[str, tuple[Report, Pixels]] = {}
@@ -76,7 +78,7 @@ class Preview(Sink):
 
 
 def interrupt() -> None:
-    """Ctrl-C from another thread: the signal has to reach the main one, or a wait there would not be woken."""
+    """Ctrl-C from another thread. The signal has to reach the main thread, or a wait there would go on."""
     if hasattr(signal, "pthread_kill"):
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
     else:

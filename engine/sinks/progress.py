@@ -1,6 +1,6 @@
-"""What a person sees while it runs: a bar on a terminal, one plain line a second otherwise, and a summary at the end.
+"""The progress display: a bar on a terminal, otherwise one plain line a second, and a summary at the end.
 
-Everything goes to standard error, so that standard output stays free for data.
+It goes to standard error, so that standard output stays free for data.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def open_progress(origins: Sequence[Origin], output: IO[str] | None = None) -> S
 
 
 class PlainProgress(Sink):
-    """One line a second and stream, and the summary."""
+    """One line per second and stream, and the summary."""
 
     def __init__(self, origins: Sequence[Origin], output: IO[str]) -> None:
         self._output = output
@@ -46,7 +46,7 @@ class PlainProgress(Sink):
                 active.update(name for name, unit in face.aus.items() if unit.on)
 
     def status(self, status: Status) -> None:
-        self.say(self.status_line(status))
+        self._print(self.status_line(status))
 
     def end(self, end: End) -> None:
         self._ends.append(end)
@@ -54,9 +54,9 @@ class PlainProgress(Sink):
     def close(self) -> None:
         for end in self._ends:
             for text in self.summary(end):
-                self.say(text)
+                self._print(text)
 
-    def say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         print(text, file=self._output, flush=True)
 
     def status_line(self, status: Status) -> str:
@@ -94,7 +94,7 @@ class PlainProgress(Sink):
 
 
 class BarProgress(PlainProgress):
-    """Rich's progress bars, one per stream; media seconds are the measure, so time left is of the file."""
+    """Rich's progress bars, one per stream. They count seconds of video, so the time left is that of the file."""
 
     def __init__(self, origins: Sequence[Origin], output: IO[str]) -> None:
         super().__init__(origins, output)

@@ -1,4 +1,4 @@
-"""Prometheus metrics over HTTP: what an operator alarms on. Says nothing about what a face does."""
+"""Prometheus metrics over HTTP, to monitor and alert on. They contain no action units."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.025, 0.033, 0.05, 0.075, 0.
 
 
 class Metrics(Sink):
-    """Serves /metrics on its own thread. `port` is where it really is, also for port 0."""
+    """Serves /metrics on its own thread. `port` is the actual port, even if 0 was requested."""
 
     def __init__(self, address: str) -> None:
         self.host, self.port = parse(address)
@@ -37,15 +37,17 @@ class Metrics(Sink):
         self._faces = self._gauge("vlfau_faces", "Faces in the last report")
         self._fps_in = self._gauge("vlfau_fps_in", "Frames a second out of the decoder")
         self._fps_out = self._gauge("vlfau_fps_out", "Reports a second")
-        self._running = self._gauge("vlfau_stream_running", "1 while frames can come, 0 when the stream is over")
+        self._running = self._gauge("vlfau_stream_running", "1 while frames can arrive, 0 when the stream is over")
         self._reconnects = self._gauge("vlfau_reconnects", "Times the source was opened again")
-        self._dropped = self._gauge("vlfau_dropped_frames", "Dropped so far", "stream", "cause")
-        self._queues = self._gauge("vlfau_queue_depth", "Items that wait", "stream", "channel")
-        self._state = self._gauge("vlfau_stream_state", "1 for the state it is in", "stream", "state")
-        self._info = self._gauge("vlfau_info", "What computes; always 1", "runtime", "device", "model", "detector")
+        self._dropped = self._gauge("vlfau_dropped_frames", "Frames dropped so far", "stream", "cause")
+        self._queues = self._gauge("vlfau_queue_depth", "Items waiting", "stream", "channel")
+        self._state = self._gauge("vlfau_stream_state", "1 for the current state", "stream", "state")
+        self._info = self._gauge(
+            "vlfau_info", "What runs the networks; always 1", "runtime", "device", "model", "detector"
+        )
         self._latency = Histogram(
             "vlfau_latency_seconds",
-            "Time in a stage, waiting included; total is capture to publish",
+            "Time in a stage, including waiting; total is capture to publish",
             ("stream", "stage"),
             buckets=BUCKETS,
             registry=self.registry,
@@ -151,8 +153,8 @@ def _serve(host: str, port: int, registry: CollectorRegistry) -> _Server:
 
 
 def parse(address: str) -> tuple[str, int]:
-    """`:9100` or `9100` is this machine only; `0.0.0.0:9100` has to be said."""
+    """`:9100` and `9100` are reachable from this machine only; `0.0.0.0:9100` has to be explicit."""
     host, _, port = address.rpartition(":")
     if not port.isdigit() or int(port) > 65535:
-        raise UserError(f"'{address}' is no address for metrics. Give :PORT or HOST:PORT, for example :9100.")
+        raise UserError(f"'{address}' is not an address for metrics. Give :PORT or HOST:PORT, for example :9100.")
     return host.strip("[]") or "127.0.0.1", int(port)

@@ -1,7 +1,7 @@
-"""The video with the reports drawn in, encoded while it runs: H.264, the source's timestamps, and a file's own sound.
+"""Video with the reports drawn in (see `drawing.py`): H.264, the timestamps of the source, and the sound of a file.
 
-What is drawn is left to drawing.py. MP4 files are written in fragments, so that a kill leaves everything up to the last
-keyframe playable, and are turned into plain ones at a proper end. Live sources have no sound here.
+MP4 files are written in fragments, so that a kill leaves everything up to the last keyframe playable, and become plain
+ones on close. The sound of live sources is not recorded.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from .base import Pixels, Sink
 from .drawing import draw
 from .files import file_error, per_stream
 
-TICKS = 90_000  # a second; 1/90000 s holds every common frame rate
-CODECS = ("libx264", "libopenh264", "mpeg4")  # the first that this PyAV was built with
-KEYFRAME_EVERY = 50  # frames: what a kill can cost
+TICKS = 90_000  # per second; represents every common frame rate exactly
+CODECS = ("libx264", "libopenh264", "mpeg4")  # the first one that this build of PyAV has
+KEYFRAME_EVERY = 50  # frames: how many a kill can lose
 QUALITY = {"libx264": {"preset": "veryfast", "crf": "20"}}
-PLAYED = ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")  # sound that players take from such files
-BITS_PER_PIXEL = 4  # a second, for encoders without a quality scale
-START_KEPT_S = 1.0  # a source that starts later (live, --start) is moved to zero, for no player waits
-JUMP_S = 1.0  # a clock that goes back further than this was set anew
+PLAYED = ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")  # sound that players support in such files
+BITS_PER_PIXEL = 4  # and second, for encoders without a quality scale
+START_KEPT_S = 1.0  # a source that starts later (live, --start) is shifted to zero, because players do not wait
+JUMP_S = 1.0  # a clock that jumps back further than this was reset
 
 
 class Render(Sink):
-    """One film per stream, opened with its first picture."""
+    """One video per stream, opened with its first frame."""
 
     needs_pixels = True
 
@@ -47,18 +47,18 @@ class Render(Sink):
 
     def write(self, report: Report, pixels: Pixels | None = None) -> None:
         if pixels is None:
-            raise ValueError("Render needs the picture of every report.")
+            raise ValueError("Render needs the pixels of every report.")
         film = self._films.get(report.stream)
         if film is None:
             origin = self._origins.get(report.stream, Origin(report.stream))
             path = per_stream(self._path, report.stream, list(self._origins))
             if origin.file is not None and path.exists() and path.samefile(origin.file):
-                raise UserError(f"{path} is the video that is read. Give --render another name.")
+                raise UserError(f"{path} is the video that is being read. Give --render another name.")
             film = self._films[report.stream] = Film(path, pixels.shape[:2], report.pts, origin.file)
         film.add(draw(pixels, report), report.pts)
 
     def close(self) -> None:
-        first: BaseException | None = None
+        first: UserError | None = None
         for film in self._films.values():
             try:
                 film.close()
@@ -100,7 +100,7 @@ class Film:
             self._mux(self._sound.until(pts, self._origin))
 
     def close(self) -> None:
-        """Finishes the file; after a failure it only lets go of it."""
+        """Finishes the file; after a failure only closes it."""
         try:
             if not self._failed:
                 self._mux(self._video.encode(None))
@@ -123,8 +123,8 @@ class Film:
         context = video.codec_context
         context.time_base = video.time_base = Fraction(1, TICKS)
         context.gop_size = KEYFRAME_EVERY
-        context.max_b_frames = 0  # they would move the start of a fragmented file by their delay
-        high = self.height >= 720  # what players assume where a file does not say; this one says it too
+        context.max_b_frames = 0  # they would delay the start of a fragmented file
+        high = self.height >= 720  # the rule by which players guess the matrix; it is also stored in the file
         self._matrix = "ITU709" if high else "ITU601"
         context.colorspace, context.color_range = (1 if high else 6), 1
         if name not in QUALITY:
@@ -132,7 +132,7 @@ class Film:
         return video
 
     def _fitted(self, picture: Pixels) -> Pixels:
-        """The picture in the film's size: odd sides get one more line, another resolution is scaled and centred."""
+        """The picture in the size of the video: odd sides get one more line, other sizes are scaled and centred."""
         height, width = picture.shape[:2]
         if (height, width) == (self.height, self.width):
             return picture
@@ -156,7 +156,7 @@ class Film:
 
 
 class _Sound:
-    """The packets of a file's sound, copied as they are where the container takes the codec, else as AAC."""
+    """The sound of a file: its packets as they are if the container supports the codec, otherwise AAC."""
 
     def __init__(self, path: Path, start: float) -> None:
         self._input: Any = None
@@ -164,14 +164,14 @@ class _Sound:
         try:
             self._input = av.open(str(path))
             self._stream = next(iter(self._input.streams.audio), None)
-        except (OSError, av.FFmpegError):  # damaged, or a folder of pictures: the reports are what counts
+        except (OSError, av.FFmpegError):  # damaged, or no file with sound: the video goes on without
             self._stream = None
         self._output: Any = None
         self._packets: Iterator[Any] = iter(())
         self._waiting: Any = None
 
     def join(self, container: Any) -> None:
-        """Adds the stream to the file, before anything is written to it."""
+        """Adds a sound stream to the output, before anything is written to it."""
         if self._stream is None:
             return
         if self._start > START_KEPT_S:
@@ -185,7 +185,7 @@ class _Sound:
             self._packets = self._encoded()
 
     def until(self, pts: float, origin: float) -> Iterator[Any]:
-        """Packets up to that moment of the source, moved by the film's origin."""
+        """Packets up to that time of the source, shifted by the origin of the video."""
         self._origin, self._heard = origin, pts
         while True:
             if self._waiting is None:
@@ -196,7 +196,7 @@ class _Sound:
             yield packet
 
     def rest(self) -> Iterator[Any]:
-        """What belongs to the last picture."""
+        """The packets that belong to the last frame."""
         yield from self.until(self._heard + 0.04, self._origin)
 
     def close(self) -> None:
@@ -216,7 +216,7 @@ class _Sound:
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
                 packet.stream = self._output
                 yield packet
-        except (OSError, av.FFmpegError):  # damaged sound ends here, the picture goes on
+        except (OSError, av.FFmpegError):  # damaged sound ends here; the video goes on
             return
 
     def _encoded(self) -> Iterator[Any]:

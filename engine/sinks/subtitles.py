@@ -1,7 +1,7 @@
 """The sentences as captions that any player shows: WebVTT or SubRip, by the name of the file.
 
-A caption is on the screen as long as its sentence holds. It is written when it ends, so a kill loses only the captions
-that are on the screen at that moment. Faces that speak of different things share a caption, one line each.
+A caption lasts until its sentence changes. It is written when it ends, so a kill loses only the captions that are on
+the screen at that moment. Several faces share a caption, one line each.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 FORMATS = (".vtt", ".srt")
-LAST_S = 0.04  # how long the last frame of a stream of one frame shows
+LAST_S = 0.04  # duration of the last frame in a stream of a single frame
 
 
 class Subtitles(Sink):
@@ -29,10 +29,10 @@ class Subtitles(Sink):
 
     def __init__(self, path: Path, streams: Sequence[str]) -> None:
         if path.suffix.lower() not in FORMATS:
-            raise UserError(f"Cannot tell the format of {path.name}. Use a name that ends in .vtt or .srt.")
+            raise UserError(f"Unknown format of captions: {path.name}. Use a name that ends in .vtt or .srt.")
         self._path = path
         self._streams = list(streams)
-        self._tracks: dict[str, OpenCaptions] = {}
+        self._captions: dict[str, OpenCaptions] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -44,11 +44,11 @@ class Subtitles(Sink):
         return self
 
     def write(self, report: Report, pixels: Pixels | None = None) -> None:
-        captions = self._tracks.get(report.stream) or self._open(report.stream)
+        captions = self._captions.get(report.stream) or self._open(report.stream)
         captions.show(report)
 
     def close(self) -> None:
-        for captions in self._tracks.values():
+        for captions in self._captions.values():
             try:
                 captions.finish()
             finally:
@@ -56,12 +56,12 @@ class Subtitles(Sink):
 
     def _open(self, stream: str) -> OpenCaptions:
         path = per_stream(self._path, stream, self._streams)
-        self._tracks[stream] = captions = OpenCaptions(path).__enter__()
+        self._captions[stream] = captions = OpenCaptions(path).__enter__()
         return captions
 
 
 class OpenCaptions(GrowingFile):
-    """Turns the sentences of one stream into cues that follow each other without overlap."""
+    """The captions of one stream: cues that follow each other without overlap."""
 
     def __init__(self, path: Path) -> None:
         self._srt = path.suffix.lower() == ".srt"
@@ -76,7 +76,7 @@ class OpenCaptions(GrowingFile):
         step = report.pts - self._until
         if 0 < step < 1:
             self._frame_s = step
-        if lines != self._lines or not 0 <= step < 1:  # a jump of the clock or a gap ends what was shown before it
+        if lines != self._lines or not 0 <= step < 1:  # a jump of the clock or a gap ends the cue before it
             self._write_cue(report.pts if 0 <= step < 1 else self._until + self._frame_s)
             self._since, self._lines = report.pts, lines
         self._until = report.pts
@@ -90,8 +90,8 @@ class OpenCaptions(GrowingFile):
             return
         self._number += 1
         number = f"{self._number}\n" if self._srt else ""
-        words = "\n".join(self._lines if self._srt else map(_escaped, self._lines))
-        self.add(f"{number}{self._clock(self._since)} --> {self._clock(end)}\n{words}\n\n".encode())
+        text = "\n".join(self._lines if self._srt else map(_escaped, self._lines))
+        self.add(f"{number}{self._clock(self._since)} --> {self._clock(end)}\n{text}\n\n".encode())
 
     def _clock(self, seconds: float) -> str:
         whole_ms = max(round(seconds * 1000), 0)
@@ -101,8 +101,8 @@ class OpenCaptions(GrowingFile):
 
 
 def _lines(report: Report) -> tuple[str, ...]:
-    said = [(face.track, face.text) for face in report.faces if face.text]
-    return tuple(text if len(said) == 1 else f"{track}: {text}" for track, text in said)
+    texts = [(face.track, face.text) for face in report.faces if face.text]
+    return tuple(text if len(texts) == 1 else f"{track}: {text}" for track, text in texts)
 
 
 def _escaped(text: str) -> str:

@@ -14,7 +14,7 @@ from .openface import Cell, columns, rows
 
 
 class JsonLines(GrowingFile):
-    """The payload of au/, one a line."""
+    """The payload of au/, one per line."""
 
     def write(self, report: Report, pixels: Pixels | None = None) -> None:
         self.add(line(report))

@@ -1,9 +1,9 @@
-"""Messages over ZeroMQ. Knows sockets, keys and who has joined; the messages are made in wire.py.
+"""Messages over ZeroMQ: one XPUB socket, one-part messages `topic payload`.
 
-One XPUB socket, one-part messages `topic payload`. A subscriber that cannot keep up loses messages at its own queue
-(`send_queue`), sees it from the sequence numbers, and holds up neither the engine nor the others. Somebody who joins
-late gets the last status, the current sentences and what has ended at once, marked `again`; those who were there
-already see the same message a second time and can tell by that mark.
+A subscriber that cannot keep up loses messages in its own queue (`send_queue`), sees it from the sequence numbers, and
+delays neither the engine nor other subscribers. One that joins late is sent the last status, the current sentences and
+the streams that have ended at once, marked `again`; those that were already there receive them a second time and can
+skip them by that mark.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from .base import KNOWN_TRACKS, Pixels, Sink
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-LINGER_MS = 500  # how long the last messages may take to leave; part of the two seconds that a shutdown may take
+LINGER_MS = 500  # time for the last messages to be sent; part of the two seconds that a shutdown may take
 SETTLE_S = 0.2  # a subscriber's topics follow its handshake within milliseconds
-HEARTBEAT_MS = 5000  # a peer that is gone without a word is dropped after three of these
+HEARTBEAT_MS = 5000  # a peer that vanished without closing is dropped after three of these
 
 
 class Publisher(Sink):
-    """A bound socket. `address` is where it is, also for a bind to port `*`."""
+    """A bound socket. `address` is its actual address, even if port `*` was requested."""
 
     def __init__(self, settings: PublishSettings) -> None:
         self.settings = settings
         self.address = settings.bind
-        self.subscribers = 0  # that have shaken hands and are still there
-        self._subscriptions = 0  # so far, one per subscriber and topic
+        self.subscribers = 0  # that have completed the handshake and are still connected
+        self.subscriptions = 0  # so far, one per subscriber and topic
         self._quiet_since = 0.0
         self._last: dict[str, Status | End] = {}  # by topic
         self._texts: dict[str, dict[int, Text]] = {}  # stream -> track -> its sentence
@@ -61,7 +61,7 @@ class Publisher(Sink):
         return self
 
     def write(self, report: Report, pixels: Pixels | None = None) -> None:
-        self._welcome()
+        self._serve_newcomers()
         self._present[report.stream] = report
         self._socket.send(encode(report, self.settings.encoding))
 
@@ -74,10 +74,10 @@ class Publisher(Sink):
         self._socket.send(encode(text, self.settings.encoding))
 
     def status(self, status: Status) -> None:
-        self._keep(status)
+        self._send_and_keep(status)
 
     def end(self, end: End) -> None:
-        self._keep(end)
+        self._send_and_keep(end)
 
     def close(self) -> None:
         if self._authenticator is not None:
@@ -88,45 +88,45 @@ class Publisher(Sink):
         self._context.term()
 
     def ready(self) -> bool:
-        """Whether `wait_subscribers` have joined: shaken hands, and said what they want."""
-        wanted = self.settings.wait_subscribers
-        before = self._subscriptions
-        self._welcome()
+        """Whether `wait_subscribers` have joined: completed the handshake and subscribed to a topic."""
+        expected = self.settings.wait_subscribers
+        before = self.subscriptions
+        self._serve_newcomers()
         now = time.monotonic()
-        if self._subscriptions != before:
+        if self.subscriptions != before:
             self._quiet_since = now
-        joined = min(self.subscribers, self._subscriptions) >= wanted
-        return not wanted or (joined and now - self._quiet_since > SETTLE_S)
+        joined = min(self.subscribers, self.subscriptions) >= expected
+        return not expected or (joined and now - self._quiet_since > SETTLE_S)
 
-    def _keep(self, message: Status | End) -> None:
-        self._welcome()
+    def _send_and_keep(self, message: Status | End) -> None:
+        self._serve_newcomers()
         self._last[topic(message)] = message
         self._socket.send(encode(message, self.settings.encoding))
 
-    def _welcome(self) -> None:
-        """Reads who came, who left and what is wanted, and answers. Costs microseconds when nobody came."""
+    def _serve_newcomers(self) -> None:
+        """Counts peers that joined or left, and sends new subscribers what they missed. Usually takes microseconds."""
         while True:
             try:
                 event = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 break
             if event[:1] == b"\x01":
-                wanted = event[1:].decode(errors="replace")
-                self._subscriptions += 1
-                for message in self._kept():
-                    if topic(message).startswith(wanted):
+                prefix = event[1:].decode(errors="replace")
+                self.subscriptions += 1
+                for message in self._missed():
+                    if topic(message).startswith(prefix):
                         again = msgspec.structs.replace(message, again=True)
                         self._socket.send(encode(again, self.settings.encoding))
         while True:
             try:
-                heard = zmq.utils.monitor.recv_monitor_message(self._monitor, zmq.NOBLOCK)
+                change = zmq.utils.monitor.recv_monitor_message(self._monitor, zmq.NOBLOCK)
             except zmq.Again:
                 break
-            self.subscribers += 1 if heard["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED else -1
+            self.subscribers += 1 if change["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED else -1
         self.subscribers = max(self.subscribers, 0)
 
-    def _kept(self) -> Iterator[Status | End | Text]:
-        """What somebody who joins late has to know, oldest first."""
+    def _missed(self) -> Iterator[Status | End | Text]:
+        """What a subscriber that joins late needs to know, oldest first."""
         yield from self._last.values()
         for stream, texts in self._texts.items():
             report = self._present.get(stream)
@@ -136,13 +136,13 @@ class Publisher(Sink):
 
     def _set_options(self) -> None:
         settings, socket = self.settings, self._socket
-        socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # tell about every subscriber, not only about new topics
+        socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # report every subscription, not only new topics
         socket.setsockopt(zmq.SNDHWM, settings.send_queue)
         socket.setsockopt(zmq.LINGER, LINGER_MS)
-        socket.setsockopt(zmq.IPV6, int("[" in settings.bind))  # else 127.0.0.1 would be shown as ::ffff:127.0.0.1
+        socket.setsockopt(zmq.IPV6, int("[" in settings.bind))  # otherwise 127.0.0.1 would appear as ::ffff:127.0.0.1
         socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
-        socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)  # a stranger that says nothing is shown the door
+        socket.setsockopt(zmq.HANDSHAKE_IVL, 10_000)  # drop peers that never finish the handshake
         if settings.curve_secret is None:
             return
         socket.curve_publickey, socket.curve_secretkey = read_pair(settings.curve_secret)
@@ -163,7 +163,7 @@ class Publisher(Sink):
 
 
 class _AllowList:
-    """What pyzmq's authenticator asks."""
+    """The credentials provider of pyzmq's authenticator."""
 
     def __init__(self, allowed: set[bytes]) -> None:
         self._allowed = allowed
@@ -174,17 +174,19 @@ class _AllowList:
 
 def _check_bind(settings: PublishSettings) -> None:
     if settings.allow is not None and settings.curve_secret is None:
-        raise UserError("--allow names who may join, which needs encryption. Give --curve-secret too (see vlfau-keys).")
+        raise UserError(
+            "--allow restricts who may join, which needs encryption. Give --curve-secret too (see vlfau-keys)."
+        )
     if settings.send_queue < 1 or settings.wait_subscribers < 0:
         raise UserError("--send-queue must be at least 1 and --wait-subscribers at least 0.")
-    transport, found, place = settings.bind.partition("://")
-    if not found or transport not in ("tcp", "ipc") or not place:
+    transport, separator, place = settings.bind.partition("://")
+    if not separator or transport not in ("tcp", "ipc") or not place:
         raise UserError(f"Cannot publish on '{settings.bind}'. Give tcp://HOST:PORT, ipc://PATH or none.")
     if transport == "ipc" or settings.allow_public or is_loopback(place.rpartition(":")[0]):
         return
     raise UserError(
         f"{settings.bind} can be reached from other machines, and reports are about people. "
-        "Add --allow-public if that is wanted (best with --curve-secret and --allow), or bind to 127.0.0.1."
+        "Add --allow-public if you want that (best with --curve-secret and --allow), or bind to 127.0.0.1."
     )
 
 

@@ -1,4 +1,4 @@
-"""What the user names -> sources with stream names. What each kind of source does is in its own module."""
+"""Opens the sources that the user names, and gives each a stream name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def open_sources(addresses: Sequence[str], settings: SourceSettings, stopping: E
     if not addresses:
         raise UserError(
             "No source was given. Name a video file, a camera (0), an address (rtsp://...), a folder or -, "
-            "or give --demo."
+            "or use --demo."
         )
     if len(settings.name) > len(addresses):
         raise UserError(
@@ -73,7 +73,7 @@ def _open_path(context: Context) -> Source:
     if path.is_dir():
         files = [file for file in path.iterdir() if file.suffix.lower() in PICTURES]
         if not files:
-            raise UserError(f"Folder {path} holds no pictures ({', '.join(sorted(PICTURES))}).")
+            raise UserError(f"Folder {path} holds no images ({', '.join(sorted(PICTURES))}).")
         return ImageSource(context, files)
     if path.is_file():
         if path.suffix.lower() in PICTURES:
@@ -84,9 +84,9 @@ def _open_path(context: Context) -> Source:
         if not files:
             raise UserError(f"Nothing matches '{address}'. Check the pattern and quote it for the shell.")
         return ImageSource(context, files)
-    if path.exists():  # a named pipe or another device: read like a file, but never opened twice
+    if path.exists():  # a named pipe or another device: read like a file, but opened only once
         return FileSource(context)
     raise UserError(
-        f"Source '{context.address}' does not exist. Name a video file, a folder or pattern of pictures, a camera (0), "
+        f"Source '{context.address}' does not exist. Name a video file, a folder or pattern of images, a camera (0), "
         "an address (rtsp://...) or - for standard input."
     )

@@ -1,4 +1,4 @@
-"""Reads addresses: which kind of source one is, and the stream name derived from it."""
+"""What an address says: which kind of source it names, and the stream name derived from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 def is_camera(address: str) -> bool:
-    """A number, a device, or one of the names under which Linux keeps a device wherever it is plugged in."""
+    """A number, a device file, or one of the names that Linux gives a device independently of its port."""
     return address.isdecimal() or address.startswith(("/dev/video", "/dev/v4l/"))
 
 
@@ -25,12 +25,12 @@ def is_live(address: str) -> bool:
 
 
 def is_list(address: str) -> bool:
-    """Of HTTP Live Streaming, which names the pieces of a film as well as those of a camera."""
+    """Whether it is a playlist of HTTP Live Streaming, which may be of a recording or of a camera."""
     return Path(urlsplit(address).path).suffix.lower() in (".m3u8", ".m3u")
 
 
 def derived_name(address: str) -> str:
-    """Short, and without user names and passwords."""
+    """A short name, without user names and passwords."""
     if address == "-":
         return "stdin"
     if is_camera(address):
@@ -45,9 +45,9 @@ def derived_name(address: str) -> str:
 
 def unique(names: Sequence[str]) -> list[str]:
     taken: list[str] = []
-    for wanted in map(stream_name, names):
-        name, number = wanted, 2
+    for stem in map(stream_name, names):
+        name, number = stem, 2
         while name in taken:
-            name, number = f"{wanted}-{number}", number + 1
+            name, number = f"{stem}-{number}", number + 1
         taken.append(name)
     return taken

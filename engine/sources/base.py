@@ -1,4 +1,4 @@
-"""What every source offers, and what it is given."""
+"""The interface of sources, and what all of them share: their context, the choice of frames, real-time pace."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..settings import SourceSettings
 
 @dataclass
 class Context:
-    """What every source is given."""
+    """What a source is opened with."""
 
     address: str
     settings: SourceSettings
     counters: Counters
     stopping: Event
-    hint: str = "Is it a complete video file of a known format?"  # what the user is told when it cannot be read
+    hint: str = "Is it a complete video file of a known format?"  # ends the error message when it cannot be read
 
     @property
     def stream(self) -> str:
@@ -29,11 +29,11 @@ class Context:
 
 
 class Source(Protocol):
-    """frames() runs on the source's own thread and owns what it opens."""
+    """`frames` runs on the source's own thread and owns what it opens."""
 
     context: Context
-    live: bool  # newest frame: a full channel forgets its oldest
-    stills: bool  # each picture stands alone, nothing is followed from one to the next
+    live: bool  # only the newest frame counts: a full channel drops its oldest
+    stills: bool  # each image stands alone; no face is followed from one to the next
 
     @property
     def origin(self) -> Origin: ...
@@ -43,10 +43,10 @@ class Source(Protocol):
 
 @dataclass
 class Selection:
-    """Which frames are looked at: --start, --duration, --every, --max-fps. Index and time are a stream's own."""
+    """Which frames are analysed: --start, --duration, --every, --max-fps. Index and time count per stream."""
 
     settings: SourceSettings
-    begin: float = 0.0  # the first wanted second
+    begin: float = 0.0  # video time at which the selection starts
     _next_pts: float = field(default=float("-inf"))
 
     def wants(self, index: int, pts: float) -> bool:
@@ -57,9 +57,9 @@ class Selection:
         period = 1 / self.settings.max_fps
         if (
             self._next_pts - 2 * period < pts < self._next_pts - 1e-6
-        ):  # a clock that jumped back does not stop the video
+        ):  # further back, the clock jumped: go on from there
             return False
-        # keep to the grid, so that 30 -> 20 frames a second gives 20 and not 15
+        # stays on the grid, so that 30 -> 20 frames a second gives 20 and not 15
         self._next_pts = max(self._next_pts + period, pts + period / 2)
         return True
 
@@ -68,7 +68,7 @@ class Selection:
 
 
 class Pace:
-    """Holds each frame until its time has come, counted from the first."""
+    """Holds each frame until its time, counted from the first."""
 
     def __init__(self, context: Context) -> None:
         self._stopping = context.stopping
@@ -77,7 +77,7 @@ class Pace:
 
     def wait_for(self, pts: float) -> None:
         now = time.monotonic()
-        if self._zero is None or not 0 <= pts - self._last < 10:  # the first, or the clock in the file jumped
+        if self._zero is None or not 0 <= pts - self._last < 10:  # the first frame, or the clock in the file jumped
             self._zero = now - pts
         self._last = pts
         if (early := self._zero + pts - now) > 0:

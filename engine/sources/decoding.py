@@ -1,7 +1,4 @@
-"""Compressed video -> RGB pictures with their times, through PyAV. All arithmetic with PyAV's clocks is in this file.
-
-What to open, and what to do when it ends or fails, is left to the sources.
-"""
+"""Compressed video -> RGB pictures with their times, through PyAV. All arithmetic with PyAV's clocks is here."""
 
 from __future__ import annotations
 
@@ -25,8 +22,8 @@ from vlfau.models.errors import UserError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-DAMAGED_IN_A_ROW = 500  # packets that could not be read one after the other, until a file counts as unreadable
-# Titles in a broken encoding are nobody's business here; from PyAV 19 on they are read only when asked for.
+DAMAGED_IN_A_ROW = 500  # consecutive unreadable packets after which a file counts as unreadable
+# Titles in a broken encoding do not matter here; PyAV reads them lazily since version 19.
 METADATA = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 MICROSECONDS = 1e6  # FFmpeg's unit for the times of a whole container
 
@@ -39,13 +36,14 @@ class Damaged(Exception):
 class Picture:
     pixels: NDArray[np.uint8]  # (H, W, 3) RGB, upright, square pixels; rows may be padded
     pts: float  # seconds since the beginning of the container
-    decode_ms: float  # from asking for it to having it, waiting for data included
+    decode_ms: float  # from requesting it to having it, including waiting for data
 
 
 class Decoder:
-    """One open container. Used on one thread; FFmpeg's own threads decode beside it.
+    """One open container. Used on one thread, while FFmpeg decodes on its own threads.
 
-    `live` trades throughput for delay: threads share a picture instead of working on several, which holds each back.
+    `live` trades throughput for latency: threads share one picture instead of decoding several at once, which delays
+    each.
     """
 
     def __init__(
@@ -88,12 +86,12 @@ class Decoder:
 
     @property
     def duration_s(self) -> float | None:
-        known = self._container.duration
-        return known / MICROSECONDS if known and known > 0 else None
+        duration = self._container.duration
+        return duration / MICROSECONDS if duration and duration > 0 else None
 
     @property
     def complete(self) -> bool:
-        """Whether the end, once reached, is the end: of something of known length, or of a list that said so."""
+        """Whether its end is final: it has a known length, or it is a playlist that was marked as complete."""
         return self.duration_s is not None or self._container.format.name == "hls"
 
     @property
@@ -106,7 +104,7 @@ class Decoder:
         return self._stream.frames or None
 
     def seek(self, seconds: float) -> None:
-        """To the key frame before; the caller skips what comes too early."""
+        """Go to the key frame before; the caller skips what is too early."""
         if seconds > 0:
             try:
                 self._container.seek(round((seconds + self._begin) * MICROSECONDS))
@@ -132,7 +130,7 @@ class Decoder:
                 packet = next(packets)
             except StopIteration:
                 return
-            except av.error.FFmpegError as error:  # the index is damaged, or no data came in time
+            except av.error.FFmpegError as error:  # the index is damaged, or no data arrived in time
                 yield from self._held_back()
                 raise Damaged(reason(error)) from error
             try:
@@ -156,7 +154,7 @@ class Decoder:
             return []
 
     def _pixels(self, frame: Any) -> NDArray[np.uint8]:
-        """A view into the converted frame's memory: no copy, unless it must be turned."""
+        """A view into the memory of the converted frame; a copy only if it has to be rotated."""
         width, height = frame.width, frame.height
         aspect = self._stream.sample_aspect_ratio
         if aspect and float(aspect) > 0 and abs(float(aspect) - 1) > 0.01:
@@ -167,7 +165,7 @@ class Decoder:
             :height, : 3 * width
         ]
         pixels: NDArray[np.uint8] = rows.reshape(height, width, 3)
-        turns = round((getattr(frame, "rotation", 0) or 0) / 90) % 4  # FFmpeg counts counter-clockwise, as rot90 does
+        turns = round((getattr(frame, "rotation", 0) or 0) / 90) % 4  # FFmpeg counts anticlockwise, as rot90 does
         return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
     def close(self) -> None:
@@ -192,11 +190,10 @@ def has_length(address: str, open_timeout_s: float, read_timeout_s: float) -> bo
 
 
 def reason(error: BaseException) -> str:
-    """FFmpeg's word on it, without numbers and addresses (which may hold passwords)."""
-    if isinstance(error, av.error.ExitError):  # how FFmpeg words that our timeout woke it
-        return "no data came in time"
-    said = getattr(error, "strerror", None)
-    return str(said or error or type(error).__name__)
+    """FFmpeg's error message, without codes and addresses (which may hold passwords)."""
+    if isinstance(error, av.error.ExitError):  # FFmpeg's wording for our timeout
+        return "no data arrived in time"
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 
 def _video_stream(container: Any) -> Any:
@@ -204,18 +201,18 @@ def _video_stream(container: Any) -> Any:
     if not streams:
         raise Damaged("it holds no video")
     if streams[0].codec_context is None:
-        raise Damaged("its video is of a kind that this FFmpeg cannot decode")
+        raise Damaged("this FFmpeg cannot decode its video codec")
     return streams[0]
 
 
 def _is_cover(stream: Any) -> bool:
-    """A song's cover counts as a video stream of one picture."""
+    """FFmpeg lists the cover of a song as a video stream of one picture."""
     disposition = getattr(stream, "disposition", None)
     return "attached_pic" in (getattr(disposition, "name", "") or "") and stream.frames <= 1
 
 
 def _acceleration(choice: str) -> dict[str, Any]:
-    """Arguments for av.open. `auto` falls back to software without a word, `cuda` says why it cannot."""
+    """Arguments for av.open. `auto` silently falls back to software, `cuda` raises if it is not available."""
     why = "" if choice == "none" else _why_no_cuda()
     if choice == "cuda" and why:
         raise UserError(f"Hardware decoding with cuda is not possible here: {why}. Choose --hwaccel auto or none.")
@@ -228,7 +225,7 @@ def _acceleration(choice: str) -> dict[str, Any]:
 
 @cache
 def _why_no_cuda() -> str:
-    """Tried once by opening the device, because a driver without its video part passes every other question."""
+    """Opens the device once, because a driver without its video part passes every other check."""
     from av.codec.hwaccel import HWAccel, hwdevices_available
 
     if "cuda" not in hwdevices_available():

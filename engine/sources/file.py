@@ -1,4 +1,4 @@
-"""Recorded video, from a file or an address: every frame, in order, to the end or to the damage."""
+"""Recorded video, from a file or an address."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class FileSource:
 
     def __init__(self, context: Context, path: Path | None = None) -> None:
         self.context, self.path = context, path
-        self.frames_known: int | None = None
-        if path is not None:  # told before anything starts: a wrong name, and the length for whoever shows progress
+        self.frame_count: int | None = None
+        if path is not None:  # before anything starts: finds a wrong name, and the length for progress displays
             with self._open() as decoder:
-                self.frames_known = decoder.frames
-                self._know_duration(decoder)
+                self.frame_count = decoder.frames
+                self._note_duration(decoder)
 
     @property
     def origin(self) -> Origin:
         counters = self.context.counters
         whole = self.context.settings.duration is None and not self.context.settings.start
-        return Origin(counters.stream, self.path, counters.duration_s, self.frames_known if whole else None)
+        return Origin(counters.stream, self.path, counters.duration_s, self.frame_count if whole else None)
 
     def frames(self) -> Generator[Frame | Ended, None, None]:
         with self._open() as decoder:
@@ -47,8 +47,8 @@ class FileSource:
         except (Damaged, OSError, ValueError) as error:
             raise unreadable(self.context, reason(error)) from error
 
-    def _know_duration(self, decoder: Decoder) -> None:
-        settings, known = self.context.settings, decoder.duration_s
-        left = None if known is None else max(0.0, known - settings.start)
-        asked = settings.duration
-        self.context.counters.duration_s = left if asked is None or (left is not None and left < asked) else asked
+    def _note_duration(self, decoder: Decoder) -> None:
+        settings, whole = self.context.settings, decoder.duration_s
+        lengths = [] if whole is None else [max(0.0, whole - settings.start)]
+        lengths += [] if settings.duration is None else [settings.duration]
+        self.context.counters.duration_s = min(lengths, default=None)

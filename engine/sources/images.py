@@ -1,4 +1,4 @@
-"""Pictures in files, in natural order (2 before 10). Each stands alone, unless they are said to be a sequence."""
+"""Image files, in natural order (2 before 10). Each stands alone, unless they are declared a sequence."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class ImageSource:
                 break
             if pts < settings.start - 1e-6 or not selection.wants(index, pts):
                 continue
-            pixels = read_picture(file)
+            pixels = read_image(file)
             if pixels is None:
                 counters.drop("unreadable")
-                counters.note = f"{file.name} is not a readable picture"
+                counters.note = f"{file.name} is not a readable image"
                 continue
             if pace is not None:
                 pace.wait_for(pts)
@@ -53,20 +53,20 @@ class ImageSource:
             counters.frames_in += 1
             yield Frame(stamp(self.context.stream, index, pts, (time.monotonic_ns() - began) / 1e6), pixels)
         if not counters.frames_in and counters.drops:
-            raise UserError(f"None of the {len(self.files)} files of '{self.context.stream}' is a readable picture.")
+            raise UserError(f"None of the {len(self.files)} files of '{self.context.stream}' is a readable image.")
         yield Ended(self.context.stream, "finished")
 
 
-def read_picture(file: Path) -> NDArray[np.uint8] | None:
-    """(H, W, 3) RGB, turned upright by its EXIF note; None if it cannot be read."""
+def read_image(file: Path) -> NDArray[np.uint8] | None:
+    """(H, W, 3) RGB, rotated upright by its EXIF tag; None if it cannot be read."""
     try:
         data = np.frombuffer(file.read_bytes(), np.uint8)
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     except (OSError, cv2.error):
         return None
-    return None if picture is None else np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+    return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def natural(file: Path) -> list[tuple[int, str]]:
-    """Sort key under which frame2 comes before frame10."""
+    """Sort key that puts frame2 before frame10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(file))]

@@ -1,4 +1,4 @@
-"""Cameras and network streams: the newest frame counts, and a lost connection is taken up again."""
+"""Cameras and network streams: the newest frame counts, and a lost connection is opened again."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from .base import Context, Selection, stamp
 from .decoding import Damaged, Decoder, reason
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
-PIECE_S = 20.0  # between two pieces of an HLS list nothing comes, usually for six to ten seconds
-# A connection that held this long counts as good: the next failure is tried again at once.
-GOOD_S = 10.0
+PIECE_S = 20.0  # read timeout of HLS: nothing arrives between two segments, usually for six to ten seconds
+GOOD_S = 10.0  # a connection that lasted this long was good: the delays start again from the first
 
-# FFmpeg looks at the beginning of a stream to learn what it is: 5 s unless told otherwise, and that much later every
-# picture would be seen. A second shows a key frame of most cameras; it looks on where it does not.
+# FFmpeg reads the beginning of a stream to learn its format: 5 s by default, and every picture would be late by that
+# much. One second contains a key frame of most cameras; FFmpeg reads on where it does not.
 COMMON = {"fflags": "nobuffer", "analyzeduration": "1000000"}
 OPTIONS = {
     "rtsp": {"rtsp_transport": "tcp"},
@@ -32,7 +31,7 @@ OPTIONS = {
 
 @dataclass
 class Backoff:
-    """0.5, 1, 2, 4 ... 30 seconds; None when the allowed number of attempts in a row is used up."""
+    """0.5, 1, 2, 4 ... 30 seconds; None when the allowed number of consecutive attempts is used up."""
 
     limit: int | None = None
     failures: int = 0
@@ -48,11 +47,11 @@ class Backoff:
 
 
 class RisingTime:
-    """One time line through all connections: each counts from anywhere, ours goes on by the time that has passed."""
+    """One timeline through all connections: each starts anywhere, so the time that passed between them is added."""
 
     def __init__(self) -> None:
         self.last = 0.0  # seconds
-        self.last_ns = 0  # monotonic, when that was; 0 before the first picture
+        self.last_ns = 0  # the same moment on the monotonic clock; 0 before the first picture
         self._shift: float | None = None
 
     def reconnected(self) -> None:
@@ -75,9 +74,9 @@ class LiveSource:
         self._index = 0
         self._time = RisingTime()
         self._selection = Selection(context.settings)
-        self._over = False  # the asked duration has been seen
+        self._over = False  # --duration has been reached
         if camera and sys.platform.startswith("linux") and not Path(self._camera()[0]).exists():
-            raise self._no_camera("there is no such device")  # told before anything is loaded
+            raise self._no_camera("there is no such device")  # before any network is loaded
 
     @property
     def origin(self) -> Origin:
@@ -137,7 +136,7 @@ class LiveSource:
             address, format, options = self._camera()
         else:
             options = COMMON | OPTIONS.get(address.partition("://")[0].lower(), {})
-            if is_list(address):  # its first piece, read to see what it is, belongs to the stream
+            if is_list(address):  # FFmpeg would drop the first segment, which it reads to learn the format
                 del options["fflags"]
         return Decoder(
             address,
@@ -151,11 +150,13 @@ class LiveSource:
         )
 
     def _no_camera(self, why: str) -> UserError:
-        has = ", ".join(sorted(glob.glob("/dev/video*")))
-        has = f" This machine has: {has}." if has else " This machine has none." * sys.platform.startswith("linux")
+        names = ", ".join(sorted(glob.glob("/dev/video*")))
+        others = (
+            f" This machine has: {names}." if names else " This machine has none." * sys.platform.startswith("linux")
+        )
         return UserError(
-            f"Camera '{self.context.address}' cannot be opened: {why}.{has} "
-            "Is it plugged in, and does no other program use it?"
+            f"Camera '{self.context.address}' cannot be opened: {why}.{others} "
+            "Is it plugged in, and is no other program using it?"
         )
 
     def _camera(self) -> tuple[str, str, dict[str, str]]:

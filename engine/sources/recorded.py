@@ -1,4 +1,4 @@
-"""Frames out of an open recording, from a file or a pipe: every one in order, to the end or to the damage."""
+"""Frames of a recording, from a file or a pipe: every one in order, up to its end or its damage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def unreadable(context: Context, why: str) -> UserError:
 
 
 def recorded(decoder: Decoder, context: Context) -> Generator[Frame | Ended, None, None]:
-    """Every wanted frame of an open container, then how it ended."""
+    """Every selected frame of an open container, then how it ended."""
     settings, counters = context.settings, context.counters
     selection = Selection(settings, begin=settings.start)
     pace = Pace(context) if settings.realtime else None
@@ -43,6 +43,6 @@ def recorded(decoder: Decoder, context: Context) -> Generator[Frame | Ended, Non
     if decoder.damaged:
         counters.note = f"{decoder.damaged} damaged packets were skipped"
     if not index and (error or decoder.damaged or not settings.start):
-        raise unreadable(context, error or "it holds no readable picture")
-    told = f"Source '{context.stream}' is damaged after frame {index - 1}: {error}." if error else ""
-    yield Ended(context.stream, "error" if error else "finished", told)
+        raise unreadable(context, error or "it holds no readable frame")
+    message = f"Source '{context.stream}' is damaged after frame {index - 1}: {error}." if error else ""
+    yield Ended(context.stream, "error" if error else "finished", message)

@@ -1,4 +1,4 @@
-"""Video from standard input: read as it comes, without seeking; a stop is noticed while nothing comes."""
+"""Video from standard input, read as it arrives. A stop is noticed while nothing arrives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .base import Context
 from .decoding import Damaged, Decoder, reason
 from .recorded import recorded, unreadable
 
-LOOK_S = 0.25  # how often a silent input looks whether it should stop
+LOOK_S = 0.25  # interval at which a silent input checks whether it should stop
 
 
 class StdinSource:
@@ -61,12 +61,12 @@ class Readable:
             if select.select([self._descriptor], [], [], LOOK_S)[0]:
                 return os.read(self._descriptor, size)
             if time.monotonic() > until:
-                raise TimeoutError(f"nothing came on standard input for {self._timeout_s:g} s")
+                raise TimeoutError(f"nothing arrived on standard input for {self._timeout_s:g} s")
         return b""
 
 
 class Seekable(Readable):
-    """Standard input that is a file after all (`< video.mp4`)."""
+    """Standard input that is a file (`< video.mp4`)."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         return os.lseek(self._descriptor, offset, whence)

@@ -1,4 +1,4 @@
-"""The cheapest way to pair rows with columns (the Hungarian method, by shortest augmenting paths). Knows no faces."""
+"""The cheapest way to pair rows with columns: the Hungarian method, by shortest augmenting paths."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def assign(costs: ArrayLike, unassigned: float) -> NDArray[np.intp]:
-    """costs (R, C) -> for each row its column, or -1 where staying alone at `unassigned` is cheaper; inf forbids."""
+    """costs (R, C) -> the column of each row; -1 where leaving it alone, at `unassigned`, is cheaper. inf forbids."""
     table = np.asarray(costs, np.float64)
     rows, columns = table.shape
-    # each row also gets a private column in which it stays alone
+    # each row also gets a private column, which stands for leaving it alone
     alone = np.full((rows, rows), np.inf)
     np.fill_diagonal(alone, unassigned)
     full = np.concatenate([table, alone], 1)

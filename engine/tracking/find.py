@@ -1,7 +1,7 @@
-"""Frames -> aligned faces with ids: when the detector runs, how its finds and the followed faces come together.
+"""The second stage: frames -> aligned faces with ids.
 
-The landmark network looks at every face in every frame and says whether it still is one; the detector only looks for
-faces that nobody follows. Pairing over time is `follow.py`, the networks are vlfau.models'.
+The landmark network locates every followed face in every frame and scores whether it still is one; the detector, which
+costs more, only runs to find faces that are not followed yet. Ids over time are given in `follow.py`.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from .follow import Seen, Tracker, distinct, looks
 from .pose import head_pose
 from .quality import quality, share_inside
 
-APART = 0.3  # a detector's box that overlaps a followed face more than this holds that face
+APART = 0.3  # a detector's box that overlaps a followed face by more holds that face
 
-SEARCH_S = 0.1  # while a face is missing, the detector looks so often; it costs more than all the rest of a frame
-# A followed face may fall this far below the threshold for a new one, so that a hand or a turn does not end it at once.
+SEARCH_S = 0.1  # detection interval while a face is missing; it costs more than the rest of a frame
+# A followed face may score this share of the threshold for a new one, so that a hand or a turn does not end it at once.
 KEEP = 0.6
 
 
 class Landmarks(Protocol):
-    threshold: float  # presence at and above which it is a face
+    threshold: float  # presence from which it counts as a face
 
     def locate(self, picture: NDArray[np.uint8], boxes: NDArray[np.floating]) -> Located: ...
 
 
 @dataclass
 class Watch:
-    """What is known about one stream from frame to frame."""
+    """The state of one stream from frame to frame."""
 
     tracker: Tracker
     size: tuple[int, int] = (0, 0)  # height, width
-    now: float = 0.0  # seconds, never backwards
+    now: float = 0.0  # seconds, never goes back
     last_pts: float | None = None
     detected: float = float("-inf")  # when the detector last ran
     frames: int = 0
-    missing: bool = True  # a face was lost and not found again yet
+    missing: bool = True  # a face was lost a moment ago and has not reappeared
 
     def advance(self, pts: float) -> None:
-        """A clock that jumps moves our time by one usual frame."""
+        """Follows the clock of the video; a jump counts as one usual frame."""
         step = 0.0 if self.last_pts is None else pts - self.last_pts
         self.now += step if 0 <= step < 10 else 0.04
         self.last_pts = pts
@@ -60,22 +60,22 @@ class Watch:
 
 @dataclass(eq=False)
 class Candidates:
-    """Faces of one frame before anybody says whose they are."""
+    """Faces of one frame, not yet assigned to tracks."""
 
     points: list[NDArray[np.float32]] = field(default_factory=list)  # (68, 2)
     scores: list[float] = field(default_factory=list)
-    origin: list[int] = field(default_factory=list)
+    origin: list[int] = field(default_factory=list)  # id of the track whose box it came from, -1 for the detector
 
     def add(self, located: Located, origin: Sequence[int], threshold: float) -> None:
-        for points, presence, who in zip(located.points, located.presence, origin):
-            if presence >= (threshold * KEEP if who >= 0 else threshold):
+        for points, presence, track in zip(located.points, located.presence, origin):
+            if presence >= (threshold * KEEP if track >= 0 else threshold):
                 self.points.append(points)
                 self.scores.append(float(presence))
-                self.origin.append(who)
+                self.origin.append(track)
 
 
 class FaceFinder:
-    """All streams of one stage. Used on one thread."""
+    """Finds and follows the faces of several streams. Used on one thread."""
 
     def __init__(
         self,
@@ -87,20 +87,22 @@ class FaceFinder:
         stills: Iterable[str] = (),
         keep_pixels: bool = False,
     ) -> None:
-        self.keep_pixels = keep_pixels  # else a picture goes as soon as its faces are cut out; it is most of the memory
+        self.keep_pixels = (
+            keep_pixels  # otherwise a frame is freed once its faces are cropped; frames take most of the memory
+        )
         self.settings, self.detector, self.landmarks, self.side = settings, detector, landmarks, side
         self._stills = set(stills)
         self._watches: dict[str, Watch] = {}
 
     def find(self, frames: Sequence[Frame]) -> Iterator[Faces]:
-        """One frame each of different streams. Those that need the detector share one call of it."""
+        """Frames of different streams, one each. Those that need the detector share one call of it."""
         watches = [self._prepare(frame) for frame in frames]
         due = [i for i, (frame, watch) in enumerate(zip(frames, watches)) if self._due(frame, watch)]
-        finds = dict(zip(due, self._detect([frames[i] for i in due]))) if due else {}
+        detections = dict(zip(due, self._detect([frames[i] for i in due]))) if due else {}
         for i in due:
             watches[i].detected = watches[i].now
         for i, (frame, watch) in enumerate(zip(frames, watches)):
-            yield self._faces(frame, watch, finds.get(i))
+            yield self._faces(frame, watch, detections.get(i))
 
     def _prepare(self, frame: Frame) -> Watch:
         stamp = frame.stamp
@@ -129,20 +131,20 @@ class FaceFinder:
         return since >= (SEARCH_S if watch.missing or not watch.tracker.tracks else self.settings.scan) - 1e-6
 
     def _detect(self, frames: Sequence[Frame]) -> list[NDArray[np.float32]]:
-        """(P, 4) boxes per frame, in its pixels."""
-        views, corners = zip(*(self._looked_at(frame.pixels) for frame in frames))
-        found = self.detector.find(views)
-        return [detections.boxes + np.tile(corner, 2) for detections, corner in zip(found, corners)]
+        """Boxes (P, 4) in each frame, in its pixels."""
+        views, corners = zip(*(self._searched(frame.pixels) for frame in frames))
+        faces = self.detector.find(views)
+        return [detections.boxes + np.tile(corner, 2) for detections, corner in zip(faces, corners)]
 
-    def _looked_at(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """The part of the picture inside --roi, and where its corner is."""
+    def _searched(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """The part of the frame inside --roi, and the position of its corner."""
         if not self.settings.roi:
             return pixels, np.zeros(2, np.float32)
         x0, y0, x1, y1 = region(self.settings.roi, pixels.shape[0], pixels.shape[1])
         return pixels[y0:y1, x0:x1], np.array([x0, y0], np.float32)
 
-    def _faces(self, frame: Frame, watch: Watch, finds: NDArray[np.float32] | None) -> Faces:
-        candidates = self._candidates(frame, watch, finds)
+    def _faces(self, frame: Frame, watch: Watch, detected: NDArray[np.float32] | None) -> Faces:
+        candidates = self._candidates(frame, watch, detected)
         points, scores, origin = self._choose(frame, candidates)
         landmarks = five_points(points)
         aligning = time.monotonic_ns()
@@ -150,12 +152,12 @@ class FaceFinder:
         boxes = box_of(points)
         tracks = watch.tracker.update(Seen(boxes, looks(crops), origin), watch.now)
         if (tracks < 0).any():
-            sure = tracks >= 0
-            tracks, boxes, points, landmarks = tracks[sure], boxes[sure], points[sure], landmarks[sure]
-            scores, crops = scores[sure], crops[sure]
+            confirmed = tracks >= 0
+            tracks, boxes, points = tracks[confirmed], boxes[confirmed], points[confirmed]
+            landmarks, scores, crops = landmarks[confirmed], scores[confirmed], crops[confirmed]
         watch.missing = _missing(watch)
         poses = head_pose(points, frame.pixels.shape[1], frame.pixels.shape[0])
-        good = quality(landmarks, poses, crops, share_inside(points, frame.pixels.shape[1], frame.pixels.shape[0]))
+        qualities = quality(landmarks, poses, crops, share_inside(points, frame.pixels.shape[1], frame.pixels.shape[0]))
         done = time.monotonic_ns()
         return Faces(
             frame.stamp,
@@ -164,8 +166,8 @@ class FaceFinder:
             landmarks=landmarks,
             scores=scores,
             poses=poses,
-            quality=good,
-            valid=good >= self.settings.min_quality,
+            quality=qualities,
+            valid=qualities >= self.settings.min_quality,
             crops=crops,
             detect_ms=(aligning - frame.stamp.monotonic_ns) / 1e6,
             align_ms=(done - aligning) / 1e6,
@@ -173,21 +175,21 @@ class FaceFinder:
             pixels=frame.pixels if self.keep_pixels else None,
         )
 
-    def _candidates(self, frame: Frame, watch: Watch, finds: NDArray[np.float32] | None) -> Candidates:
+    def _candidates(self, frame: Frame, watch: Watch, detected: NDArray[np.float32] | None) -> Candidates:
         tracker = watch.tracker
         expected, ids = tracker.expected(watch.now), [track.id for track in tracker.tracks]
         reappearing = tracker.reappearing(watch.now)
-        fresh = apart_from(reappearing if finds is None else np.concatenate([finds, reappearing]), expected)
+        fresh = apart_from(reappearing if detected is None else np.concatenate([detected, reappearing]), expected)
         candidates = Candidates()
         self._locate(frame, np.concatenate([expected, fresh]), [*ids, *[-1] * len(fresh)], candidates)
         lost = set(ids) - set(candidates.origin)
-        if lost:  # look at once where it went
-            if finds is None and not self.settings.detect_every:
-                finds, watch.detected = self._detect([frame])[0], watch.now
-            if finds is not None:
-                known = box_of(np.stack(candidates.points)) if candidates.points else np.empty((0, 4), np.float32)
-                again = apart_from(finds, known)
-                self._locate(frame, again, [-1] * len(again), candidates)
+        if lost:  # search for it at once
+            if detected is None and not self.settings.detect_every:
+                detected, watch.detected = self._detect([frame])[0], watch.now
+            if detected is not None:
+                located = box_of(np.stack(candidates.points)) if candidates.points else np.empty((0, 4), np.float32)
+                others = apart_from(detected, located)
+                self._locate(frame, others, [-1] * len(others), candidates)
         return candidates
 
     def _locate(self, frame: Frame, boxes: NDArray[np.float32], origin: Sequence[int], candidates: Candidates) -> None:
@@ -197,7 +199,7 @@ class FaceFinder:
     def _choose(
         self, frame: Frame, candidates: Candidates
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-        """Points (F, 68, 2), scores (F,) and origins (F,) of the faces that count."""
+        """Points (F, 68, 2), scores (F,) and origins (F,) of distinct faces that are in --roi and large enough."""
         if not candidates.points:
             return np.empty((0, 68, 2), np.float32), np.empty(0, np.float32), np.empty(0, np.int64)
         points = np.stack(candidates.points)
@@ -217,7 +219,7 @@ class FaceFinder:
 def find_faces(
     items: Iterable[Frame | Ended], finder: FaceFinder, *, streams: int = 1
 ) -> Generator[Faces | Ended, None, None]:
-    """The stage. Frames that wait from different streams go together."""
+    """The stage. Queued frames of different streams are handled together."""
     for group in waiting(items, limit=streams):
         while group:
             frames = _one_each(group)
@@ -229,7 +231,7 @@ def find_faces(
 
 
 def _one_each(group: list[Frame | Ended]) -> list[Frame]:
-    """Takes frames of different streams off the front, up to the first that has one already or has ended."""
+    """Takes frames off the front, up to a second one of the same stream or an end."""
     frames: list[Frame] = []
     while group:
         item = group[0]
@@ -241,20 +243,20 @@ def _one_each(group: list[Frame | Ended]) -> list[Frame]:
 
 
 def _missing(watch: Watch) -> bool:
-    """A face went a moment ago; later the regular scan finds it."""
+    """Whether a face was lost a moment ago. One lost for longer is left to the regular scan."""
     return any(watch.now - track.seen < 1 for track in watch.tracker.lost)
 
 
-def apart_from(boxes: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Those of the boxes that hold none of the known faces."""
-    if not len(boxes) or not len(known):
+def apart_from(boxes: NDArray[np.float32], faces: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The boxes that hold none of these faces."""
+    if not len(boxes) or not len(faces):
         return boxes
-    alone = np.array([iou(box, known).max() < APART for box in boxes])
+    alone = np.array([iou(box, faces).max() < APART for box in boxes])
     return np.asarray(boxes[alone])
 
 
 def region(roi: tuple[float, ...], height: int, width: int) -> tuple[int, int, int, int]:
-    """Pixels, inside the picture and never empty."""
+    """--roi in pixels, inside the frame and never empty."""
     if not roi:
         return 0, 0, width, height
     x0, y0, x1, y1 = (v * n for v, n in zip(roi, (width, height) * 2)) if max(roi) <= 1 else roi

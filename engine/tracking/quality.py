@@ -1,4 +1,4 @@
-"""Whether a face can be read: size, sharpness, pose and share in the picture as one figure. Decides nothing."""
+"""How well a face can be judged: size, sharpness, pose and share inside the frame as one number."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Each part goes from 0 at the first number to 1 at the second.
-EYES_APART = (6.0, 24.0)  # pixels between the eye centres in the picture
+# Each part rises from 0 at the first number to 1 at the second.
+EYES_APART = (6.0, 24.0)  # pixels between the eye centres in the frame
 SHARPNESS = (0.02, 0.10)  # of the crop, see `sharpness`
 YAW = (75.0, 40.0)  # degrees
 PITCH = (60.0, 30.0)
-INSIDE = (0.6, 0.95)  # share of the 68 points that lie in the picture; the network guesses the others
+INSIDE = (0.6, 0.95)  # share of the 68 points that lie inside the frame; the network guesses the others
 
 
 def quality(
@@ -20,11 +20,11 @@ def quality(
     crops: NDArray[np.uint8],
     inside: NDArray[np.floating] | float = 1.0,
 ) -> NDArray[np.float32]:
-    """Landmarks (F, 5, 2) in picture pixels, poses (F, 3), crops (F, S, S, 3), inside (F,) the share of points in the
-    picture -> (F,) 0..1, the worst of the parts."""
+    """Landmarks (F, 5, 2) in frame pixels, poses (F, 3), crops (F, S, S, 3), inside (F,) the share of points inside
+    the frame -> (F,) 0..1, the worst of the parts."""
     apart = np.linalg.norm(landmarks[:, 1] - landmarks[:, 0], axis=1)
     turned = np.nan_to_num(np.abs(poses), nan=90.0)
-    # the eyes of a turned head look closer together; that is the pose's fault and not counted twice
+    # the eyes of a turned head look closer together; the pose already accounts for that
     apart = apart / np.maximum(np.cos(np.radians(np.minimum(turned[:, 0], 75))), 0.25)
     sharp = np.array([sharpness(crop) for crop in crops], np.float32).reshape(len(crops))
     seen = np.broadcast_to(_ramp(np.asarray(inside, np.float32), INSIDE), apart.shape)
@@ -54,6 +54,6 @@ def _ramp(values: NDArray[np.floating], ends: tuple[float, float]) -> NDArray[np
 
 
 def share_inside(points: NDArray[np.float32], width: int, height: int) -> NDArray[np.float64]:
-    """(F, 68, 2) -> (F,) the share of points that lie in the picture."""
+    """(F, 68, 2) -> (F,) the share of points that lie inside the frame."""
     within = (points >= 0) & (points <= np.array([width, height], np.float32))
     return np.asarray(within.all(2).mean(1), np.float64)

@@ -111,7 +111,13 @@ def engine(
     opener: Callable[[Bundle], Runtime] | None = None,
     **settings: Any,
 ) -> Engine:
-    settings = {"model": str(bundle), "runtime": "openvino", "min_quality": 0.0, "min_face": 5.0} | settings
+    settings = {
+        "model": str(bundle),
+        "runtime": "openvino",
+        "precision": "fp32",
+        "min_quality": 0.0,
+        "min_face": 5.0,
+    } | settings
     made = for_python(tuple(map(str, sources)), settings)
     return Engine(made, threads=threads, open_runtime=opener, open_finder=number_finder)
 
@@ -175,8 +181,11 @@ def test_eight_streams_at_once(bundle: Path, clip: Path, monkeypatch: pytest.Mon
     """With cores to spare, several threads find faces."""
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     with engine(bundle, *[clip] * 8, duration=1.0) as running:
-        found = list(running)
-        assert running._finders == max(1, cores // 4)
+        reports = iter(running)
+        found = [next(reports)]
+        finders = [thread for thread in threading.enumerate() if thread.name.startswith("vlfau-find-")]
+        assert len(finders) == max(1, cores // 4)
+        found += reports
         assert threading.active_count() <= 20, "a thread per source and stage, the ticker and the runtime's own"
     streams = {report.stream for report in found}
     assert len(streams) == 8
@@ -210,7 +219,7 @@ def test_leaving_early_stops_everything_quickly(bundle: Path, clip: Path) -> Non
             if report.frame == 3:
                 break
         began = time.monotonic()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < slowness()
 
 
 def test_an_error_in_a_network_reaches_the_caller(bundle: Path, clip: Path) -> None:

@@ -24,7 +24,7 @@ def test_a_pair_is_stored_and_read(tmp_path: Path) -> None:
 def test_keys_are_never_replaced(tmp_path: Path) -> None:
     _, secret_file = make_pair(tmp_path, "alice")
     before = secret_file.read_bytes()
-    with pytest.raises(UserError, match="is not replaced"):
+    with pytest.raises(UserError, match="will not be replaced"):
         make_pair(tmp_path, "alice")
     assert secret_file.read_bytes() == before
 
@@ -37,11 +37,11 @@ def test_an_allow_list_is_a_folder_or_a_file(tmp_path: Path) -> None:
 
 def test_wrong_files_are_named(tmp_path: Path) -> None:
     public_file, _ = make_pair(tmp_path, "a")
-    with pytest.raises(UserError, match="public key only"):
+    with pytest.raises(UserError, match="only a public key"):
         read_pair(public_file)
     (tmp_path / "noise.key").write_bytes(b"\xff\x00")
     for path in (tmp_path / "absent.key", tmp_path / "noise.key"):
-        with pytest.raises(UserError, match="not a key file"):
+        with pytest.raises(UserError, match="not a readable key file"):
             read_pair(path)
     with pytest.raises(UserError, match="neither a key file nor"):
         read_public("~" * 40)
@@ -77,4 +77,4 @@ def test_the_command_makes_pairs_and_says_what_they_are(tmp_path: Path, capsys: 
     assert read_public(tmp_path / "engine.key").decode() in said
     assert read_pair(tmp_path / "engine.key_secret")[1].decode() not in said, "a secret is never printed"
     assert main(["engine", "--folder", str(tmp_path)]) == 2
-    assert "is not replaced" in capsys.readouterr().err
+    assert "will not be replaced" in capsys.readouterr().err

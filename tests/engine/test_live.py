@@ -268,7 +268,7 @@ def test_a_film_over_http_is_a_file_and_a_stall_is_its_damage(tmp_path: Path) ->
         release.set()
     assert len(items) > 15
     assert isinstance(items[-1], Ended)
-    assert (items[-1].reason, "no data came in time" in items[-1].error) == ("error", True)
+    assert (items[-1].reason, "no data arrived in time" in items[-1].error) == ("error", True)
 
 
 def test_udp_is_read_until_it_falls_silent() -> None:

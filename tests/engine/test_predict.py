@@ -209,12 +209,19 @@ def test_an_end_passes_behind_its_frames() -> None:
 
 
 def test_what_is_remembered_has_a_bound() -> None:
-    made = predictor(explain="never")
-    for i in range(REMEMBERED + 50):
-        packet = faces(i, [50])
-        packet.tracks[0] = i
-        list(made.outcomes([packet]))
-    assert len(made._tracks["cam"]) == REMEMBERED
+    """The oldest track is forgotten, so a face that comes back under its number is described again."""
+    used = predictor()
+
+    def text_frame(frame: int, track: int) -> int | None:
+        packet = faces(frame, [50])
+        packet.tracks[0] = track
+        [outcome] = used.outcomes([packet])
+        return outcome.faces[0].text_frame
+
+    last = REMEMBERED + 50
+    assert [text_frame(i, i) for i in range(last)] == list(range(last))
+    assert text_frame(last, 0) == last, "forgotten"
+    assert text_frame(last + 1, last - 1) == last - 1, "remembered"
 
 
 def test_a_malformed_packet_names_itself() -> None:
@@ -226,10 +233,12 @@ def test_a_malformed_packet_names_itself() -> None:
 
 def test_reports_are_plain_json(tmp_path: Path) -> None:
     from vlfau.engine import wire
-    from vlfau.engine.publishing import _report
+    from vlfau.engine.counters import Counters
+    from vlfau.engine.publishing import publish
+    from vlfau.engine.sinks.group import Sinks
 
-    [outcome] = predict_faces([faces(0, [150])], predictor())
-    assert isinstance(outcome, Outcome)
-    message = json.loads(wire.line(_report(outcome, 0, 0)))
+    outcomes = predict_faces([faces(0, [150])], predictor())
+    [report] = publish(outcomes, Sinks([]), {"cam": Counters("cam")}, [])
+    message = json.loads(wire.line(report))
     assert message["faces"][0]["aus"]["AU12"] == {"p": 0.9933, "on": True}
     assert message["latency_ms"]["total"] >= message["latency_ms"]["predict"] > 0

@@ -101,7 +101,7 @@ def test_it_listens_here_only_unless_told() -> None:
     assert parse("9100") == ("127.0.0.1", 9100)
     assert parse("0.0.0.0:9100") == ("0.0.0.0", 9100)
     for wrong in ("", "localhost", "host:", ":99999", ":-1"):
-        with pytest.raises(UserError, match="no address"):
+        with pytest.raises(UserError, match="not an address"):
             parse(wrong)
 
 

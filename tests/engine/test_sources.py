@@ -233,7 +233,7 @@ def test_what_is_no_video_is_refused_before_anything_starts(tmp_path: Path, writ
         ([], "No source was given"),
         (["nowhere.mp4"], "'nowhere.mp4' does not exist"),
         (["no*.png"], "Nothing matches"),
-        (["."], "holds no pictures"),
+        (["."], "holds no images"),
     ],
 )
 def test_wrong_names_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, addresses: list[str], said: str) -> None:

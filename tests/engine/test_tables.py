@@ -154,7 +154,7 @@ def test_a_kill_leaves_every_finished_row(tmp_path: Path) -> None:
     parts = parquet.read_table(tmp_path / "o.parquet.parts")
     assert sorted(parts["frame"].to_pylist()) == list(range(100)), "every finished part, readable as one table"
     assert (tmp_path / "o.vtt").read_text(encoding="utf-8").count("-->") == 10
-    with pytest.raises(UserError, match="left from a run that was killed"):
+    with pytest.raises(UserError, match="is left over from a run that was killed"):
         ParquetTable(tmp_path / "o.parquet", UNITS).__enter__()
 
 

@@ -58,9 +58,9 @@ def test_a_board_shows_streams_faces_units_and_sentences() -> None:
     assert "Waiting for an engine at tcp://here" in shown(board)
     report = make_report(7, faces=2, sentence=1)
     for message in (report, make_status(3), make_report(0, "door", faces=0)):
-        board.hear(message)
+        board.add(message)
     text = shown(board)
-    for piece in ("cam  playing", "door", "no face in the picture", "face 0", "face 1", "AU12", "lip corner puller"):
+    for piece in ("cam  playing", "door", "no face in the frame", "face 0", "face 1", "AU12", "lip corner puller"):
         assert piece in text
     assert SENTENCES[1] in text
     assert "24.9 fps · latency p50 10 p95 14 p99 22 ms" in text
@@ -70,22 +70,22 @@ def test_a_board_shows_streams_faces_units_and_sentences() -> None:
 
 def test_a_board_says_what_is_not_judged_what_has_ended_and_what_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     board = Board("tcp://here")
-    board.hear(make_report(0, valid=False))
+    board.add(make_report(0, valid=False))
     assert "not judged" in shown(board)
     now = time.monotonic()
     monkeypatch.setattr("vlfau.engine.commands.board.time.monotonic", lambda: now + 10)
     assert "silent" in shown(board)
-    board.hear(make_end(reason="lost"))
+    board.add(make_end(reason="lost"))
     text = shown(board)
     assert "lost" in text
     assert "100 frames in 0:04" in text
-    board.hear(make_report(0))
+    board.add(make_report(0))
     assert "playing" in shown(board), "an engine that came back"
 
 
 def test_a_crowd_is_counted_and_narrow_terminals_hold() -> None:
     board = Board("x")
-    board.hear(make_report(0, faces=9))
+    board.add(make_report(0, faces=9))
     assert "and 3 more" in shown(board)
     for width in (20, 40, 80):
         assert all(len(line) <= width for line in shown(board, width).splitlines())
@@ -100,7 +100,7 @@ def test_bars_grow_with_the_share() -> None:
 
 def test_a_picture_is_an_svg_with_the_words(tmp_path: Path) -> None:
     board = Board("tcp://here")
-    board.hear(make_report(3))
+    board.add(make_report(3))
     save_picture(board, str(tmp_path / "out.svg"))
     words = "".join(ElementTree.parse(tmp_path / "out.svg").getroot().itertext())
     assert "lip\N{NO-BREAK SPACE}corner\N{NO-BREAK SPACE}puller" in words

@@ -1,4 +1,4 @@
-"""Clips made for the tests: every picture carries its number, so that a lost or repeated one shows."""
+"""Clips for the tests, in which every picture carries its number, so that lost or repeated ones are noticed."""
 
 from __future__ import annotations
 

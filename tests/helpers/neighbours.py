@@ -1,4 +1,4 @@
-"""How much longer everything takes just now because others compute on this machine too."""
+"""Slow-down caused by other load on this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SPIN_S = 0.1  # processor seconds
 
 
 def slowness() -> float:
-    """1 on an idle machine, 2 where we get half of a core. What may take two seconds may take that much longer."""
+    """1 on an idle machine, 2 if this process gets half of a core. Time limits of tests are multiplied by it."""
     wall, cpu = time.monotonic(), time.thread_time()
     while time.thread_time() - cpu < SPIN_S:
         pass

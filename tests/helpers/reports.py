@@ -1,4 +1,4 @@
-"""Synthetic messages for the tests of the output side: numbers are made up, shapes and rules are the wire's."""
+"""Synthetic messages for the tests of outputs, with invented numbers and the shapes of the wire format."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def make_end(seq: int = 0, stream: str = "cam", *, reason: str = "finished", lef
 
 
 def make_picture(height: int = 360, width: int = 640, shade: int = 90) -> np.ndarray:
-    """(H, W, 3) RGB with a gradient, so that a flipped or mirrored picture shows."""
+    """(H, W, 3) RGB with gradients, so that a flipped or mirrored picture is noticed."""
     picture = np.full((height, width, 3), shade, np.uint8)
     picture[..., 0] = np.linspace(0, 255, width, dtype=np.uint8)
     picture[..., 2] = np.linspace(0, 255, height, dtype=np.uint8)[:, None]

@@ -1,4 +1,4 @@
-"""A real RTSP server for the tests, run by a Python that has GStreamer's bindings: rtsp_server.py PORT"""
+"""A real RTSP server for the tests, run by a Python with GStreamer's bindings: rtsp_server.py PORT"""
 
 import sys
 
