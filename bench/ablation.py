@@ -1,12 +1,12 @@
-"""What buys accuracy: stem, targets, number of renders, variety of crops? Short trainings, judged alike.
+"""What buys accuracy: stem, targets, number of renders, augmentation? Short training runs, scored alike.
 
     python bench/ablation.py --data SHARDS [--minutes 10] [--shared FOLDER] [--only NAME ...] [--output DIR]
 
-Every variant trains the compact size's states (no sentences) for the same time on one thread, is exported, and is
-judged by `accuracy.py` on people whom no variant saw and, where the clips are, by `real_faces.py`. Stems and numbers of
-renders begin from nothing on plain crops; the three kinds of crops go on from the first variant, because with strong
-changes from the first step little is learned for long. What is finished is kept in --output: run again to go on, or to
-see the table. One JSON line last.
+Every variant trains the states of size compact (no sentences) for the same time on one thread, is exported, and is
+scored by `accuracy.py` on subjects that no variant saw and, with --shared, by `real_faces.py`. Stems and numbers of
+renders start from random weights on plain crops; the three kinds of augmentation continue from the first variant,
+because strong augmentation from the first step stalls learning. Finished variants are stored in --output: run again to
+continue, or to print the table. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from measuring.facts import about, heading, table
-from measuring.judging import FIGURES, HELD_OUT, command, judge, told
+from measuring.judging import FIGURES, HELD_OUT, command, judge, three_digits
 
 from vlfau.models.bundle import open_bundle
 from vlfau.models.data.augmentation import RENDERS
 from vlfau.models.errors import UserError
 
-Table = dict[str, Any]  # of a configuration file
+Table = dict[str, Any]  # in a configuration file
 
 NETWORK: Table = {
     "size": "compact",
@@ -74,9 +74,9 @@ class Variant:
     name: str
     what: str
     network: Table = field(default_factory=dict)  # what differs from NETWORK
-    renders: int | None = None  # at most this many; None is all
+    renders: int | None = None  # at most this many; None means all
     crops: Table = field(default_factory=lambda: PLAIN)
-    after: str = ""  # begins with this variant's weights
+    after: str = ""  # starts from this variant's weights
 
 
 FIRST = "conv"
@@ -84,43 +84,43 @@ VARIANTS = (
     Variant(FIRST, "narrow ResNet-18, all renders, plain crops"),
     Variant("swin", "small Swin", network=SWIN),
     Variant("hybrid", "MobileViT: convolutions and attention", network=HYBRID),
-    Variant("no-judge", "without the classifier on the face's points", network={"judge_points": 0}),
-    Variant("no-points", "without these points as a target, too", network={"landmarks": 0.0, "judge_points": 0}),
+    Variant("no-judge", "without the point classifier", network={"judge_points": 0}),
+    Variant("no-points", "without point classifier and point targets", network={"landmarks": 0.0, "judge_points": 0}),
     Variant("renders-5k", "5,000 renders", renders=5000),
     Variant("renders-20k", "20,000 renders", renders=20_000),
-    Variant("then-plain", "as long again: plain crops", after=FIRST),
-    Variant("then-light", "as long again: light changes", crops=LIGHT, after=FIRST),
-    Variant("then-strong", "as long again: the trainer's own for renders", crops=vars(RENDERS), after=FIRST),
+    Variant("then-plain", "trained further: plain crops", after=FIRST),
+    Variant("then-light", "trained further: light augmentation", crops=LIGHT, after=FIRST),
+    Variant("then-strong", "trained further: the default for renders", crops=vars(RENDERS), after=FIRST),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--data", type=Path, required=True, help="shards of vlfau-synthesize")
-    made.add_argument("--minutes", type=float, default=10.0, help="of training for each variant (default: 10)")
-    made.add_argument("--shared", type=Path, help="folder that holds real/score.py and its clips")
-    made.add_argument("--only", nargs="+", metavar="NAME", choices=[v.name for v in VARIANTS])
-    made.add_argument("--output", type=Path, default=Path("runs/ablation"))
-    given = made.parse_args(arguments)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="shards of vlfau-synthesize")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of training per variant (default: 10)")
+    parser.add_argument("--shared", type=Path, help="folder with real/score.py and its clips")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=[v.name for v in VARIANTS])
+    parser.add_argument("--output", type=Path, default=Path("runs/ablation"))
+    options = parser.parse_args(arguments)
     rows = []
     try:
         for variant in VARIANTS:
-            if not given.only or variant.name in given.only:
-                rows.append(judged(variant, given.data, given.minutes, given.shared, given.output))
+            if not options.only or variant.name in options.only:
+                rows.append(scored(variant, options.data, options.minutes, options.shared, options.output))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     facts = about("torch", "timm")
     print(heading(facts))
-    print(f"{given.minutes:g} minutes of training each; trained before are kept, so their days may differ\n")
-    shown = [(r["name"], r["what"], f"{r['images']:,}", *(told(r[key]) for key in FIGURES)) for r in rows]
-    print(table([("variant", "what", "pictures seen", *FIGURES.values()), *shown]))
-    print(json.dumps({"bench": "ablation", "minutes": given.minutes, **facts, "rows": rows}))
+    print(f"{options.minutes:g} minutes of training each; finished variants are reused, so their dates may differ\n")
+    shown = [(r["name"], r["what"], f"{r['images']:,}", *(three_digits(r[key]) for key in FIGURES)) for r in rows]
+    print(table([("variant", "description", "images seen", *FIGURES.values()), *shown]))
+    print(json.dumps({"bench": "ablation", "minutes": options.minutes, **facts, "rows": rows}))
     return 0
 
 
-def judged(variant: Variant, data: Path, minutes: float, shared: Path | None, output: Path) -> dict[str, Any]:
-    """Trained, exported and measured; or read, where that is done."""
+def scored(variant: Variant, data: Path, minutes: float, shared: Path | None, output: Path) -> dict[str, Any]:
+    """Trains, exports and scores a variant, or reads its scores if it is finished."""
     from vlfau.models.training.run_folder import RunFolder
 
     folder = output / variant.name
@@ -134,7 +134,9 @@ def judged(variant: Variant, data: Path, minutes: float, shared: Path | None, ou
     row = {"name": variant.name, "what": variant.what, "images": images}
     row |= judge(folder / "run", folder / "bundle", data, shared)
     done.write_text(json.dumps(row) + "\n")
-    print(f"{variant.name}: " + ", ".join(f"{name} {told(row[key])}" for key, name in FIGURES.items()), flush=True)
+    print(
+        f"{variant.name}: " + ", ".join(f"{name} {three_digits(row[key])}" for key, name in FIGURES.items()), flush=True
+    )
     return row
 
 
@@ -158,14 +160,14 @@ def toml(settings: Table) -> str:
 
 
 def inline(value: Any) -> str:
-    """JSON writes numbers, strings, truths and lists as TOML does; only its objects differ."""
+    """JSON writes numbers, strings, booleans and lists as TOML does; only objects differ."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {inline(part)}" for key, part in value.items()) + " }"
     return json.dumps(value)
 
 
 def part_of(data: Path, count: int, folder: Path) -> Path:
-    """A folder of links to the first shards that hold `count` pictures together."""
+    """A folder of links to the first shards that together hold `count` images."""
     from vlfau.models.data.shards import read_shards
 
     renders = read_shards(data)

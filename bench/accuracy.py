@@ -1,16 +1,15 @@
-"""How right the embedded bundle is, or any other, on any labelled layout: per action unit and per precision.
+"""Accuracy of the embedded bundle, or any other, on any labelled layout: per action unit and per precision.
 
     python bench/accuracy.py --data SHARDS                    the embedded bundle, in every precision of this machine
     python bench/accuracy.py mine mine-int8 --data DISFA --layout graphau
     python bench/accuracy.py mine --variants openvino:fp32 openvino:int8 --data list.csv
 
-Data is opened as for `vlfau-evaluate` (the part that training held out; folds for BP4D and DISFA), and scored by the
+Data is opened as for `vlfau-evaluate` (the part that training held out; folds for BP4D and DISFA) and scored by the
 same code: F1 and AUC as means over units, ECE over all of them, differences to the first row with a paired bootstrap
-over subjects. Units that only one side knows are left out and told. Said truly: the share of sentences that say the
-state that was decided (of units), and that name exactly the decided units (of the face). Words: those of the true
-sentences, each predicted from the true ones before it, by the torch weights in the bundle. False alarms: units said to
-be active in pictures in which none is labelled (--neutral adds a folder of such pictures without labels). One JSON line
-last.
+over subjects. Units missing on either side are skipped and listed. Faithful: the share of unit sentences that match the
+decided state, and of face sentences that name exactly the decided units. Tokens: those of the true sentences, each
+predicted from the true ones before it, by the torch weights in the bundle. False alarms: units decided active in images
+in which none is labelled (--neutral adds a folder of such images without labels). The last line is JSON.
 """
 
 from __future__ import annotations
@@ -43,18 +42,18 @@ from vlfau.models.evaluation.run import run_through
 from vlfau.models.runtimes.rewriting import in_half
 from vlfau.models.settings import add_flags, read
 
-ENOUGH = 0.5  # of the units must be labelled for a picture without an active one to count as neutral
+ENOUGH = 0.5  # of the units must be labelled for an image without an active one to count as neutral
 
-SAID = {
-    "local_token_accuracy": "words of units",
-    "global_token_accuracy": "words of the face",
-    "local_faithful": "said truly of units",
-    "global_faithful": "of the face",
+SENTENCES = {
+    "local_token_accuracy": "unit tokens",
+    "global_token_accuracy": "face tokens",
+    "local_faithful": "faithful unit sentences",
+    "global_faithful": "faithful face sentences",
 }
 
 
 class Widened:
-    """Samples under another list of units: what they do not code is unknown."""
+    """Samples under another list of units; the labels of units that they do not code are unknown."""
 
     def __init__(self, samples: Samples, units: tuple[str, ...]) -> None:
         self._samples, self.units = samples, units
@@ -84,76 +83,78 @@ class Widened:
 
 
 def held_out(choice: DataChoice, side: int, units: tuple[str, ...]) -> tuple[Samples, list[str]]:
-    """What training left out, under the network's units; and what is to be said about it."""
+    """The part that training held out, under the network's units, and notes about it."""
     part = next(iter(open_data(choice, side, report=lambda _: None)))
     if part.test is None or not len(part.test):
-        raise UserError(f"{choice.data} has no test part: nothing is held out. Set --hold-out above 0.")
+        raise UserError(f"{choice.data} has no test part, because nothing is held out. Set --hold-out above 0.")
     both = [unit for unit in units if unit in part.test.units]
     if not both:
-        raise UserError(f"{choice.data} codes {' '.join(part.test.units)}, the bundle knows none of them. Give others.")
+        raise UserError(
+            f"{choice.data} codes {' '.join(part.test.units)}; the bundle has none of these units. Use other data."
+        )
     notes = [f"tested on {part}"]
     if missing := [unit for unit in units if unit not in both]:
         notes.append(f"not coded in the data: {' '.join(missing)}")
     if unknown := [unit for unit in part.test.units if unit not in units]:
-        notes.append(f"not known to the bundle: {' '.join(unknown)}")
+        notes.append(f"not in the bundle: {' '.join(unknown)}")
     return Widened(part.test, units), notes
 
 
 def fitted_on(choice: DataChoice, provenance: dict[str, Any]) -> list[str]:
-    """What is to be said where the thresholds come from this very data."""
+    """A note if the thresholds were fitted on the same data."""
     decisions = provenance.get("decisions", {})
     if choice.data is None or decisions.get("source") != choice.data.name:
         return []
     return [
-        f"thresholds were fitted on half of these people; on the others F1 is {percent(decisions['after']['f1'])} %"
+        f"thresholds were fitted on half of these subjects; on the others F1 is {percent(decisions['after']['f1'])} %"
     ]
 
 
 def false_alarms(outcome: Outcome) -> dict[str, Any]:
-    """In pictures in which no unit is labelled active."""
-    known = (outcome.labels >= 0).mean(1) >= min(ENOUGH, (outcome.labels >= 0).mean(1).max(initial=0))
-    return alarms(outcome.states[known & (outcome.labels >= 0).any(1) & (outcome.labels <= 0).all(1)], outcome.units)
+    """Units decided active in images in which no unit is labelled active."""
+    labelled = (outcome.labels >= 0).mean(1) >= min(ENOUGH, (outcome.labels >= 0).mean(1).max(initial=0))
+    return alarms(outcome.states[labelled & (outcome.labels >= 0).any(1) & (outcome.labels <= 0).all(1)], outcome.units)
 
 
 def alarms(states: NDArray[np.bool_], units: Sequence[str]) -> dict[str, Any]:
-    """states (n, A) of n pictures without an active unit."""
+    """states (n, A) of n images without an active unit."""
     if not len(states):
         return {"pictures": 0, "any": None, "units_each": None, "units": {}}
     return {
         "pictures": len(states),
-        "any": float(states.any(1).mean()),  # share of pictures with at least one
+        "any": float(states.any(1).mean()),  # share of images with at least one
         "units_each": float(states.sum(1).mean()),
         "units": dict(zip(units, states.mean(0).round(4).tolist())),
     }
 
 
 def row_of(outcome: Outcome, first: Outcome | None) -> dict[str, Any]:
-    """What one bundle in one precision said, in figures; None where nothing can be said."""
-    found = score(outcome)
+    """Figures of one bundle in one precision; None where there is nothing to measure."""
+    scores = score(outcome)
     for place, unit in enumerate(outcome.units):
         error = metrics.calibration_error(outcome.labels[:, [place]], outcome.probabilities[:, [place]])
-        found["units"][unit]["ece"] = float(error) if np.isfinite(error) else None
-    said = found["captions"] or {}
-    row = {key: found[key] for key in ("f1", "f1_interval_95", "auc", "pictures", "subjects", "units")}
-    row |= {"ece": found["calibration_error"], "neutral": false_alarms(outcome), "captions": said}
+        scores["units"][unit]["ece"] = float(error) if np.isfinite(error) else None
+    sentences = scores["captions"] or {}
+    row = {key: scores[key] for key in ("f1", "f1_interval_95", "auc", "pictures", "subjects", "units")}
+    row |= {"ece": scores["calibration_error"], "neutral": false_alarms(outcome), "captions": sentences}
     if first is not None:
-        compared = differences(outcome.labels, outcome.subjects, _said(first), _said(outcome))
+        compared = differences(outcome.labels, outcome.subjects, _predictions(first), _predictions(outcome))
         row["to_first"] = {name: values[-1] for name, values in compared.items()}
     return row
 
 
-def _said(outcome: Outcome) -> Predictions:
-    return Predictions(outcome.probabilities, outcome.probabilities, outcome.states)  # AUC asks for the order only
+def _predictions(outcome: Outcome) -> Predictions:
+    return Predictions(outcome.probabilities, outcome.probabilities, outcome.states)  # AUC depends on the order only
 
 
-def variants(bundle: Bundle, asked: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """(runtime, precision), and notes about those that cannot be had."""
-    if not asked:
+def variants(bundle: Bundle, names: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """(runtime, precision) pairs, and notes about those that are not available."""
+    if not names:
         return usual_variants(bundle)
-    found = [(runtime, precision) for runtime, _, precision in (one.partition(":") for one in asked)]
-    if not all(precision for _, precision in found):
-        raise UserError(f"--variants takes RUNTIME:PRECISION, such as openvino:int8, got {' '.join(asked)}.")
-    return found, []
+    pairs = [(runtime, precision) for runtime, _, precision in (one.partition(":") for one in names)]
+    if not all(precision for _, precision in pairs):
+        raise UserError(f"--variants takes RUNTIME:PRECISION, such as openvino:int8, got {' '.join(names)}.")
+    return pairs, []
 
 
 def measure(options: argparse.Namespace, choice: DataChoice) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -164,11 +165,11 @@ def measure(options: argparse.Namespace, choice: DataChoice) -> tuple[dict[str, 
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vlfau-accuracy-")))
         for number, where in enumerate(options.bundle):
             bundle = open_bundle(where)
-            chosen, told = variants(bundle, options.variants)
+            chosen, missing = variants(bundle, options.variants)
             provenance = bundle.manifest.provenance
             samples, about_data = held_out(unseen(choice, provenance), bundle.manifest.side, bundle.manifest.units)
             about_data += fitted_on(choice, provenance)
-            notes += [note for note in (*about_data, *told) if note not in notes]
+            notes += [note for note in (*about_data, *missing) if note not in notes]
             plain = crops(options.neutral, bundle.manifest.side, options.images) if options.neutral else None
             for runtime, precision in chosen:
                 taken = bundle
@@ -196,26 +197,26 @@ def measure(options: argparse.Namespace, choice: DataChoice) -> tuple[dict[str, 
 def show(rows: dict[str, dict[str, Any]], notes: Sequence[str], facts: dict[str, Any]) -> None:
     print(heading(facts))
     print("\n".join(notes) + "\n")
-    lines = [["%", "F1", "95 %", "to the first", "AUC", "ECE", *SAID.values(), "false alarms", "units each"]]
+    lines = [["%", "F1", "95 %", "to first row", "AUC", "ECE", *SENTENCES.values(), "false alarms", "units per image"]]
     for name, row in rows.items():
         low, high = row["f1_interval_95"]
         difference = row.get("to_first", {}).get("f1")
         to_first = "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * x for x in difference)) if difference else ""
         interval = f"{percent(low)} to {percent(high)}"
-        said = (percent(row["captions"].get(key)) for key in SAID)
+        sentences = (percent(row["captions"].get(key)) for key in SENTENCES)
         neutral = row["neutral"]
         each = "" if neutral["units_each"] is None else f"{neutral['units_each']:.2f}"
         cells = [percent(row["f1"]), interval, to_first, percent(row["auc"]), percent(row["ece"])]
-        lines.append([name, *cells, *said, percent(neutral["any"]), each])
+        lines.append([name, *cells, *sentences, percent(neutral["any"]), each])
     print(table(lines))
     some = next(iter(rows.values()))
-    print(f"\n{some['pictures']} pictures of {some['subjects']} people, {some['neutral']['pictures']} of them neutral.")
+    print(f"\n{some['pictures']} images of {some['subjects']} subjects, {some['neutral']['pictures']} of them neutral.")
     for title, key in (("F1", "f1"), ("AUC", "auc"), ("ECE", "ece")):
         by_unit(title, rows, {name: {unit: of[key] for unit, of in row["units"].items()} for name, row in rows.items()})
-    by_unit("False alarms in neutral pictures", rows, {name: row["neutral"]["units"] for name, row in rows.items()})
+    by_unit("False alarms in neutral images", rows, {name: row["neutral"]["units"] for name, row in rows.items()})
     for name, row in rows.items():
         if other := row.get("neutral_folder"):
-            print(f"{name}: {percent(other['any'])} % of {other['pictures']} neutral faces of the folder have an alarm")
+            print(f"{name}: {percent(other['any'])} % of {other['pictures']} images in --neutral have false alarms")
 
 
 def by_unit(title: str, rows: dict[str, dict[str, Any]], values: dict[str, dict[str, float | None]]) -> None:
@@ -229,18 +230,22 @@ def percent(value: float | None) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("bundle", nargs="*", default=["embedded"], help="folders written by vlfau-export")
-    made.add_argument("--variants", nargs="+", default=[], metavar="RUNTIME:PRECISION", help="default: all there are")
-    made.add_argument("--images", type=int, default=1000, help="pictures, evenly spread (default: 1000)")
-    made.add_argument("--caption-images", type=int, default=100, help="of them described; 0 is none (default: 100)")
-    made.add_argument("--neutral", type=Path, metavar="FOLDER", help="pictures of faces at rest, without labels")
-    add_flags(made, DataChoice, title="data")
-    options = made.parse_args(arguments)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", nargs="*", default=["embedded"], help="folders written by vlfau-export")
+    parser.add_argument(
+        "--variants", nargs="+", default=[], metavar="RUNTIME:PRECISION", help="default: all that are available"
+    )
+    parser.add_argument("--images", type=int, default=1000, help="evenly spread (default: 1000)")
+    parser.add_argument(
+        "--caption-images", type=int, default=100, help="images to describe in sentences (default: 100)"
+    )
+    parser.add_argument("--neutral", type=Path, metavar="FOLDER", help="images of faces at rest, without labels")
+    add_flags(parser, DataChoice, title="data")
+    options = parser.parse_args(arguments)
     try:
         choice = read(DataChoice, None, options)
         if choice.data is None:
-            raise UserError("No data given. Add --data FOLDER: any layout that vlfau-train reads, or rendered shards.")
+            raise UserError("Add --data FOLDER, in any layout that vlfau-train reads, or with rendered shards.")
         rows, notes = measure(options, dataclasses.replace(choice, units=()))
     except UserError as error:
         print(error, file=sys.stderr)

@@ -1,13 +1,13 @@
-"""Detectors on the same real clips: recall, false faces, landmark error, milliseconds. One table, one JSON line last.
+"""Detectors on the same real clips: recall, false faces, landmark error, milliseconds.
 
     python bench/detectors.py --shared FOLDER [--every 1]
 
-The folder holds real/ (clips, and what a face-mesh tracker found in every second frame) and detectors/ (SCRFD, YuNet).
-Real clips measure only; nothing is fitted on them. A face is found when a box overlaps the square box of the
-reference's points by more than 0.35. Pictures without faces are the clips' own frames with the face painted out
-(OpenCV's inpainting of the mesh's hull, enlarged; hair, neck, hands and rooms stay), windows of those at twice the
-size, and shapes drawn at random. "embedded+tracking" looks for faces only when it has none and follows the points
-otherwise, as the engine does.
+The folder holds real/ (clips, and the points of a face-mesh tracker in every second frame) and detectors/ (SCRFD,
+YuNet). Real clips are for measuring only; nothing is fitted on them. A face is found when a box overlaps the square box
+of the reference points by more than 0.35. Images without faces are frames of the clips with the face painted out
+(OpenCV's inpainting of the mesh's enlarged hull; hair, neck, hands and rooms stay), windows of those at twice the size,
+and random shapes. "embedded+tracking" runs the detector only when it has no face and follows the points otherwise, as
+the engine does. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from vlfau.models.faces.landmarks import LandmarkNet, box_of, open_landmarks
 Picture = NDArray[np.uint8]
 
 # The vertices of the 478-point mesh that lie nearest to the 68 points (jaw, brows, nose, eyes, lips). The jaw line
-# has no exact partner, so the error of the inner points is given by itself.
+# has no exact partner, so the error of the inner points is a separate column.
 MESH_OF_68 = (
     *(127, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 356),
     *(70, 63, 105, 66, 107, 336, 296, 334, 293, 300),
@@ -55,8 +55,8 @@ FOUND = 0.35  # intersection over union
 class Score:
     frames: int = 0
     found: int = 0
-    extra: int = 0  # boxes in frames with a face that are not on it
-    empty: int = 0  # pictures without a face
+    extra: int = 0  # boxes beside the face in frames that have one
+    empty: int = 0  # images without a face
     false: int = 0  # boxes in those
     seconds: float = 0.0
     pictures: int = 0
@@ -67,7 +67,7 @@ class Score:
 
 
 class Tracked:
-    """Looks with the detector when it has no face, follows the points otherwise; the shape of the engine's loop."""
+    """Runs the detector when it has no face and follows the points otherwise, as the engine's loop does."""
 
     name, reason = "embedded+tracking", "embedded detector when lost, landmarks in between"
 
@@ -85,14 +85,14 @@ class Tracked:
             self.looks += 1
             self.boxes = self.detector.find([picture])[0].boxes
         located = self.landmarks.locate(picture, self.boxes)
-        kept = located.presence >= self.landmarks.threshold * KEEP
-        self.points = located.points[kept]
+        is_face = located.presence >= self.landmarks.threshold * KEEP
+        self.points = located.points[is_face]
         self.boxes = box_of(self.points)
-        return Detections(self.boxes, located.presence[kept], five_points(self.points))
+        return Detections(self.boxes, located.presence[is_face], five_points(self.points))
 
 
 class Cascade:
-    """OpenCV's cascade alone, what the engine had before: the baseline."""
+    """OpenCV's cascade alone, as the baseline."""
 
     name, reason = "haar", "frontalface_alt2, 320 px, scale 1.1, 4 neighbours"
 
@@ -107,10 +107,10 @@ class Cascade:
         factor = max(1.0, max(picture.shape[:2]) / 320)
         small = cv2.resize(picture, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
         rows = self.cascade.detectMultiScale(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), 1.1, 4)
-        found = np.array(rows, np.float32).reshape(-1, 4) * np.float32(factor)
-        boxes = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], 1)
-        nowhere = np.full((len(found), 5, 2), np.nan, np.float32)
-        return Detections(boxes, np.ones(len(found), np.float32), nowhere) if len(found) else no_detections()
+        squares = np.array(rows, np.float32).reshape(-1, 4) * np.float32(factor)
+        boxes = np.concatenate([squares[:, :2], squares[:, :2] + squares[:, 2:]], 1)
+        nowhere = np.full((len(squares), 5, 2), np.nan, np.float32)
+        return Detections(boxes, np.ones(len(squares), np.float32), nowhere) if len(squares) else no_detections()
 
 
 def frames(path: Path) -> Iterator[tuple[int, Picture]]:
@@ -120,7 +120,7 @@ def frames(path: Path) -> Iterator[tuple[int, Picture]]:
 
 
 def painted_out(picture: Picture, mesh: NDArray[np.float32]) -> Picture:
-    """The frame without its face. Painted at a quarter of the size, because a smooth patch needs no more."""
+    """The frame without its face. Painted at a quarter of the size, which is enough for a smooth patch."""
     centre = mesh.mean(0)
     hull = cv2.convexHull(((mesh - centre) * [1.25, 1.3] + centre).astype(np.float32))
     small = cv2.resize(picture, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
@@ -141,7 +141,7 @@ def without_faces(picture: Picture, mesh: NDArray[np.float32], random: np.random
 
 
 def drawn(random: np.random.Generator, width: int = 640, height: int = 360) -> Picture:
-    """Discs and bars on a gradient; made otherwise than the clutter of training."""
+    """Discs and bars on a gradient; drawn differently from the clutter of training."""
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     a, b, c = random.uniform(0, 255, (3, 3))
     picture = (a * (1 - x)[:, :, None] + b * (x * y)[:, :, None] + c * (x * (1 - y))[:, :, None]).clip(0, 255)
@@ -159,23 +159,25 @@ def drawn(random: np.random.Generator, width: int = 640, height: int = 360) -> P
 
 def look(detector: Any, picture: Picture, score: Score) -> Detections:
     start = time.perf_counter()
-    found: Detections = detector.find([picture])[0]
+    faces: Detections = detector.find([picture])[0]
     score.seconds += time.perf_counter() - start
     score.pictures += 1
-    return found
+    return faces
 
 
-def judge(found: Detections, truth: NDArray[np.float32], score: Score, points: NDArray[np.float32] | None) -> bool:
-    """One frame against the reference's 68 points; True when the face was found."""
+def score_frame(
+    faces: Detections, truth: NDArray[np.float32], score: Score, points: NDArray[np.float32] | None
+) -> bool:
+    """One frame against the reference's 68 points; True when the face was faces."""
     score.frames += 1
-    overlap = iou(box_of(truth), found.boxes) if len(found) else np.zeros(1)
+    overlap = iou(box_of(truth), faces.boxes) if len(faces) else np.zeros(1)
     best = int(overlap.argmax())
     hit = bool(overlap[best] > FOUND)
     score.found += hit
-    score.extra += len(found) - hit
+    score.extra += len(faces) - hit
     if hit:
         eyes = float(np.linalg.norm(truth[36] - truth[45]))
-        error = np.linalg.norm(found.landmarks[best] - five_points(truth), axis=1).mean() / eyes * 100
+        error = np.linalg.norm(faces.landmarks[best] - five_points(truth), axis=1).mean() / eyes * 100
         score.five.append(float(error))
         if points is not None:
             score.inner.append(float(np.linalg.norm(points[best] - truth, axis=1)[17:].mean() / eyes * 100))
@@ -207,14 +209,14 @@ def measure(shared: Path, every: int, names: list[str]) -> tuple[dict[str, Score
             size = np.array(picture.shape[1::-1], np.float32)
             mesh = meshes[index][:, :2] * size if index in meshes else None
             for name, detector in detectors.items():
-                if isinstance(detector, Tracked):  # sees every frame, as a tracker must
-                    found = look(detector, picture, scores[name])
+                if isinstance(detector, Tracked):  # it must see every frame
+                    faces = look(detector, picture, scores[name])
                     if mesh is not None:
-                        judge(found, mesh[list(MESH_OF_68)], scores[name], detector.points)
+                        score_frame(faces, mesh[list(MESH_OF_68)], scores[name], detector.points)
                 elif mesh is not None and index % (2 * every) == 0:
-                    found = look(detector, picture, scores[name])
-                    points = landmarks.locate(picture, found.boxes).points if name == "embedded" else None
-                    judge(found, mesh[list(MESH_OF_68)], scores[name], points)
+                    faces = look(detector, picture, scores[name])
+                    points = landmarks.locate(picture, faces.boxes).points if name == "embedded" else None
+                    score_frame(faces, mesh[list(MESH_OF_68)], scores[name], points)
             if mesh is not None and index % (2 * every) == 0:
                 for empty in without_faces(picture, mesh, random):
                     for name, detector in detectors.items():
@@ -252,8 +254,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_flag(parser)
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every Nth reference frame (default: 1)")
-    everyone = ["embedded", "embedded+tracking", "haar", "scrfd", "yunet"]
-    parser.add_argument("--only", nargs="+", choices=everyone, default=everyone)
+    detectors = ["embedded", "embedded+tracking", "haar", "scrfd", "yunet"]
+    parser.add_argument("--only", nargs="+", choices=detectors, default=detectors)
     options = parser.parse_args()
     cv2.setNumThreads(1)
     try:
@@ -263,7 +265,7 @@ def main() -> int:
         return 2
     rows = {name: summary(score) for name, score in scores.items()}
     facts = about("insightface")
-    columns = list(next(iter(rows.values())))[:-1]  # by clip stays in the last line
+    columns = list(next(iter(rows.values())))[:-1]  # recall by clip is in the last line only
     print(heading(facts))
     print("OpenCV on one thread; errors in percent of the distance between the eyes.\n")
     lines = [[name, *("" if row[key] is None else str(row[key]) for key in columns)] for name, row in rows.items()]

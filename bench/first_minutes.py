@@ -1,12 +1,12 @@
-"""The first ten minutes of a stranger: the two commands at the top of the README, in a fresh clone and environment.
+"""A new user's first ten minutes: the two commands at the top of the README, in a fresh clone and environment.
 
     python bench/first_minutes.py                  the first command: installs, plays the demo
-    python bench/first_minutes.py --check          the second too: installs what developers need, runs make check
-    python bench/first_minutes.py --train          also how much '.[train]' adds
+    python bench/first_minutes.py --check          the second, too: installs what developers need, runs make check
+    python bench/first_minutes.py --train          also the size of '.[train]'
 
-What is committed is what is measured. Packages come from where pip takes them here and are not taken from its cache
-(--pip-cache allows it), so the network is in the figures; `first_seen_s` is from the command to the first line that
-says what was seen. Sizes are of the environment's packages, pip itself taken off. One table, one JSON line last.
+The committed state is measured. Packages come from pip's configured index and not from its cache (--pip-cache allows
+it), so figures include the network; `first_seen_s` is from the command to the first line with a result. Sizes are those
+of the environment's packages without pip itself. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from measuring.facts import PACKAGES, about, heading, table
 
 ROOT = Path(__file__).resolve().parents[1]
-SEEN = "seen:"  # what --demo prints before what it recognised
+SEEN = "seen:"  # what --demo prints before its results
 SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -37,30 +37,30 @@ class Took:
     whole_s: float
     first_seen_s: float | None
     code: int
-    said: str
+    output: str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--check", action="store_true", help="measure the second command too: minutes")
-    made.add_argument("--train", action="store_true", help="measure the size of .[train] too: downloads torch")
-    made.add_argument("--pip-cache", action="store_true", help="let pip use what it downloaded before")
-    options = made.parse_args(arguments)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="measure the second command, too, which takes minutes")
+    parser.add_argument("--train", action="store_true", help="measure the size of .[train], too, which downloads torch")
+    parser.add_argument("--pip-cache", action="store_true", help="let pip use its cache")
+    options = parser.parse_args(arguments)
     first, second = commands((ROOT / "README.md").read_text(encoding="utf-8"))
     rows, facts = [["", "seconds", "MB"]], about()
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-        wanted = [("first", first)] + [("second", second)] * options.check
-        wanted += [("train", "pip install '.[train]'")] * options.train
-        for name, command in wanted:
+        steps = [("first", first)] + [("second", second)] * options.check
+        steps += [("train", "pip install '.[train]'")] * options.train
+        for name, command in steps:
             place = Path(folder) / name
             environment = fresh(place, pip_cache=options.pip_cache)
             before = packages_mb(place)
             took = run(command, clone, environment)
             if took.code:
-                print(took.said[-4000:], file=sys.stderr)
-                print(f"{command}\nended with {took.code}. Its last lines are above.", file=sys.stderr)
+                print(took.output[-4000:], file=sys.stderr)
+                print(f"{command}\nexited with {took.code}. Its last lines are above.", file=sys.stderr)
                 return 1
             size = packages_mb(place) - before
             if name == "first":
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows.append([f"`{command}`", f"{took.whole_s:.1f}", f"{size:.0f}"])
             facts |= {f"{name}_s": round(took.whole_s, 1), f"{name}_mb": round(size)}
             if took.first_seen_s is not None:
-                rows.append(["  until something is seen", f"{took.first_seen_s:.1f}", ""])
+                rows.append(["  until the first result", f"{took.first_seen_s:.1f}", ""])
                 facts[f"{name}_seen_s"] = round(took.first_seen_s, 1)
     print(heading(facts))
     print(table(rows))
@@ -77,19 +77,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def commands(readme: str) -> tuple[str, str]:
-    """The two at its top."""
+    """The two at the top."""
     first, second, *_ = (block.strip() for block in SHELL.findall(readme))
     return first, second
 
 
 def fresh(place: Path, *, pip_cache: bool) -> dict[str, str]:
-    """A new virtual environment, and the variables with which a shell is in it."""
+    """Creates a virtual environment. Returns the variables of a shell in which it is active."""
     subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
     left_out = ("PYTHONPATH", "VIRTUAL_ENV", "NODE_PATH", "VLFAU_SHARED", "VLFAU_SHARDS")
-    kept = {key: value for key, value in os.environ.items() if key not in left_out}
-    path = f"{place / 'bin'}{os.pathsep}{kept['PATH']}"
+    inherited = {key: value for key, value in os.environ.items() if key not in left_out}
+    path = f"{place / 'bin'}{os.pathsep}{inherited['PATH']}"
     own = {"PATH": path, "VIRTUAL_ENV": str(place), "VLFAU_CACHE": str(place / "cache"), "PYTHONUNBUFFERED": "1"}
-    return kept | own | ({} if pip_cache else {"PIP_NO_CACHE_DIR": "1"})
+    return inherited | own | ({} if pip_cache else {"PIP_NO_CACHE_DIR": "1"})
 
 
 def run(command: str, folder: Path, environment: dict[str, str]) -> Took:
@@ -113,18 +113,18 @@ def run(command: str, folder: Path, environment: dict[str, str]) -> Took:
 
 
 def versions(place: Path) -> dict[str, str]:
-    """Of the packages that every bench names, as they were installed there."""
+    """Of the packages that every bench names, as installed there."""
     program = (
         "import json, platform, sys\nfrom importlib.metadata import distributions\n"
-        "found = {one.metadata['Name'].lower(): one.version for one in distributions()}\n"
-        "kept = {name: found[name] for name in sys.argv[1:] if name in found}\n"
-        "print(json.dumps({'python': platform.python_version()} | kept))"
+        "installed = {one.metadata['Name'].lower(): one.version for one in distributions()}\n"
+        "named = {name: installed[name] for name in sys.argv[1:] if name in installed}\n"
+        "print(json.dumps({'python': platform.python_version()} | named))"
     )
     done = subprocess.run(
         [place / "bin" / "python", "-c", program, *PACKAGES], capture_output=True, text=True, check=True
     )
-    found: dict[str, str] = json.loads(done.stdout)
-    return found
+    numbers: dict[str, str] = json.loads(done.stdout)
+    return numbers
 
 
 def packages_mb(place: Path) -> float:

@@ -1,11 +1,11 @@
-"""All about one GPU in one command, under ten minutes: which runtimes run, whether they agree, how fast they are.
+"""One GPU in one command and under ten minutes: which runtimes run, whether they agree, and how fast they are.
 
-python bench/gpu_report.py                        paper and compact, batches 1 to 32
-python bench/gpu_report.py --wheels DIR           also tries every TensorRT-RTX version whose wheels lie in DIR
-python bench/gpu_report.py --sizes tiny --batches 1 2 --seconds 0.05      as far as a CPU goes
+    python bench/gpu_report.py                        paper and compact, batches 1 to 32
+    python bench/gpu_report.py --wheels DIR           also tries every TensorRT-RTX version with wheels in DIR
+    python bench/gpu_report.py --sizes tiny --batches 1 2 --seconds 0.05      a short run on a CPU
 
-Needs torch, numpy and onnx; all else is optional, and what is missing is said. Runs from a checkout that is not
-installed. Random weights: speed and agreement do not depend on training. The last line is JSON.
+Needs torch, numpy and onnx; everything else is optional, and what is missing is listed. Runs from a checkout that is
+not installed. Weights are random, because speed and agreement do not depend on training. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ sys.path[:0] = [str(HERE)]
 try:
     import vlfau.models  # noqa: F401
 except ImportError:
-    sys.path[:0] = [str(HERE.parent / ".typing")]  # the links that type checkers follow serve a bare checkout too
+    sys.path[:0] = [str(HERE.parent / ".typing")]  # links for type checkers, which also serve a bare checkout
 
 from measuring import facts, stand_ins  # noqa: E402
 from measuring.arithmetic import Rates, cpu_rates, gpu_rates  # noqa: E402
 
-STANDING_IN = stand_ins.install()  # before anything that imports what they stand in for
+STANDING_IN = stand_ins.install()  # before anything imports the modules that they replace
 
 from measuring import rtx_wheels  # noqa: E402
 from measuring.conformance import agreement, growth, times  # noqa: E402
@@ -45,13 +45,13 @@ from vlfau.models.runtimes.base import Executor, Runtime  # noqa: E402
 
 # BP4D's, written out because `models/data/datasets.py` lies in a package that needs more than torch, numpy and onnx
 UNITS = ("AU01", "AU02", "AU04", "AU06", "AU07", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24")
-WORDS = 32  # 12 units and the face: 13 sentences of 32 words, as the target says
+WORDS = 32  # 12 units and the face: 13 sentences of 32 words, as in the target
 BUDGET_S = 540.0
 
 
 @dataclass
-class Report:
-    """Lines for people and facts for the last line."""
+class Log:
+    """Prints lines, and collects facts for the last one."""
 
     until: float
     facts: dict[str, Any] = field(default_factory=dict)
@@ -71,19 +71,21 @@ class Variant:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--sizes", nargs="+", default=["paper", "compact"])
-    made.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
-    made.add_argument("--seconds", type=float, default=0.8, help="per cell of the tables")
-    made.add_argument("--words", type=int, default=WORDS)
-    made.add_argument("--wheels", type=Path, help="folder with wheels of TensorRT-RTX, any versions")
-    made.add_argument("--budget", type=float, default=BUDGET_S, help="seconds; what does not fit is said")
-    made.add_argument(rtx_wheels.TRIAL, type=Path, help=argparse.SUPPRESS)  # the child process of --wheels
-    options = made.parse_args(arguments)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=["paper", "compact"])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--seconds", type=float, default=0.8, help="per table cell")
+    parser.add_argument("--words", type=int, default=WORDS)
+    parser.add_argument("--wheels", type=Path, help="folder with wheels of TensorRT-RTX, of any versions")
+    parser.add_argument(
+        "--budget", type=float, default=BUDGET_S, help="seconds; what does not fit is skipped and listed"
+    )
+    parser.add_argument(rtx_wheels.TRIAL, type=Path, help=argparse.SUPPRESS)  # the child process of --wheels
+    options = parser.parse_args(arguments)
     if options.rtx_trial:
         print(json.dumps(rtx_wheels.trial(options.rtx_trial)))
         return 0
-    report = Report(time.monotonic() + options.budget)
+    report = Log(time.monotonic() + options.budget)
     _machine(report)
     with tempfile.TemporaryDirectory(prefix="vlfau-gpu-") as folder:
         rates = _rates(report)
@@ -92,14 +94,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report.facts[size] = measure(report, bundle, variants(), options.batches, options.seconds, rates)
         if report.facts["capability"] and "paper" in options.sizes:
             report.facts["targets"] = targets(report.facts["paper"])
-            report.say("\n".join(["## Wanted of Swin-Base on an H100", "", *report.facts["targets"]]))
+            report.say("\n".join(["## Targets for Swin-Base on an H100", "", *report.facts["targets"]]))
         if options.wheels is not None:
             report.facts["rtx"] = try_wheels(report, options.wheels, Path(folder))
     print(json.dumps(report.facts))
     return 0
 
 
-def _machine(report: Report) -> None:
+def _machine(report: Log) -> None:
     import torch
 
     on_gpu = torch.cuda.is_available()
@@ -117,36 +119,34 @@ def _machine(report: Report) -> None:
     report.say(", ".join(f"{key} {value}" for key, value in report.facts.items() if key != "device") + "\n")
     if STANDING_IN:
         report.facts["stand_ins"] = STANDING_IN
-        report.say(
-            f"Plain stand-ins of the same shapes take the place of {', '.join(STANDING_IN)}, not installed here.\n"
-        )
+        report.say(f"Not installed, replaced by plain modules of the same shapes: {', '.join(STANDING_IN)}.\n")
     if not on_gpu:
-        report.say("No GPU here: this run shows that the script works, not how fast a GPU is.\n")
+        report.say("There is no GPU: this run shows that the script works, not how fast a GPU is.\n")
 
 
-def _rates(report: Report) -> dict[str, Rates]:
+def _rates(report: Log) -> dict[str, Rates]:
     import torch
 
     if torch.cuda.is_available():
         device = torch.device("cuda:0")
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # FP32 means FP32 here
-        found = {"fp16": gpu_rates(torch, device, torch.float16), "fp32": gpu_rates(torch, device, torch.float32)}
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # FP32 is to mean FP32
+        rates = {"fp16": gpu_rates(torch, device, torch.float16), "fp32": gpu_rates(torch, device, torch.float32)}
     else:
         try:
-            found = {"fp32": cpu_rates("fp32", 1, side=512)}
+            rates = {"fp32": cpu_rates("fp32", 1, side=512)}
         except (ImportError, UserError):
-            found = {}
-    for kind, rate in found.items():
+            rates = {}
+    for kind, rate in rates.items():
         report.say(
             f"measured {kind}: {rate.gmac_s / 1e3:.2f} TMAC/s in a matrix product, {rate.gbyte_s:.0f} GB/s of memory"
         )
-    report.facts["rates"] = {kind: [rate.gmac_s, rate.gbyte_s] for kind, rate in found.items()}
+    report.facts["rates"] = {kind: [rate.gmac_s, rate.gbyte_s] for kind, rate in rates.items()}
     report.say()
-    return found
+    return rates
 
 
-def make_bundle(report: Report, size: str, folder: Path, words: int = WORDS) -> Bundle:
-    """A bundle with random weights; its ONNX graphs only where the exporter's packages are installed."""
+def make_bundle(report: Log, size: str, folder: Path, words: int = WORDS) -> Bundle:
+    """A bundle with random weights; with ONNX graphs if the exporter's packages are installed."""
     import torch
 
     from vlfau.models.export.graphs import caption_graph, encoder_graph
@@ -161,7 +161,7 @@ def make_bundle(report: Report, size: str, folder: Path, words: int = WORDS) -> 
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name.startswith("classify"):
-                parameter.mul_(30.0)  # untrained log-odds hardly depend on the picture
+                parameter.mul_(30.0)  # untrained log-odds depend too little on the image
     folder.mkdir(parents=True)
     save_tensors(folder / "weights.safetensors", network.state_dict())
     answers: dict[str, Any] = selftest(network)
@@ -171,8 +171,8 @@ def make_bundle(report: Report, size: str, folder: Path, words: int = WORDS) -> 
         import onnx
 
         start = time.monotonic()
-        for name, made in (("encoder.onnx", encoder_graph), ("caption.onnx", caption_graph)):
-            onnx.save(made(network), folder / name)
+        for name, graph in (("encoder.onnx", encoder_graph), ("caption.onnx", caption_graph)):
+            onnx.save(graph(network), folder / name)
             files.append(name)
         report.say(f"{size}: exported to ONNX in {time.monotonic() - start:.0f} s")
     except ImportError as error:
@@ -195,7 +195,7 @@ def make_bundle(report: Report, size: str, folder: Path, words: int = WORDS) -> 
 
 
 def variants() -> list[Variant]:
-    """Every way in which this machine might run the network; each may still refuse when it is opened."""
+    """Every runtime that this machine might have; each may still fail when it is opened."""
     import torch
 
     def eager(**how: Any) -> Callable[[Bundle], Executor]:
@@ -255,21 +255,21 @@ def variants() -> list[Variant]:
 
 
 def measure(
-    report: Report,
+    report: Log,
     bundle: Bundle,
     chosen: Sequence[Variant],
     batches: Sequence[int],
     seconds: float,
     rates: dict[str, Rates],
 ) -> dict[str, Any]:
-    """Agreement and times of every variant that opens; the reasons of those that do not."""
+    """Agreement and times of every variant that opens, and the reasons of those that do not."""
     report.say(f"\n## {bundle.manifest.name}\n")
     costs = cost(bundle)
-    found: dict[str, Any] = {"gmac": costs[0], "parameters_m": costs[1], "runtimes": {}}
-    report.say(f"encoder: {costs[0]:.2f} GMAC a face, {costs[1]:.1f} M parameters\n")
+    results: dict[str, Any] = {"gmac": costs[0], "parameters_m": costs[1], "runtimes": {}}
+    report.say(f"encoder: {costs[0]:.2f} GMAC per face, {costs[1]:.1f} M parameters\n")
     for variant in chosen:
         row: dict[str, Any] = {}
-        found["runtimes"][variant.name] = row
+        results["runtimes"][variant.name] = row
         if report.left < 10:
             row["passed_over"] = "no time left"
             report.say(f"{variant.name}: no time left")
@@ -286,35 +286,35 @@ def measure(
                 row["cells"] = _cells(report, runtime, batches, seconds, rates, costs)
                 row["growth"] = growth(runtime)
                 report.say(f"{row['growth']['said']}\n")
-        except Exception as error:  # a report says what failed, and goes on
+        except Exception as error:  # the report lists what failed and continues
             row["failed"] = (
                 f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
             )
-            report.say(f"{variant.name}: cannot run here. {row['failed']}")
-    return found
+            report.say(f"{variant.name}: cannot run. {row['failed']}")
+    return results
 
 
 def targets(paper: dict[str, Any]) -> list[str]:
-    """What is wanted of Swin-Base in FP16 on an H100, beside the best that was found."""
+    """The targets for Swin-Base in FP16 on an H100, with the best measured values."""
     cells = [(name, cell) for name, row in paper["runtimes"].items() for cell in row.get("cells", ())]
     alone = [(name, cell) for name, cell in cells if cell["batch"] == 1]
     if not alone:
-        return ["targets: nothing ran"]
+        return ["no targets: nothing ran"]
     lines = []
-    for what, key, wanted in (("states of one face", "states", 1.5), ("with all sentences", "both", 3.0)):
+    for what, key, target in (("states of one face", "states", 1.5), ("with all sentences", "both", 3.0)):
         name, cell = min(alone, key=lambda one: float(one[1][key][0]))
         p50, _, p99 = cell[key]
-        for label, found, most in ((f"{what}, ms", p50, wanted), (f"{what}, p99 / p50", p99 / p50, 1.3)):
-            held = "reached" if found <= most else "NOT REACHED"
-            lines.append(f"{label}: wanted at most {most:g}, found {found:.2f} ({name}): {held}")
+        for label, value, most in ((f"{what}, ms", p50, target), (f"{what}, p99 / p50", p99 / p50, 1.3)):
+            held = "reached" if value <= most else "NOT REACHED"
+            lines.append(f"{label}: target at most {most:g}, measured {value:.2f} ({name}): {held}")
     name, cell = max(cells, key=lambda one: one[1]["batch"] / one[1]["states"][0])
     speed = 1e3 * cell["batch"] / cell["states"][0]
     held = "reached" if speed >= 4000 else "NOT REACHED"
-    return [*lines, f"faces/s: wanted at least 4000, found {speed:.0f} (batch {cell['batch']}, {name}): {held}"]
+    return [*lines, f"faces/s: target at least 4000, measured {speed:.0f} (batch {cell['batch']}, {name}): {held}"]
 
 
 def _cells(
-    report: Report,
+    report: Log,
     runtime: Runtime,
     batches: Sequence[int],
     seconds: float,
@@ -341,16 +341,16 @@ def _cells(
 
 
 def cost(bundle: Bundle) -> tuple[float, float]:
-    """GMAC of encoding a face, and millions of parameters of the encoder."""
+    """GMAC to encode a face, and millions of parameters of the encoder."""
     from vlfau.models.networks import build
     from vlfau.models.networks.base import cost as counted
 
-    found = counted(build(bundle.manifest.network))
-    return found["gmac"], found["parameters"] / 1e6
+    totals = counted(build(bundle.manifest.network))
+    return totals["gmac"], totals["parameters"] / 1e6
 
 
-def try_wheels(report: Report, folder: Path, work: Path) -> dict[str, Any]:
-    """What each version said about this GPU."""
+def try_wheels(report: Log, folder: Path, work: Path) -> dict[str, Any]:
+    """What each version reports about this GPU."""
     report.say(f"\n## TensorRT-RTX from wheels in {folder.name}\n")
     answers: dict[str, Any] = {}
     for version, wheels in rtx_wheels.versions(folder):
@@ -358,12 +358,12 @@ def try_wheels(report: Report, folder: Path, work: Path) -> dict[str, Any]:
         answers[version] = rtx_wheels.attempt(wheels, work / f"rtx-{version}", Path(__file__), bundle_in(work), limit_s)
         report.say(f"{version}: {json.dumps(answers[version])}")
     if not answers:
-        report.say("no wheels named tensorrt_rtx*.whl were found there")
+        report.say("there are no wheels named tensorrt_rtx*.whl")
     return answers
 
 
 def bundle_in(work: Path) -> Path:
-    """`compact` where there is one."""
+    """`compact` if it was measured, else the first."""
     compact = work / "compact"
     return compact if compact.is_dir() else next(iter(sorted(work.glob("*/manifest.json")))).parent
 

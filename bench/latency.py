@@ -1,19 +1,19 @@
-"""The headline: how long from a frame's capture until a subscriber holds its report, and where the time goes.
+"""The headline figures: time from a frame's capture until a subscriber has its report, and where that time goes.
 
-    python bench/latency.py                      every case with the runtime that `auto` takes, then with each other one
+    python bench/latency.py                      every case with the runtime that `auto` chooses, then with each other
     python bench/latency.py --quick              the same in a few seconds each: under four minutes on two cores
     python bench/latency.py --runtime auto --repeats 5 --json A.json --plots DIR
     python bench/latency.py --compare A.json B.json
     python bench/latency.py --runtime auto --repeats 5 --against OTHER/bin/python
 
-Each case is one `vlfau-stream` in a process of its own that plays encoded 720p30 clips of 1 to 8 faces, on 1 to 4
-streams, paced and as fast as it can; this process subscribes over TCP as any client would and notes when each message
-arrives. Capture is when the decoder hands a frame over. The clips are the package's demo clip or --source, side by
-side; with --source the case of one face plays that file as it is. The first two seconds of a run (at most half of it)
-are not counted; the longest latency in them is a column of its own. Unpaced, frames wait in the queues between the
-stages, so that latency there says how much waits.
+Each case is one `vlfau-stream` process that plays encoded 720p30 clips of 1 to 8 faces on 1 to 4 streams, in real time
+(paced) and as fast as it can (unpaced); this process subscribes over TCP as any client would and records when each
+message arrives. Capture is when the decoder hands over a frame. The clips are the package's demo clip or --source, side
+by side; with --source the case of one face plays that file unchanged. The first two seconds of a run (at most half of
+it) are not counted; the longest latency in them is a separate column. Unpaced, frames wait in the queues between the
+stages, so latency shows how many wait.
 
---json keeps every latency. Two installations are compared fairly when they take turns: --against does that, or
+--json stores every latency. Two installations are compared fairly when they take turns: --against does that, or
 `for i in 1 2 3 4 5; do A/bin/python bench/latency.py --json A.json --append; B/bin/python ...; done`.
 The last line is JSON.
 """
@@ -40,15 +40,15 @@ from vlfau.models.bundle import Bundle, open_bundle
 from vlfau.models.errors import UserError
 from vlfau.models.runtimes import RUNTIMES
 
-STREAMS = (2, 4)  # beside the case of one
+STREAMS = (2, 4)  # in addition to one
 QUICK_S, FULL_S = 6.0, 20.0  # of video in each case
-QUICK_UNPACED_S = 10.0  # it is over in a third of that
-QUICK_BUDGET_S = 200.0  # no case begins later, so that the slowest one still ends within four minutes
-Runs = dict[str, list[Run]]  # by the name of the case, one entry a repeat
+QUICK_UNPACED_S = 10.0  # which takes a third of that
+QUICK_BUDGET_S = 200.0  # no case starts later, so that even the slowest ends within four minutes
+RunsByCase = dict[str, list[Run]]  # by the name of the case, one entry per repeat
 
 
 def cases(runtimes: Sequence[str], faces: Sequence[int], streams: Sequence[int]) -> list[Case]:
-    """One face first, paced and unpaced: the figures that are quoted."""
+    """One face first, paced and unpaced, because those figures are quoted."""
     plan = [(count, 1) for count in faces] + [(1, count) for count in streams]
     return [Case(name, *place, paced) for name in runtimes for place in plan for paced in (True, False)]
 
@@ -61,26 +61,26 @@ def planned(options: argparse.Namespace, bundle: Bundle) -> list[Case]:
 
 
 def installed(bundle: Bundle) -> list[str]:
-    """Runtimes that this machine can try, and a line about each that it cannot."""
+    """Runtimes that this machine can run; prints a line about each that it cannot."""
     from vlfau.models.runtimes.choose import probe
 
-    found = []
+    names = []
     for name, reason in probe(bundle, None, None).items():
         if reason is None or (name == "torch" and reason.endswith("only when asked for")):
-            found.append(name)
+            names.append(name)
         else:
             print(f"without {name}: {reason}")
-    return found
+    return names
 
 
-def measure(options: argparse.Namespace, pythons: Sequence[str]) -> list[Runs]:
-    """What each Python's installation did. Repeats and installations take turns: a slow minute falls on all alike."""
+def measure(options: argparse.Namespace, pythons: Sequence[str]) -> list[RunsByCase]:
+    """The runs of each Python's installation. Repeats and installations take turns, so a slow minute affects all."""
     source = find_source(options.source)
-    plan = planned(options, open_bundle(options.model))  # a wrong name is told before clips are made
+    plan = planned(options, open_bundle(options.model))  # a wrong name fails before clips are made
     paced_s = options.seconds or (QUICK_S if options.quick else FULL_S)
     unpaced_s = options.seconds or (QUICK_UNPACED_S if options.quick else FULL_S)
     until = time.monotonic() + (QUICK_BUDGET_S if options.quick else float("inf"))
-    found: list[Runs] = [{} for _ in pythons]
+    results: list[RunsByCase] = [{} for _ in pythons]
     with tempfile.TemporaryDirectory(prefix="vlfau-latency-") as folder:
         clips = {}
         for faces in sorted({case.faces for case in plan}):
@@ -90,15 +90,15 @@ def measure(options: argparse.Namespace, pythons: Sequence[str]) -> list[Runs]:
             else:
                 write_clip(clips[faces], source, faces, max(paced_s, unpaced_s))
         for repeat, case in ((repeat, case) for repeat in range(options.repeats) for case in plan):
-            if any(same_as_auto(case, runs) for runs in found):
+            if any(same_as_auto(case, runs) for runs in results):
                 continue
             if time.monotonic() > until:
-                print(f"not run, --quick is out of time: {case.name}")
+                print(f"not run, because --quick is out of time: {case.name}")
                 continue
             if sys.stderr.isatty():
                 print(f"{case.name}, repeat {repeat + 1} of {options.repeats}", file=sys.stderr)
             try:
-                for python, runs in zip(pythons, found):
+                for python, runs in zip(pythons, results):
                     seconds = paced_s if case.paced else unpaced_s
                     done = run(case, clips[case.faces], options.model, seconds, python)
                     runs.setdefault(case.name, []).append(done)
@@ -106,19 +106,19 @@ def measure(options: argparse.Namespace, pythons: Sequence[str]) -> list[Runs]:
                 if options.runtime or case.runtime == "auto":
                     raise
                 print(f"without {case.name}: {error}")
-    if not all(found):
-        raise UserError("No case ran; the lines above say why. Name a runtime that this machine has: --runtime NAME")
-    return found
+    if not all(results):
+        raise UserError("No case ran, for the reasons above. Name an available runtime with --runtime NAME.")
+    return results
 
 
-def same_as_auto(case: Case, runs: Runs) -> bool:
-    """`auto` took this very runtime, so its cases have been run."""
+def same_as_auto(case: Case, runs: RunsByCase) -> bool:
+    """Whether `auto` chose this runtime, so that its cases have been run."""
     took = {one.runtime.partition(" ")[0] for name, done in runs.items() if name.startswith("auto,") for one in done}
     return case.runtime in took
 
 
 def summary(runs: Sequence[Run]) -> dict[str, Any]:
-    """One row: quantiles over the frames of all repeats, means of the rest, sums of what was lost."""
+    """One row: quantiles over the frames of all repeats, sums of what was lost, means of the rest."""
     row: dict[str, Any] = {"fps": float(np.mean([run.fps for run in runs]))}
     row |= quantiles(np.concatenate([run.latencies for run in runs]))
     row["jitter_ms"] = float(np.mean([run.jitter_ms for run in runs]))
@@ -131,7 +131,7 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     return row | {"runtime": runs[0].runtime, "device": runs[0].device}
 
 
-# What is said
+# Output
 
 
 def show(rows: dict[str, dict[str, Any]], facts: dict[str, Any]) -> None:
@@ -144,9 +144,9 @@ def show(rows: dict[str, dict[str, Any]], facts: dict[str, Any]) -> None:
     for name, row in rows.items():
         figures = (f"{row[key]:.1f}" for key in columns)
         lines.append([name, row["runtime"], *figures, *(str(row[key]) for key in counts)])
-    print("Capture to receipt in ms (the longest of the first 2 s by itself); CPU in percent of one core.\n")
+    print("Capture to receipt in ms (the longest of the first 2 s in its own column); CPU in percent of one core.\n")
     print(table(lines))
-    print("\nMean ms in each stage, waiting included, and its share of the sum; decoding comes before capture.\n")
+    print("\nMean ms in each stage, waiting included, and its share of the sum; decoding happens before capture.\n")
     stages = list(next(iter(rows.values()))["stages_ms"])
     lines = [["case", *stages, "(decode)"]]
     for name, row in rows.items():
@@ -156,9 +156,9 @@ def show(rows: dict[str, dict[str, Any]], facts: dict[str, Any]) -> None:
     print(table(lines))
 
 
-def headline(rows: dict[str, dict[str, Any]], facts: dict[str, Any], asked: str) -> dict[str, Any]:
-    """What the last line begins with: one face, of the runtime asked for. None: that case did not run."""
-    paced, unpaced = (rows.get(Case(asked, 1, 1, pace).name, {}) for pace in (True, False))
+def headline(rows: dict[str, dict[str, Any]], facts: dict[str, Any], runtime: str) -> dict[str, Any]:
+    """The start of the last line: one face with this runtime; None if that case did not run."""
+    paced, unpaced = (rows.get(Case(runtime, 1, 1, pace).name, {}) for pace in (True, False))
     quoted = {"bench": "latency", "fps": unpaced.get("fps")}
     quoted |= {key: paced.get(key) for key in ("p50_ms", "p95_ms", "p99_ms")}
     quoted["dropped"] = sum(row["dropped"] for row in rows.values())
@@ -166,16 +166,16 @@ def headline(rows: dict[str, dict[str, Any]], facts: dict[str, Any], asked: str)
     return quoted | facts | {"network_on": network["device"], "runtime": network["runtime"], "rows": rows}
 
 
-def keep(path: Path, runs: Runs, last: dict[str, Any], append: bool) -> None:
+def keep(path: Path, runs: RunsByCase, last: dict[str, Any], append: bool) -> None:
     samples: dict[str, Any] = load(path)["samples"] if append and path.exists() else {}
-    for name, kept in samples_of(runs).items():
+    for name, new in samples_of(runs).items():
         old = samples.setdefault(name, {"latencies_ms": [], "fps": []})
         for key in old:
-            old[key] += kept[key]
+            old[key] += new[key]
     path.write_text(json.dumps(last | {"samples": samples}), encoding="utf-8")
 
 
-def samples_of(runs: Runs) -> dict[str, Any]:
+def samples_of(runs: RunsByCase) -> dict[str, Any]:
     return {
         name: {
             "latencies_ms": [np.round(one.latencies, 3).tolist() for one in done],
@@ -190,9 +190,9 @@ def load(path: Path) -> dict[str, Any]:
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _ = stored["samples"]
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}. Give files that --json has written.") from None
+        raise UserError(f"Cannot read {path}: {error.strerror}. Name files written by --json.") from None
     except (ValueError, TypeError, KeyError):
-        raise UserError(f"{path} holds no latencies. Give files that --json has written.") from None
+        raise UserError(f"{path} holds no latencies. Name files written by --json.") from None
     return stored
 
 
@@ -200,37 +200,37 @@ def compare_files(first: Path, second: Path) -> dict[str, Any]:
     a, b = load(first), load(second)
     print(f"A: {first}, commit {a['commit']}, {a['device']}\nB: {second}, commit {b['commit']}, {b['device']}\n")
     if a["device"] != b["device"]:
-        print("The devices differ: the ratios say as much about them as about the program.\n")
-    found = compare_samples(a["samples"], b["samples"])
-    if not found:
+        print("The devices differ, so the ratios depend on them as much as on the program.\n")
+    ratios = compare_samples(a["samples"], b["samples"])
+    if not ratios:
         raise UserError(f"{first} and {second} have no case in common. Run both with the same --runtime and cases.")
     commits = {"A": a["commit"], "B": b["commit"]}
-    return {"bench": "latency --compare", "commits": commits, "device": b["device"], "ratios": found}
+    return {"bench": "latency --compare", "commits": commits, "device": b["device"], "ratios": ratios}
 
 
 def compare_samples(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    """Prints B over A for every case that both have."""
-    found: dict[str, Any] = {}
+    """Prints and returns B over A for every case that both have."""
+    by_case: dict[str, Any] = {}
     lines = [["case", "what", "B / A", "95 % interval", "verdict"]]
     for name in (name for name in a if name in b):
         runs = [[np.array(run, np.float64) for run in side[name]["latencies_ms"]] for side in (a, b)]
         rates = [[np.array([fps], np.float64) for fps in side[name]["fps"]] for side in (a, b)]
         ratios = {f"p{q}_ms": compare(runs[0], runs[1], percentile(q)) for q in (50, 95, 99)}
-        if min(map(len, rates)) > 1:  # one rate a run: a single run has no spread
+        if min(map(len, rates)) > 1:  # one rate per run: a single run has no spread
             ratios["fps"] = compare(rates[0], rates[1], lambda values: float(values.mean()))
         for key, ratio in ratios.items():
             lines.append(
                 [name, key, f"{ratio.ratio:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f}", ratio.verdict],
             )
-        found[name] = {
+        by_case[name] = {
             key: {"ratio": r.ratio, "low": r.low, "high": r.high, "verdict": r.verdict} for key, r in ratios.items()
         }
     print(table(lines))
-    return found
+    return by_case
 
 
-def draw(folder: Path, runs: Runs, rows: dict[str, dict[str, Any]], facts: dict[str, Any]) -> None:
-    """Of the first case, which is one face, paced."""
+def draw(folder: Path, runs: RunsByCase, rows: dict[str, dict[str, Any]], facts: dict[str, Any]) -> None:
+    """Plots the first case, which is one face, paced."""
     from measuring.plots import histogram, waterfall
 
     name = next(iter(runs))
@@ -241,21 +241,25 @@ def draw(folder: Path, runs: Runs, rows: dict[str, dict[str, Any]], facts: dict[
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--source", type=Path, metavar="VIDEO", help="a video with one face; default: the demo clip")
-    made.add_argument("--model", default="embedded", metavar="BUNDLE")
-    made.add_argument("--runtime", nargs="+", choices=RUNTIMES, help="these only; default: auto, then all others")
-    made.add_argument("--faces", type=int, nargs="*", default=list(GRIDS), choices=list(GRIDS))
-    made.add_argument("--streams", type=int, nargs="*", default=list(STREAMS), help="cases of several streams")
-    made.add_argument("--seconds", type=float, help=f"of video in each case; default: {FULL_S:.0f}, less with --quick")
-    made.add_argument("--repeats", type=int, default=1)
-    made.add_argument("--quick", action="store_true", help="under four minutes on two cores")
-    made.add_argument("--json", type=Path, metavar="FILE", help="keep every latency, for --compare")
-    made.add_argument("--append", action="store_true", help="add to the runs that --json's FILE holds")
-    made.add_argument("--plots", type=Path, metavar="DIR", help="histogram and waterfall as PNG and SVG")
-    made.add_argument("--compare", type=Path, nargs=2, metavar=("A", "B"), help="two files of --json; runs nothing")
-    made.add_argument("--against", metavar="PYTHON", help="the Python of another installation (B) to take turns with")
-    return made
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--source", type=Path, metavar="VIDEO", help="video with one face (default: the demo clip)")
+    flags.add_argument("--model", default="embedded", metavar="BUNDLE")
+    flags.add_argument("--runtime", nargs="+", choices=RUNTIMES, help="only these (default: auto, then all others)")
+    flags.add_argument("--faces", type=int, nargs="*", default=list(GRIDS), choices=list(GRIDS))
+    flags.add_argument(
+        "--streams", type=int, nargs="*", default=list(STREAMS), help="numbers of streams, in addition to one"
+    )
+    flags.add_argument("--seconds", type=float, help=f"of video per case (default: {FULL_S:.0f}, less with --quick)")
+    flags.add_argument("--repeats", type=int, default=1)
+    flags.add_argument("--quick", action="store_true", help="under four minutes on two cores")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="store every latency, for --compare")
+    flags.add_argument("--append", action="store_true", help="add to the runs in the file of --json")
+    flags.add_argument("--plots", type=Path, metavar="DIR", help="write a histogram and a waterfall as PNG and SVG")
+    flags.add_argument(
+        "--compare", type=Path, nargs=2, metavar=("A", "B"), help="compare two files of --json, and run nothing"
+    )
+    flags.add_argument("--against", metavar="PYTHON", help="Python of another installation (B) to take turns with")
+    return flags
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

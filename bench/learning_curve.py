@@ -1,13 +1,12 @@
-"""What more training bought: figures over pictures seen and hours, from one or more runs.
+"""What more training bought: figures over images seen and hours, from one or more runs.
 
     python bench/learning_curve.py runs/first runs/second [--plot FILE.png]
     python bench/learning_curve.py runs/... --data SHARDS [--shared FOLDER] [--output DIR]
 
-Runs that began with each other's weights (`vlfau-train --start-from`) are given in their order and add up. Copies of a
-run folder, made while it trained, stand before it: their weights are points on the way. From the logs comes F1 on the
-pictures that the run tested on, at a probability of 0.5. With --data the last weights of every folder are judged as
-`ablation.py` judges: on people whom none of them saw and, with --shared, on the real clips. What was judged is kept in
---output. One JSON line last.
+Runs that continue each other (`vlfau-train --start-from`) are listed in order and add up. Copies of a run folder that
+were made during training come before it: their weights are points on the way. F1 on the run's own test images, at a
+probability of 0.5, comes from its logs. With --data the last weights of every folder are scored as in `ablation.py`: on
+subjects that no run saw and, with --shared, on the real clips. Scores are stored in --output. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -19,37 +18,39 @@ from pathlib import Path
 from typing import Any
 
 from measuring.facts import about, heading, table
-from measuring.judging import FIGURES, judge, told
+from measuring.judging import FIGURES, judge, three_digits
 
 from vlfau.models.errors import UserError
 from vlfau.models.training.run_folder import RunFolder
 
 
 def main() -> int:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("runs", nargs="+", type=Path, help="run folders of vlfau-train, in the order of training")
-    made.add_argument("--data", type=Path, help="judge every folder's last weights on these shards' held-out people")
-    made.add_argument("--shared", type=Path, help="folder that holds real/score.py and its clips")
-    made.add_argument("--output", type=Path, default=Path("runs/curve"), help="for what was judged (runs/curve)")
-    made.add_argument("--plot", type=Path, help="also draw the curve")
-    options = made.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders of vlfau-train, in the order of training")
+    parser.add_argument(
+        "--data", type=Path, help="score every folder's last weights on held-out subjects of these shards"
+    )
+    parser.add_argument("--shared", type=Path, help="folder with real/score.py and its clips")
+    parser.add_argument("--output", type=Path, default=Path("runs/curve"), help="for the scores (runs/curve)")
+    parser.add_argument("--plot", type=Path, help="draw the curve to this file")
+    options = parser.parse_args()
     try:
         logged, ends = curve(options.runs)
-        judged = [judged_once(end, options) for end in ends] if options.data else []
+        judged = [scored_once(end, options) for end in ends] if options.data else []
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     if not logged:
-        print("None of these runs has finished an epoch with a test: nothing to draw.", file=sys.stderr)
+        print("None of these runs has finished an epoch with a test, so there is no curve.", file=sys.stderr)
         return 2
     facts = about()
     print(heading(facts))
     shown = [(*place(row), f"{row['loss_au']:.3f}", f"{row['f1']:.3f}") for row in logged]
-    print(table([("run", "pictures seen", "hours", "loss", "test F1"), *shown]))
+    print(table([("run", "images seen", "hours", "loss", "test F1"), *shown]))
     if judged:
-        measured = [(*place(row), *(told(row[key]) for key in FIGURES)) for row in judged]
-        print("\nJudged by the weights at that point\n")
-        print(table([("run", "pictures seen", "hours", *FIGURES.values()), *measured]))
+        measured = [(*place(row), *(three_digits(row[key]) for key in FIGURES)) for row in judged]
+        print("\nScores of the weights at the end of each folder\n")
+        print(table([("run", "images seen", "hours", *FIGURES.values()), *measured]))
     if options.plot:
         draw(logged, judged, options.plot)
         print(f"wrote {options.plot}")
@@ -58,13 +59,13 @@ def main() -> int:
 
 
 def curve(runs: list[Path]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """A row per tested epoch, and one per folder where it ends; pictures and hours count from the first run's start."""
+    """A row per tested epoch, and one per folder at its end; images and hours count from the start of the first run."""
     logged: list[dict[str, Any]] = []
     ends: list[dict[str, Any]] = []
     before, end, config = (0, 0.0), (0, 0.0), None
     for folder in runs:
         run = RunFolder(folder)
-        if run.config() != config:  # another run, no later copy of the same one
+        if run.config() != config:  # another run, not a later copy of the same one
             before, config = end, run.config()
         for row in run.rows("epoch"):
             images, hours = before[0] + row["images"], before[1] + row["elapsed_s"] / 3600
@@ -76,15 +77,17 @@ def curve(runs: list[Path]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     return logged, ends
 
 
-def judged_once(end: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """FIGURES at the end of a folder; read, where that is done."""
+def scored_once(end: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """FIGURES at the end of a folder, computed or read from --output."""
     row = {key: end[key] for key in ("run", "images", "hours")}
     done = options.output / f"{end['run']}.json"
     if not done.is_file():
         options.output.mkdir(parents=True, exist_ok=True)
         figures = judge(end["folder"], options.output / end["run"], options.data, options.shared)
         done.write_text(json.dumps(figures) + "\n", encoding="utf-8")
-        print(end["run"], *(f"{name} {told(figures[key])}" for key, name in FIGURES.items()), sep=", ", flush=True)
+        print(
+            end["run"], *(f"{name} {three_digits(figures[key])}" for key, name in FIGURES.items()), sep=", ", flush=True
+        )
     return {**row, **json.loads(done.read_text(encoding="utf-8"))}
 
 
@@ -99,10 +102,10 @@ def draw(logged: list[dict[str, Any]], judged: list[dict[str, Any]], path: Path)
     axes = figure.subplots()
     axes.plot([row["images"] / 1000 for row in logged], [row["f1"] for row in logged], ".-", label="F1 renders, logged")
     for key, name in FIGURES.items():
-        known = [row for row in judged if row[key] is not None]
-        if known:
-            axes.plot([row["images"] / 1000 for row in known], [row[key] for row in known], "o-", label=name)
-    axes.set(xlabel="pictures seen, thousands", ylim=(0, 1))
+        rows = [row for row in judged if row[key] is not None]
+        if rows:
+            axes.plot([row["images"] / 1000 for row in rows], [row[key] for row in rows], "o-", label=name)
+    axes.set(xlabel="images seen, thousands", ylim=(0, 1))
     above = axes.secondary_xaxis("top")
     ticks = logged[:: max(1, len(logged) // 6)]
     above.set_xticks([row["images"] / 1000 for row in ticks], [f"{row['hours']:.2f}" for row in ticks])

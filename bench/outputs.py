@@ -1,9 +1,10 @@
-"""What each way out costs per frame. One table, one JSON line last.
+"""What each output costs per frame.
 
     python bench/outputs.py [--frames 1000] [--faces 1]
 
-Reports are made up, sockets and files are real; a subscriber reads in a process of its own. --render draws and encodes
-720p on the spot, so it is measured over fewer frames. Peer beside it: Python's own json for the same message.
+Reports are artificial, sockets and files are real; the subscriber is a separate process. --render draws and encodes
+720p at once, so it is measured over fewer frames. Python's own json encodes the same message for comparison. The last
+line is JSON.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     units = open_bundle("embedded").manifest.units
     report = make_report(options.faces, units)
-    rows: dict[str, float] = {}  # name -> microseconds a frame
+    rows: dict[str, float] = {}  # name -> microseconds per frame
     rows["make the report"] = each(lambda _: make_report(options.faces, units), options.frames)
     rows["encode, Python's json"] = each(lambda _: json.dumps(msgspec.to_builtins(report)).encode(), options.frames)
     rows["encode, json"] = each(lambda _: wire.encode(report, "json"), options.frames)
@@ -66,7 +67,7 @@ def main() -> None:
         rows["--render 720p"] = through(Render(here / "o.mp4", [Origin("cam")]), report, FILM_FRAMES, picture())
     facts = about()
     print(heading(facts))
-    print(table([["way out", "us a frame"], *([name, f"{value:.1f}"] for name, value in rows.items())]))
+    print(table([["output", "us per frame"], *([name, f"{value:.1f}"] for name, value in rows.items())]))
     print(json.dumps({"bench": "outputs", **facts, "faces": options.faces, "us_per_frame": rows}))
 
 
@@ -92,7 +93,7 @@ def make_report(faces: int, units: tuple[str, ...]) -> wire.Report:
 
 
 def picture() -> Pixels:
-    """720p with slopes and some grain, about as hard to encode as a room."""
+    """720p with gradients and some grain, about as hard to encode as a room."""
     random = np.random.default_rng(0)
     slopes = np.linspace(40, 200, 1280)[None, :, None] + np.linspace(-30, 30, 720)[:, None, None]
     return np.clip(slopes + random.normal(0, 2, (720, 1280, 3)), 0, 255).astype(np.uint8)
@@ -106,7 +107,7 @@ def each(work: Callable[[int], object], count: int) -> float:
 
 
 def through(sink: Sink, report: wire.Report, count: int, pixels: Pixels | None = None) -> float:
-    """One sink behind the lock and the search for changed sentences, opening and closing not counted."""
+    """One sink behind the lock and the search for changed sentences, without opening and closing."""
     reports = [msgspec.structs.replace(report, seq=frame, frame=frame, pts=frame / 30) for frame in range(count)]
     with Sinks([sink], ["cam"]) as sinks:
         return each(lambda frame: sinks.write(reports[frame], pixels), count)
@@ -123,7 +124,7 @@ def published(report: wire.Report, count: int) -> float:
         sinks.end(wire.End(0, "cam", "finished", wire.now_ns(), 1.0, count, count, 1.0, 0, {}, 1, {}))
         heard = int(reader.communicate()[0])
     if heard != count:
-        raise SystemExit(f"The subscriber heard {heard} of {count} messages.")
+        raise SystemExit(f"The subscriber received {heard} of {count} messages.")
     return cost
 
 

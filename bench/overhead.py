@@ -1,17 +1,16 @@
-"""The engine end to end: frames a second, latency, share of each stage, processor and memory; and without any network.
+"""The engine end to end: frames per second, latency, share of each stage, CPU time and memory; also without networks.
 
     python bench/overhead.py --shards FOLDER [--model BUNDLE] [--runtime auto] [--seconds 10]
 
-Clips are 1280x720, 30 frames a second, H.264 at 3 Mbit/s, of people cut out of rendered pictures who move a little
-(`tracking.py`). Each row is one run of `vlfau-stream` in a process of its own; times are those that its reports carry,
-processor time is counted from the first report to the last, memory is the peak that the system kept, and start is from
-the start of the process to its first report ("the very first start": with an empty cache, as on a new machine).
+Clips are 1280x720, 30 frames/s, H.264 at 3 Mbit/s, of people cut out of renders who move a little. Each row is one
+`vlfau-stream` process: times are those in its reports, CPU time is counted from the first report to the last, memory is
+the peak, and start is from the start of the process to its first report ("the very first start": with an empty cache,
+as on a new machine).
 
-"no network" is the same program in which every network (faces, landmarks, action units) repeats its first answer at no
+"no network" is the same program with networks (faces, landmarks, action units) that repeat their first answer at no
 cost: what is left is decoding, converting, cutting, following, aligning, pose, quality and publishing. Decoding alone
-is measured beside it, so that the difference is the engine's own work on a frame. The peer is what people would pick
-instead: a face-mesh landmarker with blendshapes runs this kind of clip at 71 frames a second on two such cores. One
-JSON line last.
+is measured, too, so that the difference is the engine's own work per frame. The peer is a common alternative: a
+face-mesh landmarker with blendshapes plays such a clip at 71 frames/s on two such cores. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from measuring.stages import STAGES, decode_mean, mean_faces, shares, stage_mean
 
 from vlfau.engine.wire import Report, decode_payload
 
-BITS_PER_S = 3_000_000  # as webcams and meetings send this size
+BITS_PER_S = 3_000_000  # as webcams and video calls send this size
 POLL_S = 0.02
 FASTEST, LATEST_MS, LARGEST_MB, START_S, OVERHEAD_MS = 90.0, 25.0, 1000.0, 2.0, 2.0  # the targets
 Row = dict[str, float]
@@ -119,35 +118,35 @@ def decoding(clip: Path) -> Row:
 
 
 def verdicts(rows: dict[str, Row]) -> list[tuple[str, float, float, bool]]:
-    """(what, value, target, whether it is met)."""
+    """(what, value, target, whether it is met) of each target."""
     unpaced, paced = rows["one face, unpaced"], rows["one face, real time"]
     own = rows["no network, unpaced"]["cpu_ms_per_frame"] - rows["decoding alone"]["cpu_ms_per_frame"]
     peak = max(row["peak_mb"] for row in rows.values() if "peak_mb" in row)
     start = max(unpaced["start_s"], paced["start_s"])
-    found = [
+    results = [
         ("frames a second, one face, unpaced", unpaced["fps"], FASTEST, unpaced["fps"] >= FASTEST),
         ("p95 capture to publish, one face, real time, ms", paced["p95_ms"], LATEST_MS, paced["p95_ms"] < LATEST_MS),
         ("the engine's own processor time a frame, ms", own, OVERHEAD_MS, own < OVERHEAD_MS),
         ("largest memory of all runs, MB", peak, LARGEST_MB, peak < LARGEST_MB),
         ("process start to first report, one face, s", start, START_S, start < START_S),
     ]
-    return [(what, float(value), target, bool(met)) for what, value, target, met in found]
+    return [(what, float(value), target, bool(met)) for what, value, target, met in results]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=Path, required=True, help="folder written by vlfau-synthesize")
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("--runtime", default="auto", help="default: %(default)s, as without the flag")
+    parser.add_argument("--runtime", default="auto", help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=10.0)
-    given = parser.parse_args()
+    options = parser.parse_args()
     facts = about()  # the load before this bench adds its own
     with tempfile.TemporaryDirectory() as folder:
         os.environ["VLFAU_CACHE"] = f"{folder}/cache"  # empty, as on a new machine
         clips = {count: Path(folder) / f"faces{count}.mp4" for count in (1, 4)}
         for count, clip in clips.items():
-            write_clip(clip, given.shards, count, given.seconds)
-        rows = measured(given.model, given.runtime, [clips[1]], [clips[4]])
+            write_clip(clip, options.shards, count, options.seconds)
+        rows = measured(options.model, options.runtime, [clips[1]], [clips[4]])
     print(heading(facts))
     columns = list(rows["one face, unpaced"])
     head = ["run", *(key.replace("_ms", " ms").replace("_", " ") for key in columns)]
@@ -158,11 +157,11 @@ def main() -> int:
     parts = ", ".join(f"{stage} {share:.0%}" for stage, share in shares(spent).items())
     print(f"\nfrom capture to publish, one face, real time: {parts}; before it {paced['decode_ms']:.1f} ms decoding")
     print("peer, one face, unpaced: 71 fps")
-    found = verdicts(rows)
-    for what, value, target, met in found:
+    results = verdicts(rows)
+    for what, value, target, met in results:
         print(f"{'met' if met else 'MISSED'}: {what}: {value:.2f} (target {target:g})")
-    last = {what: {"value": round(value, 3), "target": target, "met": met} for what, value, target, met in found}
-    print(json.dumps({"bench": "overhead", **facts, "model": given.model, "targets": last, "rows": rows}))
+    last = {what: {"value": round(value, 3), "target": target, "met": met} for what, value, target, met in results}
+    print(json.dumps({"bench": "overhead", **facts, "model": options.model, "targets": last, "rows": rows}))
     return 0
 
 

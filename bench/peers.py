@@ -1,15 +1,15 @@
-"""The same clip on the same machine in one run: this engine beside what people would take instead.
+"""The same clip on the same machine in one run: this engine and what people would use instead.
 
     python bench/peers.py [--insightface-model FILE] [--mediapipe-model FILE] [--source VIDEO] [--seconds 10]
 
-A 720p30 clip of one face (the demo clip, or --source). Every peer is a process of its own and takes it as fast as it
-can; with --repeats they take turns. Ours is `vlfau-stream`, measured at a subscriber: frames a second unpaced, latency
-paced (capture to receipt). A peer's latency is from a picture to its result inside its own loop. Start is from the
-start of the process to the first result, memory the highest that its process held, installed what pip has put on this
-disk for it. A peer that cannot run here is told with the reason. One table, one JSON line last.
+A 720p30 clip of one face (the demo clip, or --source). Every peer is a separate process that plays it as fast as it
+can; with --repeats they take turns. Ours is `vlfau-stream`, measured at a subscriber: frames/s unpaced, latency paced
+(capture to receipt). A peer's latency is from a frame to its result inside its own loop. Start is from the start of the
+process to the first result, memory is the peak of the process, and installed is what pip has put on this disk for it. A
+peer that cannot run here is listed with the reason. The last line is JSON.
 
-The Swin-Base network has random weights: this measures time, not accuracy. Neither py-feat nor OpenFace nor MediaPipe's
-model could be had where this was written, so those three have run against stand-ins only.
+The Swin-Base network has random weights: this measures time, not accuracy. The loops of py-feat, OpenFace and MediaPipe
+have been tested against stand-ins only, not with the real programs and models.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Skipped(Exception):
 @dataclass(frozen=True)
 class Peer:
     name: str
-    says: str  # what one gets of it
-    needs: tuple[str, ...]  # distributions
+    says: str  # its output, in words
+    needs: tuple[str, ...]  # distributions to install
     measure: Callable[[Path], dict[str, Any]]
 
 
@@ -73,13 +73,13 @@ def ours(clip: Path, options: argparse.Namespace) -> dict[str, Any]:
         "p95_ms": float(p95),
         "faces": fast.faces,
         "frames": fast.frames,
-        "start_s": paced.start_s,  # the second start: the choice of `auto` is remembered, as on every later day
+        "start_s": paced.start_s,  # the second start: the choice of `auto` is remembered
         "peak_mb": max(fast.peak_mb, paced.peak_mb),
     }
 
 
 def looped(name: str, clip: Path, limit_s: float, *modules: str, model: Path | None = None) -> dict[str, Any]:
-    """In `peer_loops.py`, in a process of its own."""
+    """Runs a loop of `peer_loops.py` as a process."""
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         raise Skipped(f"{' and '.join(missing)} not installed")
@@ -88,22 +88,22 @@ def looped(name: str, clip: Path, limit_s: float, *modules: str, model: Path | N
     environment = children.environment(HF_HUB_OFFLINE="1")  # a bench downloads nothing
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300 + 10 * limit_s)
     try:
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
-        raise Skipped(f"it failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1][:200]}") from None
-    return found
+        raise Skipped(f"it failed: {(done.stderr.strip().splitlines() or ['no message'])[-1][:200]}") from None
+    return facts
 
 
 def model_file(path: Path | None, flag: str) -> Path:
     if path is None:
-        raise Skipped(f"its model file is not here; give one with {flag} FILE")
+        raise Skipped(f"no model file; name one with {flag} FILE")
     if not path.is_file():
-        raise UserError(f"There is no file {path}. {flag} names the model file of a peer.")
+        raise UserError(f"There is no file {path}. Name the peer's model file with {flag}.")
     return path
 
 
 def openface(clip: Path, limit_s: float) -> dict[str, Any]:
-    """OpenFace is a program: the time of a clip of one frame is its start, the rest is frames."""
+    """OpenFace is a program: a clip of one frame gives its start-up time, and the rest is frames."""
     program = shutil.which(OPENFACE)
     if program is None:
         raise Skipped(f"no {OPENFACE} on the PATH")
@@ -132,7 +132,7 @@ def _openface(program: str, clip: Path, folder: Path, limit_s: float) -> tuple[f
         with (folder / f"{clip.stem}.csv").open(newline="") as file:
             rows = len(list(csv.reader(file))) - 1
     except OSError:
-        raise Skipped(f"{OPENFACE} ended with {process.returncode} and wrote no table") from None
+        raise Skipped(f"{OPENFACE} exited with {process.returncode} and wrote no table") from None
     return took, rows, peak
 
 
@@ -183,7 +183,7 @@ def peers(options: argparse.Namespace) -> list[Peer]:
 
 
 def measure(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Rows and reasons by name. Repeats take turns; of each figure the median counts."""
+    """Rows and reasons by name. Repeats take turns, and rows hold medians."""
     source, chosen = find_source(options.source), peers(options)
     runs: dict[str, list[dict[str, Any]]] = {}
     skipped: dict[str, str] = {}
@@ -211,26 +211,26 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], dic
 
 def show(rows: dict[str, dict[str, Any]], skipped: dict[str, str], facts: dict[str, Any]) -> None:
     print(heading(facts))
-    lines = [["", *(title for title, _ in COLUMNS.values()), "what one gets"]]
+    lines = [["", *(title for title, _ in COLUMNS.values()), "output"]]
     for name, row in rows.items():
         cells = (format(row[key], how) if key in row else "" for key, (_, how) in COLUMNS.items())
         lines.append([name, *cells, row["says"]])
     print(table(lines))
     for name, reason in skipped.items():
-        print(f"without {name}: {reason}")
+        print(f"{name} not run: {reason}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, metavar="VIDEO", help="a video with one face; default: the demo clip")
-    parser.add_argument("--model", default="embedded", metavar="BUNDLE", help="of this engine")
-    parser.add_argument("--runtime", default="auto", help="of this engine")
+    parser.add_argument("--source", type=Path, metavar="VIDEO", help="video with one face (default: the demo clip)")
+    parser.add_argument("--model", default="embedded", metavar="BUNDLE", help="for this engine")
+    parser.add_argument("--runtime", default="auto", help="for this engine")
     parser.add_argument("--insightface-model", type=Path, metavar="FILE", help="an SCRFD .onnx, for two of the peers")
     parser.add_argument("--mediapipe-model", type=Path, metavar="FILE", help="a face_landmarker.task")
     parser.add_argument("--seconds", type=float, default=10.0, help="of video (default: 10)")
-    parser.add_argument("--limit", type=float, default=30.0, help="seconds after which a peer may stop (default: 30)")
+    parser.add_argument("--limit", type=float, default=30.0, help="seconds after which a peer stops (default: 30)")
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these peers, by their names in the table")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these peers, named as in the table")
     options = parser.parse_args(arguments)
     try:
         rows, skipped = measure(options)

@@ -1,9 +1,9 @@
-"""How many training pictures one core renders in a second, and where the time goes: people, or their pictures.
+"""How many training images one core renders per second, and how the time splits between people and their images.
 
     python bench/rendering.py --assets FOLDER [--people 40]
 
-The folder is that of `vlfau-synthesize --assets`. A person is drawn once and photographed five times, as in
-`vlfau-synthesize`; what is timed is this process's work, after everything was compiled. One JSON line last.
+The folder is that of `vlfau-synthesize --assets`. A person is generated once and photographed five times, as in
+`vlfau-synthesize`; times are of this process, after everything has been compiled. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ SEED = 3
 
 
 def main() -> int:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--assets", type=Path, required=True, help="folder with the public 3-D assets")
-    made.add_argument("--people", type=int, default=40, help="how many are drawn (default: 40)")
-    options = made.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--assets", type=Path, required=True, help="folder with the public 3-D assets")
+    parser.add_argument("--people", type=int, default=40, help="how many people (default: 40)")
+    options = parser.parse_args()
     cv2.setNumThreads(1)
     try:
         assets = load_assets(options.assets)
@@ -41,7 +41,7 @@ def main() -> int:
         return 2
     for number in range(2 * PICTURES_PER_PERSON):  # compiles
         make_picture(assets, SEED, number)
-    first_ms: dict[int, list[float]] = defaultdict(list)  # by head: pictures that their person was drawn for
+    first_ms: dict[int, list[float]] = defaultdict(list)  # by head: images for which their person was generated
     later_ms: dict[int, list[float]] = defaultdict(list)
     began = time.perf_counter()
     for number in range(100 * PICTURES_PER_PERSON, (100 + options.people) * PICTURES_PER_PERSON):
@@ -60,8 +60,8 @@ def main() -> int:
     facts = about("numba", "opencv-python")
     print(heading(facts))
     print(f"recipe {RECIPE}, {SIDE} px, rendered at {round(SIDE * SUPERSAMPLING)} px, one core\n")
-    print(table([("head", "people", "ms a person", "ms a picture", "pictures/s"), *rows]))
-    print(f"\nAll: {pictures} pictures, {pictures / seconds:.1f} a second")
+    print(table([("head", "people", "ms per person", "ms per image", "images/s"), *rows]))
+    print(f"\nAll: {pictures} images, {pictures / seconds:.1f} per second")
     print(json.dumps({"bench": "rendering", **facts, "pictures_s": pictures / seconds, "rows": rows}))
     return 0
 

@@ -1,12 +1,12 @@
-"""Writes bench/RESULTS.md: every bench in a short form, one after the other, with what each printed.
+"""Writes bench/RESULTS.md: runs every bench in a short form and stores what each printed.
 
     make bench                                                   or: python bench/results.py
-    python bench/results.py --shards FOLDER --shared FOLDER      with those that need renders, or real clips
-    python bench/results.py --only latency soak                  these anew; the others stay as they were written
+    python bench/results.py --shards FOLDER --shared FOLDER      also those that need renders or real clips
+    python bench/results.py --only latency soak                  only these; the other sections stay
 
-Takes about a quarter of an hour on two cores; nothing else should run meanwhile, and each section says how busy the
-machine was before it. A bench that cannot run says why, unless an earlier run of it stands there already. The file is
-never edited by hand: a test holds the README's figures against it. The last line is JSON.
+Takes about a quarter of an hour on two cores; nothing else should run meanwhile, and each section states the load
+before it. A bench that cannot run is listed with the reason, unless the file has a section of it from an earlier run.
+The file is never edited by hand: a test compares the README's figures with it. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from measuring.shared_folder import from_environment
 ROOT = Path(__file__).resolve().parents[1]
 WRITTEN = ROOT / "bench" / "RESULTS.md"
 PLOTS = "bench/plots"
-SHARDS, SHARED, SCRFD = "SHARDS", "SHARED", "SHARED/detectors/scrfd_500m_kps.onnx"  # what stands for the user's folders
+# Placeholders for the user's folders.
+SHARDS, SHARED = "SHARDS", "SHARED"
+SCRFD = "SHARED/detectors/scrfd_500m_kps.onnx"
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class Bench:
     name: str
     title: str
     command: tuple[str, ...]  # after `python bench/`
-    where: tuple[str, ...] = ()  # arguments that are left out where their file is not there
-    usual: bool = True  # else only by --only
+    where: tuple[str, ...] = ()  # arguments that are left out if their file does not exist
+    usual: bool = True  # otherwise only with --only
     limit_s: float = 1800.0
 
     @property
@@ -53,10 +55,10 @@ BENCHES = (
         ("latency.py", "--quick", "--plots", PLOTS),
     ),
     Bench("overhead", "The engine's own share", ("overhead.py", "--shards", SHARDS, "--seconds", "5")),
-    Bench("throughput", "Throughput beside the machine's floor", ("throughput.py", "--seconds", "0.5")),
+    Bench("throughput", "Throughput against the machine's floor", ("throughput.py", "--seconds", "0.5")),
     Bench(
         "peers",
-        "Peers: what people would take instead",
+        "Peers: what people would use instead",
         ("peers.py", "--seconds", "10", "--limit", "15"),
         ("--insightface-model", SCRFD),
     ),
@@ -84,14 +86,14 @@ BENCHES = (
     Bench("training", "Training speed", ("training.py", "speed", "compact", "--seconds", "5", "--no-compile")),
     Bench(
         "targets",
-        "One face on a CPU: the embedded bundle and Swin-Base beside PyTorch",
+        "One face on a CPU: the embedded bundle and Swin-Base against PyTorch",
         ("throughput.py", "embedded", "paper", "--batch", "1", "--torch", "--targets"),
         usual=False,
     ),
     Bench("engines", "TensorRT-RTX engines built without a GPU", ("engines.py",), usual=False),
     Bench(
         "overfit",
-        "Learning 64 pictures by heart",
+        "Overfitting 64 images",
         ("training.py", "overfit"),
         usual=False,
     ),
@@ -129,8 +131,8 @@ BENCHES = (
 
 
 @dataclass(frozen=True)
-class Ran:
-    command: tuple[str, ...]  # as it was given, with names for places
+class BenchRun:
+    command: tuple[str, ...]  # with placeholders for the user's folders
     code: int
     out: str
     error: str
@@ -138,20 +140,20 @@ class Ran:
     load_before: float
 
 
-def run(bench: Bench, places: dict[str, Path]) -> Ran:
-    """In the repository's root, as a reader would. `places` are the folders that there are."""
+def run(bench: Bench, places: dict[str, Path]) -> BenchRun:
+    """Runs it in the repository's root, as a reader would. `places` are the folders that exist."""
     there = all(Path(stands_for(part, places)).exists() for part in bench.where if is_place(part))
-    asked = (*bench.command, *(bench.where if there else ()))
-    arguments = [stands_for(part, places) for part in asked]
+    parts = (*bench.command, *(bench.where if there else ()))
+    arguments = [stands_for(part, places) for part in parts]
     before, began = load(), time.perf_counter()
     command = [sys.executable, str(ROOT / "bench" / arguments[0]), *arguments[1:]]
     try:
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=bench.limit_s)
         code, out, error = done.returncode, done.stdout, done.stderr
     except subprocess.TimeoutExpired as late:
-        code, error = 124, f"It took more than {bench.limit_s:.0f} s."
+        code, error = 124, f"It took longer than {bench.limit_s:.0f} s."
         out = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
-    return Ran(asked, code, hidden(out, places), hidden(error, places), time.perf_counter() - began, before)
+    return BenchRun(parts, code, hidden(out, places), hidden(error, places), time.perf_counter() - began, before)
 
 
 def is_place(part: str) -> bool:
@@ -164,17 +166,17 @@ def stands_for(part: str, places: dict[str, Path]) -> str:
 
 
 def hidden(text: str, places: dict[str, Path]) -> str:
-    """Without the paths of this machine."""
-    known = {str(path): name for name, path in places.items()} | {str(ROOT): "."}
+    """The text without paths of this machine."""
+    names = {str(path): name for name, path in places.items()} | {str(ROOT): "."}
     home = os.path.expanduser("~")
-    known |= {home: "~"} if len(home) > 1 else {}
-    for path in sorted(known, key=len, reverse=True):
-        text = text.replace(path, known[path])
+    names |= {home: "~"} if len(home) > 1 else {}
+    for path in sorted(names, key=len, reverse=True):
+        text = text.replace(path, names[path])
     return text
 
 
-def section(bench: Bench, ran: Ran) -> str:
-    """Markdown: what to type, when and on what it ran, and what it printed but the JSON line."""
+def section(bench: Bench, ran: BenchRun) -> str:
+    """Markdown: the command, when and where it ran, and what it printed except JSON."""
     shown = " ".join(ran.command)
     when = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     how = f"load before {ran.load_before:.1f}, took {ran.seconds:.0f} s"
@@ -186,13 +188,13 @@ def section(bench: Bench, ran: Ran) -> str:
         *prose(without_json(ran.out)),
     ]
     if ran.code:
-        told = (ran.error.strip().splitlines() or ["it said nothing"])[-1]
-        lines += ["", f"**It ended with {ran.code}:** {told}"]
+        last = (ran.error.strip().splitlines() or ["no message"])[-1]
+        lines += ["", f"**It exited with {ran.code}:** {last}"]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def without_json(text: str) -> list[str]:
-    """What people read: results on the way are lines of JSON for programs, too."""
+    """The lines for readers; JSON lines, which programs read, may also come before the last."""
     lines = [line for line in text.rstrip().splitlines() if not (line.startswith("{") and is_json(line))]
     while lines and not lines[-1].strip():
         lines.pop()
@@ -200,22 +202,22 @@ def without_json(text: str) -> list[str]:
 
 
 def prose(lines: Sequence[str]) -> list[str]:
-    """Tables stay, pictures are shown, figures in columns stay in columns, every other line stays one of its own."""
-    made: list[str] = []
+    """Keeps tables, shows plots, puts columns into code blocks, and keeps every other line separate."""
+    markdown: list[str] = []
     for kind, group in groupby(lines, key=kind_of):
         part = list(group)
-        if made and made[-1] and kind != "empty":
-            made.append("")
+        if markdown and markdown[-1] and kind != "empty":
+            markdown.append("")
         if kind == "picture":
             shown = [path.removeprefix("wrote bench/") for path in part if path.endswith(".png")]
-            made += [f"![{Path(path).stem}]({path})" for path in shown]
+            markdown += [f"![{Path(path).stem}]({path})" for path in shown]
         elif kind == "columns":
-            made += ["```text", *part, "```"]
+            markdown += ["```text", *part, "```"]
         elif kind == "line":
-            made += [f"**{line.lstrip('# ')}**" if line.startswith("#") else line.rstrip() + "  " for line in part]
+            markdown += [f"**{line.lstrip('# ')}**" if line.startswith("#") else line.rstrip() + "  " for line in part]
         else:
-            made += part
-    return made
+            markdown += part
+    return markdown
 
 
 def kind_of(line: str) -> str:
@@ -229,11 +231,11 @@ def kind_of(line: str) -> str:
 
 
 def sections_of(text: str) -> dict[str, str]:
-    """By title, as they stand in the file."""
-    found: dict[str, str] = {}
+    """Sections of the file by title."""
+    sections: dict[str, str] = {}
     for part in ("\n" + text).split("\n## ")[1:]:
-        found[part.partition("\n")[0]] = "## " + part.rstrip() + "\n"
-    return found
+        sections[part.partition("\n")[0]] = "## " + part.rstrip() + "\n"
+    return sections
 
 
 def page(sections: dict[str, str], facts: dict[str, Any]) -> str:
@@ -251,42 +253,42 @@ def page(sections: dict[str, str], facts: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     names = [bench.name for bench in BENCHES]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=names, metavar="BENCH", help=f"of {', '.join(names)}")
-    parser.add_argument("--shards", type=Path, metavar="FOLDER", help="written by vlfau-synthesize; $VLFAU_SHARDS")
-    parser.add_argument("--shared", type=Path, metavar="FOLDER", help="real clips; $VLFAU_SHARED")
+    parser.add_argument("--only", nargs="+", choices=names, metavar="BENCH", help=f"only these, of {', '.join(names)}")
+    parser.add_argument("--shards", type=Path, metavar="FOLDER", help="rendered shards (default: $VLFAU_SHARDS)")
+    parser.add_argument("--shared", type=Path, metavar="FOLDER", help="real clips (default: $VLFAU_SHARED)")
     parser.add_argument("--output", type=Path, default=WRITTEN, metavar="FILE")
-    given = parser.parse_args(arguments)
-    places = found_places(given.shards, given.shared)
-    sections = sections_of(given.output.read_text(encoding="utf-8")) if given.output.is_file() else {}
+    options = parser.parse_args(arguments)
+    places = existing_places(options.shards, options.shared)
+    sections = sections_of(options.output.read_text(encoding="utf-8")) if options.output.is_file() else {}
     facts, codes = about(), {}
     for bench in BENCHES:
-        if bench.name not in given.only if given.only else not bench.usual:
+        if bench.name not in options.only if options.only else not bench.usual:
             continue
         if missing := bench.needs - set(places):
             where = " and ".join(f"--{name.lower()} FOLDER" for name in sorted(missing))
-            print(f"{bench.name}: not run, it needs {where}", flush=True)
+            print(f"{bench.name}: not run, because it needs {where}", flush=True)
             sections.setdefault(bench.title, f"## {bench.title}\n\nNot run: it needs {where}.\n")
             continue
         print(f"{bench.name} ...", end=" ", flush=True)
         ran = run(bench, places)
         codes[bench.name] = ran.code
-        print(f"{ran.seconds:.0f} s" + (f", ended with {ran.code}" if ran.code else ""), flush=True)
+        print(f"{ran.seconds:.0f} s" + (f", exited with {ran.code}" if ran.code else ""), flush=True)
         if ran.code:
             print(ran.error[-4000:], file=sys.stderr)
         sections[bench.title] = section(bench, ran)
-        given.output.write_text(page(sections, facts), encoding="utf-8")  # after each: an interrupt loses one at most
-    given.output.write_text(page(sections, facts), encoding="utf-8")
+        options.output.write_text(page(sections, facts), encoding="utf-8")  # so that an interrupt loses one at most
+    options.output.write_text(page(sections, facts), encoding="utf-8")
     print(json.dumps({"bench": "results", **facts, "codes": codes}))
     return 1 if any(codes.values()) else 0
 
 
-def found_places(shards: Path | None, shared: Path | None) -> dict[str, Path]:
-    """The folders that are there, absolute."""
-    asked = {
+def existing_places(shards: Path | None, shared: Path | None) -> dict[str, Path]:
+    """The absolute paths of the folders that exist."""
+    folders = {
         SHARDS: shards or Path(os.environ.get("VLFAU_SHARDS", "renders")),
         SHARED: shared or from_environment(),
     }
-    return {name: path.resolve() for name, path in asked.items() if path is not None and path.is_dir()}
+    return {name: path.resolve() for name, path in folders.items() if path is not None and path.is_dir()}
 
 
 if __name__ == "__main__":

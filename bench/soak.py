@@ -1,20 +1,20 @@
-"""Hours of looped streams with faults on a schedule: flat memory, flat latency, and every frame accounted for.
+"""Hours of looped streams with scheduled faults: flat memory, flat latency, and every frame accounted for.
 
     python bench/soak.py [CLIP] [--minutes 120] [--streams 2] [--plot soak.png]
 
-`vlfau-stream` watches cameras that are made here (`feeder.py`: a clip again and again over HTTP, the last one faster
-than the machine can look) and writes a file beside it. Meanwhile, in every round of ten minutes or less:
+`vlfau-stream` watches simulated cameras (`feeder.py`: a clip in a loop over HTTP, the last one faster than the machine
+can process) and also writes a file. Meanwhile, in every round of ten minutes or less:
 
-    source   the first camera's process is killed, and started again a while later
-    stall    a subscriber stops reading; the others, and the engine, must not notice
-    clock    the engine's wall clock jumps an hour ahead, later two hours back (its own, not the computer's)
-    disk     once, near the end: the kernel lets its file grow no further (RLIMIT_FSIZE, since nobody may fill a disk
-             that others use), so that it must end with the reason, and is started again as a service manager would
+    source   the first camera's process is killed, and restarted a while later
+    stall    a subscriber stops reading; the other subscriber and the engine must not be affected
+    clock    the engine's wall clock jumps an hour ahead, later two hours back (only its own, not the computer's)
+    disk     once, near the end: the kernel limits the size of the engine's file (RLIMIT_FSIZE, which leaves the disk
+             free for others), so it must exit with the reason, and is restarted as a service manager would do
 
-It fails (exit code 1) when memory of the last third before the disk fills is above the second, or the 95th percentile
-of the latency is (--memory and --latency say by how much), when published and dropped are not exactly what was decoded,
-when an honest subscriber missed a message, when time ran backwards, or when a fault left no trace where it must leave
-one. A row every now and then, a verdict, one JSON line last.
+It fails (exit code 1) if memory or the 95th percentile of the latency is higher in the last third before the disk fault
+than in the second (by more than --memory and --latency allow), if published plus dropped is not exactly what was
+decoded, if the reading subscriber missed a message, if time ran backwards, or if a fault left no trace where it must
+leave one. Prints a row now and then and a verdict; the last line is JSON.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ from measuring.soak_verdict import QUEUES_HOLD, Life, Soak, accounts, totals, ve
 from vlfau.engine.wire import decode
 from vlfau.models.errors import UserError
 
-CLOCK = "VLFAU_SOAK_CLOCK"  # names the file that holds the offset of the engine's clock
+CLOCK = "VLFAU_SOAK_CLOCK"  # names the file with the offset of the engine's clock
 ROUND_S = 600.0
-FAST = 8.0  # times the clip's pace, of the last camera
-WARM = 30  # reports until a process counts as running: sentences are still being loaded behind the first
-EXIT_S = 10.0  # the promise is two seconds, or the read timeout; a busy machine is given more, by its load
+FAST = 8.0  # speed of the last camera, in multiples of real time
+WARM = 30  # reports until a process counts as running, because sentences are still loading after the first
+EXIT_S = 10.0  # promised are two seconds, or the read timeout; a busy machine gets more, by its load
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Fault:
 
 
 def schedule(seconds: float) -> list[Fault]:
-    """In order of time. The first tenth is left alone, and so is the last."""
+    """Faults in order of time; none in the first and the last tenth."""
     disk = 0.85 * seconds
     rounds = max(1, round(disk / ROUND_S))
     length = (disk - 0.1 * seconds) / rounds
@@ -81,7 +81,7 @@ def schedule(seconds: float) -> list[Fault]:
 
 
 class Clock:
-    """The engine's wall clock, through a page that both processes see."""
+    """The engine's wall clock, through a memory page that both processes share."""
 
     def __init__(self, path: Path) -> None:
         path.write_bytes(bytes(8))
@@ -95,10 +95,10 @@ class Clock:
 
 
 def inside(arguments: list[str]) -> int:
-    """What the child does: the command itself, with a wall clock that jumps when told to. SIGUSR1 makes it tell what
-    its threads are doing."""
+    """Runs in the child process: the command, with a wall clock that jumps on request. On SIGUSR1 it prints the stacks
+    of its threads."""
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    # A shell starts what runs in its background deaf to interrupts, and so would be every child.
+    # A shell's background jobs ignore interrupts, and so would all their children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(os.environ[CLOCK], "rb") as file:
         page = mmap.mmap(file.fileno(), 8, access=mmap.ACCESS_READ)
@@ -111,7 +111,7 @@ def inside(arguments: list[str]) -> int:
 
 
 class Cameras:
-    """The feeders, each a process on a port of its own."""
+    """The feeders: one process and port for each camera."""
 
     def __init__(self, clip: Path, count: int) -> None:
         self.clip = clip
@@ -156,7 +156,7 @@ def soak(clip: Path, seconds: float, streams: int, model: str, runtime: str) -> 
             run.kill()
 
 
-def told(sample: dict[str, float]) -> str:
+def line_of(sample: dict[str, float]) -> str:
     figures = f"{sample['memory_mb']:.0f} MB, {sample['fps']:.1f} reports/s, {sample['cpu_percent']:.0f} % of a core"
     return f"{sample['s']:.0f} s: {figures}, p50 {sample['p50_ms']:.1f} ms, p95 {sample['p95_ms']:.1f} ms"
 
@@ -166,7 +166,7 @@ class _Run:
         self.folder, self.model, self.runtime = folder, model, runtime
         self.clock = Clock(folder / "clock")
         self.cameras = stack.enter_context(Cameras(clip, streams))
-        self.address = f"ipc://{folder}/reports"  # the system holds less for a reader that stalls than on TCP
+        self.address = f"ipc://{folder}/reports"  # the system buffers less for a stalled reader than on TCP
         context = stack.enter_context(zmq.Context())
         self.socket = stack.enter_context(context.socket(zmq.SUB))
         self.socket.setsockopt(zmq.RCVHWM, 0)
@@ -186,7 +186,7 @@ class _Run:
 
     def play(self, seconds: float) -> Soak:
         self.start()
-        zero = time.monotonic()  # loading is not part of the soak
+        zero = time.monotonic()  # loading does not count
         todo: list[tuple[float, str, Any]] = []
         for fault in schedule(seconds):
             todo.append((fault.at_s, fault.kind, fault))
@@ -200,7 +200,7 @@ class _Run:
             while todo and todo[0][0] <= now:
                 _, what, fault = todo.pop(0)
                 if what == "stall over" and self.heard_since_stall < QUEUES_HOLD and now < 0.8 * seconds:
-                    todo.append((now + 0.5, what, fault))  # a slow machine fills no queue in that time
+                    todo.append((now + 0.5, what, fault))  # a slow machine does not fill the queue in that time
                     todo.sort(key=lambda one: one[0])
                     continue
                 self.done.faults.append((round(now, 1), what))
@@ -210,9 +210,9 @@ class _Run:
                 self.sample(now)
                 if now - shown >= seconds / 10:
                     shown = now
-                    print(told(self.done.samples[-1]), flush=True)
+                    print(line_of(self.done.samples[-1]), flush=True)
             if self.life.process.poll() is not None and self.life.status is None:
-                self.leave("it ended by itself")
+                self.leave("it exited unexpectedly")
                 self.start()
         self.stop()
         self.done.stalled |= {"heard": self.staller.heard, "lost": self.staller.lost, "wrong": self.staller.wrong}
@@ -243,8 +243,8 @@ class _Run:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
         self.wait_end()
         self.leave("")
-        if self.life.status != 2 or "rows" not in self.life.said:
-            self.done.wrong.append(f"a full disk ended the engine with {self.life.status}: {self.life.said!r}")
+        if self.life.status != 2 or "rows" not in self.life.stderr:
+            self.done.wrong.append(f"with a full disk the engine exited with {self.life.status}: {self.life.stderr!r}")
         self.start()
 
     def start(self) -> None:
@@ -263,11 +263,11 @@ class _Run:
             self.listen(0.1)
             if process.poll() is not None or time.monotonic() > until:
                 self.leave("")
-                raise UserError(f"vlfau-stream gave no report ({self.life.status}): {self.life.said or 'nothing said'}")
+                raise UserError(f"vlfau-stream gave no report ({self.life.status}): {self.life.stderr or 'no message'}")
         self.cpu = cpu_s(process.pid)
 
     def listen(self, seconds: float) -> None:
-        """All that is there, for at most about `seconds`."""
+        """Receives what has arrived, for at most about `seconds`."""
         until = time.monotonic() + seconds
         while self.socket.poll(max(0, round((until - time.monotonic()) * 1000))):
             raw = self.socket.recv()
@@ -306,20 +306,20 @@ class _Run:
             time.sleep(1.0)
             self.life.errors.seek(0)
             doing = self.life.errors.read().decode(errors="replace").strip()
-            self.done.wrong.append(f"it was still there {allowed:.0f} s after it had to end:\n{doing}\n")
+            self.done.wrong.append(f"it was still running {allowed:.0f} s after it had to exit:\n{doing}\n")
             self.life.process.kill()
             self.life.process.wait()
 
     def leave(self, complaint: str) -> None:
-        """What the process leaves behind: its last messages, its exit code and its words."""
+        """Records what an exited process leaves: its last messages, exit code and stderr."""
         life = self.life
         self.listen(0.3)
         life.process.poll()
         life.errors.seek(0)
-        life.status, life.said = life.process.returncode, life.errors.read().decode(errors="replace").strip()
+        life.status, life.stderr = life.process.returncode, life.errors.read().decode(errors="replace").strip()
         life.errors.close()
         if complaint:
-            self.done.wrong.append(f"{complaint}, with {life.status}: {life.said!r}")
+            self.done.wrong.append(f"{complaint}, with {life.status}: {life.stderr!r}")
         self.done.wrong += accounts(life)
         self.staller.end()
 
@@ -328,7 +328,7 @@ class _Run:
         self.wait_end()
         self.leave("")
         if self.life.status != 130:
-            self.done.wrong.append(f"an interrupt ended it with {self.life.status}: {self.life.said!r}")
+            self.done.wrong.append(f"after an interrupt it exited with {self.life.status}: {self.life.stderr!r}")
 
     def kill(self) -> None:
         for life in self.done.lives:
@@ -341,38 +341,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None and "--inside" in sys.argv:
         return inside(sys.argv[sys.argv.index("--inside") + 1 :])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clip", type=Path, nargs="?", help="a video with a face; default: the demo clip")
+    parser.add_argument("clip", type=Path, nargs="?", help="video with a face (default: the demo clip)")
     parser.add_argument("--minutes", type=float, default=120.0)
     parser.add_argument("--streams", type=int, default=2)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--runtime", default="auto")
-    parser.add_argument("--memory", type=float, default=0.05, metavar="SHARE", help="growth that is allowed (0.05)")
-    parser.add_argument("--latency", type=float, default=0.5, metavar="SHARE", help="growth that is allowed (0.5)")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="memory, latency and rate over time, and the faults")
-    given = parser.parse_args(arguments)
+    parser.add_argument("--memory", type=float, default=0.05, metavar="SHARE", help="allowed growth (default: 0.05)")
+    parser.add_argument("--latency", type=float, default=0.5, metavar="SHARE", help="allowed growth (default: 0.5)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="plot memory, latency, rate and faults over time")
+    options = parser.parse_args(arguments)
     try:
-        clip = find_source(given.clip)
-        done = soak(clip, given.minutes * 60, given.streams, given.model, given.runtime)
+        clip = find_source(options.clip)
+        done = soak(clip, options.minutes * 60, options.streams, options.model, options.runtime)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    wrong, facts = verdict(done, given.streams, given.memory, given.latency), about()
+    wrong, facts = verdict(done, options.streams, options.memory, options.latency), about()
     print("\n" + heading(facts))
     rows = totals(done)
     columns = ("life", "exit", "stream", "decoded", "published", "dropped", "reconnects")
     print(table([list(columns), *([str(row[key]) for key in columns] for row in rows)]))
     lost = done.stalled
     during = f"{lost.get('meanwhile', 0)} were sent during its longest stall"
-    print(f"\nThe subscriber that stalled heard {lost['heard']} reports and lost {lost['lost']}; {during}.")
+    print(f"\nThe stalled subscriber received {lost['heard']} reports and lost {lost['lost']}; {during}.")
     happened = ", ".join(f"{what} at {at:.0f} s" for at, what in done.faults)
-    print(f"{given.minutes:g} minutes, {given.streams} cameras; {happened}")
+    print(f"{options.minutes:g} minutes, {options.streams} cameras; {happened}")
     print("; ".join(wrong) or "flat, and every frame accounted for")
-    if given.plot:
+    if options.plot:
         from measuring.plots import draw
 
-        draw(given.plot, done.samples, done.faults, f"{facts['device']}, commit {facts['commit']}")
-        print(f"wrote {given.plot}")
-    last = {"bench": "soak", "minutes": given.minutes, "streams": given.streams, "wrong": wrong, "totals": rows}
+        draw(options.plot, done.samples, done.faults, f"{facts['device']}, commit {facts['commit']}")
+        print(f"wrote {options.plot}")
+    last = {"bench": "soak", "minutes": options.minutes, "streams": options.streams, "wrong": wrong, "totals": rows}
     print(json.dumps(last | facts | {"stalled": lost, "faults": done.faults, "samples": done.samples}))
     return 1 if wrong else 0
 

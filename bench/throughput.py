@@ -1,11 +1,11 @@
-"""Faces a second by batch and runtime, beside the floor of this machine measured in the same run.
+"""Faces per second by batch and runtime, and the floor of this machine measured in the same run.
 
-python bench/throughput.py                                 the embedded bundle, every CPU runtime and precision it has
-python bench/throughput.py paper --batch 1 8 --torch       Swin-Base with random weights; ratios are to PyTorch eager
-python bench/throughput.py embedded paper --batch 1 --torch --targets      both, and whether they reach what is wanted
-python bench/throughput.py --hints                         OpenVINO by threads and hint: what `threads` should be here
+    python bench/throughput.py                               the embedded bundle, every CPU runtime and precision it has
+    python bench/throughput.py paper --batch 1 8 --torch     Swin-Base with random weights; ratios are to PyTorch eager
+    python bench/throughput.py embedded paper --batch 1 --torch --targets      both, and whether they reach the targets
+    python bench/throughput.py --hints                       OpenVINO by threads and hint, to choose `threads`
 
-A size (paper, compact) is made anew with random weights: without sentences, in FP32 and INT8. The last line is JSON.
+A size (paper, compact) is built with random weights: without sentences, in FP32 and INT8. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ COMPACT_MS, PAPER_TIMES = 6.0, 3.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("bundle", nargs="*", default=["embedded"], help="folders, 'embedded', or paper, compact, tiny")
-    made.add_argument("--batch", type=int, nargs="+", default=[1, 2, 4, 8, 16])
-    made.add_argument("--threads", type=int)
-    made.add_argument("--seconds", type=float, default=1.0, help="per cell")
-    made.add_argument("--torch", action="store_true", help="time PyTorch eager too")
-    made.add_argument("--targets", action="store_true", help="compare one face with what is wanted of it")
-    made.add_argument("--hints", action="store_true", help="OpenVINO by number of threads and hint, nothing else")
-    options = made.parse_args(arguments)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", nargs="*", default=["embedded"], help="folders, 'embedded', or paper, compact, tiny")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--seconds", type=float, default=1.0, help="per table cell")
+    parser.add_argument("--torch", action="store_true", help="time PyTorch eager, too")
+    parser.add_argument("--targets", action="store_true", help="compare one face with the targets")
+    parser.add_argument("--hints", action="store_true", help="only OpenVINO, by number of threads and hint")
+    options = parser.parse_args(arguments)
     reached = True
     try:
         with tempfile.TemporaryDirectory(prefix="vlfau-throughput-") as folder:
             for where in options.bundle:
                 if where in SIZES:
-                    os.environ[VARIABLE] = ""  # nobody needs the compiled graphs of random weights again
+                    os.environ[VARIABLE] = ""  # the compiled graphs of random weights are not needed again
                 bundle = random_bundle(where, Path(folder) / where) if where in SIZES else open_bundle(where)
                 if options.hints:
                     print(hints(bundle, options.seconds))
@@ -65,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
                 print(f"{table}\n")
                 if options.targets:
-                    said, held = targets(bundle, json.loads(table.splitlines()[-1]))
-                    print("\n".join(said) + "\n")
+                    lines, held = targets(bundle, json.loads(table.splitlines()[-1]))
+                    print("\n".join(lines) + "\n")
                     reached &= held
     except UserError as error:
         print(f"throughput: {error}", file=sys.stderr)
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def random_bundle(size: str, folder: Path) -> Bundle:
-    """A network of that size with random weights, its encoder in FP32 and INT8. Speed does not depend on training."""
+    """A network with random weights, its encoder in FP32 and INT8. Speed does not depend on training."""
     import torch
 
     from vlfau.calibration.quantise import log_odds, observe, quantise
@@ -88,36 +88,36 @@ def random_bundle(size: str, folder: Path) -> Bundle:
     config = configure(NetworkChoice(size=size, pretrained=False), UNITS, None, silent)
     bundle = export(build(config).eval(), config, folder, name=f"{size}, random weights")
     model = onnx.load(str(bundle.path("encoder.onnx")))
-    made = quantise(model, observe(model, structured_crops(2, bundle.manifest.side), "minmax"))
-    onnx.save(made, folder / INT8_ENCODER)
+    quantised = quantise(model, observe(model, structured_crops(2, bundle.manifest.side), "minmax"))
+    onnx.save(quantised, folder / INT8_ENCODER)
     stored = bundle.selftest()
-    stored["log_odds_int8"] = log_odds(made, stored["crops"])
+    stored["log_odds_int8"] = log_odds(quantised, stored["crops"])
     np.savez(folder / "selftest.npz", allow_pickle=False, **stored)
     write_manifest(folder, replace(bundle.manifest, files={**bundle.manifest.files, INT8_ENCODER: ""}))
     return open_bundle(folder)
 
 
 def targets(bundle: Bundle, facts: dict[str, Any]) -> tuple[list[str], bool]:
-    """What is wanted of one face on two idle cores, and whether it is so."""
+    """The target for one face on two idle cores, and whether it is reached."""
     alone = {row["runtime"]: row["ms"] for row in facts["rows"] if row["batch"] == 1}
     best = min(alone, key=lambda name: alone[name])
     eager = alone.get("torch fp32")
     if bundle.manifest.side == 112:  # compact
-        held, wanted = alone[best] <= COMPACT_MS, f"at most {COMPACT_MS:g} ms a face in the best precision"
-        found = f"{alone[best]:.2f} ms ({best})"
+        held, target = alone[best] <= COMPACT_MS, f"at most {COMPACT_MS:g} ms per face in the best precision"
+        measured = f"{alone[best]:.2f} ms ({best})"
     elif eager is None:
-        return [f"{bundle.manifest.name}: give --torch; what is wanted is a ratio to PyTorch eager."], False
+        return [f"{bundle.manifest.name}: add --torch, because the target is a ratio to PyTorch eager."], False
     else:
-        held, wanted = eager >= PAPER_TIMES * alone[best], f"at least {PAPER_TIMES:g} times PyTorch eager's speed"
-        found = f"{eager / alone[best]:.2f} times ({best})"
-    note = f" The load was {facts['load']}: take it on an idle machine." if facts["load"] > 0.5 else ""
+        held, target = eager >= PAPER_TIMES * alone[best], f"at least {PAPER_TIMES:g} times PyTorch eager's speed"
+        measured = f"{eager / alone[best]:.2f} times ({best})"
+    note = f" The load was {facts['load']}: repeat on an idle machine." if facts["load"] > 0.5 else ""
     return [
-        f"{bundle.manifest.name}: wanted {wanted}, found {found}: {'reached' if held else 'NOT REACHED'}.{note}"
+        f"{bundle.manifest.name}: target {target}, measured {measured}: {'reached' if held else 'NOT REACHED'}.{note}"
     ], held
 
 
 def hints(bundle: Bundle, seconds: float) -> str:
-    """The executor's choices measured: threads, latency or throughput; one face at a time, as a live source sends."""
+    """The executor's options measured: threads, and the hint; one face at a time, as from a live source."""
     from vlfau.models.openvino_core import openvino_core
     from vlfau.models.runtimes.race import race
 
@@ -136,23 +136,23 @@ def hints(bundle: Bundle, seconds: float) -> str:
                 runners[f"{kind} {hint.lower()} {threads}"] = partial(request.infer, {"crops": crop})
     where, rounds = about(), race(runners, seconds)
     lines = [heading(where), f"{bundle.manifest.name} in OpenVINO", ""]
-    lines += ["| precision | hint | threads | ms a face |", "|---|---|---|---|"]
+    lines += ["| precision | hint | threads | ms per face |", "|---|---|---|---|"]
     lines += [f"| {' | '.join(name.split())} | {1e3 * rounds.seconds(name):.2f} |" for name in runners]
     ms = {name: round(1e3 * rounds.seconds(name), 3) for name in runners}
-    found = {"bundle": bundle.manifest.name, "ms": ms, "disturbed": rounds.disturbed}
-    return "\n".join([*lines, json.dumps({"bench": "throughput --hints", **where, **found})])
+    results = {"bundle": bundle.manifest.name, "ms": ms, "disturbed": rounds.disturbed}
+    return "\n".join([*lines, json.dumps({"bench": "throughput --hints", **where, **results})])
 
 
 def variants(bundle: Bundle, reference: bool) -> list[tuple[str, str]]:
     own = bundle.manifest.precision
-    found = [("torch", "fp32")] if reference else []
+    pairs = [("torch", "fp32")] if reference else []
     for name in ("openvino", "onnxruntime"):
-        found += [(name, own), *([(name, "int8")] if has_precision(bundle, "int8") else [])]
+        pairs += [(name, own), *([(name, "int8")] if has_precision(bundle, "int8") else [])]
     from vlfau.models.openvino_core import openvino_core
 
     if "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        found.append(("openvino", "bf16"))
-    return found
+        pairs.append(("openvino", "bf16"))
+    return pairs
 
 
 def measure(
@@ -169,11 +169,11 @@ def measure(
     where = about()
     lines = [
         heading(where),
-        f"{bundle.manifest.name}, {gmac:.3f} GMAC a face, {own_threads} thread(s), {runtimes[0].executor.device}",
+        f"{bundle.manifest.name}, {gmac:.3f} GMAC per face, {own_threads} thread(s), {runtimes[0].executor.device}",
         "",
         *[f"floor {kind}: {rate.gmac_s:.0f} GMAC/s, {rate.gbyte_s:.1f} GB/s" for kind, rate in sorted(rates.items())],
         "",
-        "| runtime | batch | ms | ms a face | faces/s | fastest / floor | times the first row's speed |",
+        "| runtime | batch | ms | ms per face | faces/s | fastest / floor | speed / first row |",
         "|---|---|---|---|---|---|---|",
     ]
     facts = []
@@ -197,22 +197,22 @@ def measure(
 
 
 def _interleaved(runtimes: Sequence[Runtime], batch: int, seconds: float) -> list[tuple[float, float]]:
-    """Median and least ms of each. They take turns in blocks: load from outside hits all alike, and no runtime is timed
-    while the threads of another still spin."""
+    """Median and least ms of each. They take turns in blocks, so that other load affects all alike and no runtime is
+    timed while the threads of another still spin."""
     took: list[list[float]] = [[] for _ in runtimes]
     stored = runtimes[0].bundle.selftest()["crops"]
     crops = np.resize(stored, (batch, *stored.shape[1:]))
     until = time.perf_counter() + seconds * len(runtimes)
     while len(took[0]) < 6 or time.perf_counter() < until:
-        for runtime, mine in zip(runtimes, took):
+        for runtime, times in zip(runtimes, took):
             time.sleep(0.02)
             runtime.predict(crops)
             block = time.perf_counter() + 0.1
             while time.perf_counter() < block:
                 start = time.perf_counter()
                 runtime.predict(crops)
-                mine.append(1e3 * (time.perf_counter() - start))
-    return [(float(np.median(mine)), min(mine)) for mine in took]
+                times.append(1e3 * (time.perf_counter() - start))
+    return [(float(np.median(times)), min(times)) for times in took]
 
 
 if __name__ == "__main__":

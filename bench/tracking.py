@@ -1,11 +1,11 @@
-"""What following costs and mixes up, against a detector in every frame, on crossings whose truth is known.
+"""The cost and mistakes of following faces, compared with a detector in every frame, on scenes with known truth.
 
-    vlfau-synthesize --help                       (one shard of pictures is enough)
+    vlfau-synthesize --help                       (one shard is enough)
     python bench/tracking.py --shards FOLDER [--scenes 6]
 
-People are cut out of rendered pictures and walk through a room; who is nearer hides the other. The networks are the
-shipped ones. `switches` counts how often a person's id is not the one this person had before, `found` is the share of
-faces, at most a third hidden, that have a box, `false` the boxes on nobody. One table, one JSON line last.
+People are cut out of renders and walk through a room, nearer ones in front of others. The networks are the embedded
+ones. `switches` counts how often a person's id changes, `found` is the share of faces, at most a third hidden, that
+have a box, `false` the boxes that are on no face. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from vlfau.models.faces.boxes import iou
 from vlfau.models.faces.landmarks import open_landmarks
 
 WIDTH, HEIGHT, FPS = 960, 540, 25.0
-SEEN = 1 / 3  # of a face that may be hidden and still has to be found
-SAME = 0.4  # overlap from which on a box is on a person
+HIDDEN = 1 / 3  # of a face that must still be found, at most
+SAME = 0.4  # least overlap of a box with the person that it is on
 
 
 def crossing(faces: Sequence[tuple[Pixels, NDArray[np.float32]]], seed: int) -> list[Person]:
-    """Two or three people, from both sides, at a height at which they meet; the last one is nearest."""
+    """Two or three people from both sides, at a height at which they meet; the last one is nearest."""
     random = np.random.default_rng(seed)
     count = int(random.integers(2, 4))
     chosen = random.choice(len(faces), count, replace=False)
-    made = []
+    persons = []
     for k, which in enumerate(chosen):
         scale = random.uniform(0.9, 1.4)
         picture, where = faces[which]
@@ -50,8 +50,8 @@ def crossing(faces: Sequence[tuple[Pixels, NDArray[np.float32]]], seed: int) -> 
         speed = random.uniform(70, 260) * (1 if k % 2 == 0 else -1)
         x = random.uniform(0, 120) if speed > 0 else WIDTH - 160 * scale - random.uniform(0, 120)
         y = HEIGHT / 2 - 80 * scale + random.uniform(-40, 40)
-        made.append(Person(image, mask, points, (x, y), (speed, random.uniform(-12, 12)), random.uniform(0, 6)))
-    return made
+        persons.append(Person(image, mask, points, (x, y), (speed, random.uniform(-12, 12)), random.uniform(0, 6)))
+    return persons
 
 
 def room(seed: int) -> Pixels:
@@ -60,7 +60,7 @@ def room(seed: int) -> Pixels:
 
 
 def visible(persons: Sequence[Person], t: float) -> list[int]:
-    """Who is inside the picture and at most a third hidden."""
+    """Who is inside the frame and at most a third hidden."""
     seen = []
     for k, person in enumerate(persons):
         box = person.box(t)
@@ -68,7 +68,7 @@ def visible(persons: Sequence[Person], t: float) -> list[int]:
         area = max(float((box[2:] - box[:2]).prod()), 1.0)
         covers = [np.clip(np.minimum(box[2:], o[2:]) - np.maximum(box[:2], o[:2]), 0, None).prod() / area
                   for o in (other.box(t) for other in persons[k + 1 :])]  # fmt: skip
-        if inside and max(covers, default=0.0) <= SEEN:
+        if inside and max(covers, default=0.0) <= HIDDEN:
             seen.append(k)
     return seen
 
@@ -89,7 +89,7 @@ class Counted:
 @dataclass
 class Score:
     frames: int = 0
-    faces: int = 0  # that should be found
+    faces: int = 0  # that must be found
     found: int = 0
     false: int = 0
     switches: int = 0
@@ -122,22 +122,22 @@ def play(score: Score, persons: Sequence[Person], background: Pixels, detector: 
         faces = next(finder.find([frame]))
         score.seconds += time.perf_counter() - began
         score.frames += 1
-        wanted = visible(persons, t)
+        expected = visible(persons, t)
         truth = np.stack([person.box(t) for person in persons])
         hit: set[int] = set()
         for box, track in zip(faces.boxes, faces.tracks.tolist()):
             overlaps = iou(box, truth)
-            overlaps[[k for k in range(len(persons)) if k not in wanted]] *= 0.999  # whoever is in front, on a tie
+            overlaps[[k for k in range(len(persons)) if k not in expected]] *= 0.999  # on a tie, the person in front
             who = int(overlaps.argmax())
             if overlaps[who] < SAME:
                 score.false += 1
                 continue
             ids.add(track)
-            if who in wanted:
+            if who in expected:
                 hit.add(who)
                 score.switches += last.get(who, track) != track
                 last[who] = track
-        score.faces += len(wanted)
+        score.faces += len(expected)
         score.found += len(hit)
     score.ids += len(ids)
     score.persons += len(persons)
@@ -146,24 +146,24 @@ def play(score: Score, persons: Sequence[Person], background: Pixels, detector: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shards", type=Path, required=True, help="folder written by vlfau-synthesize")
+    parser.add_argument("--shards", type=Path, required=True, help="shards of vlfau-synthesize")
     parser.add_argument("--scenes", type=int, default=6)
     parser.add_argument("--detector", default="embedded")
     parser.add_argument("--detector-model", type=Path)
-    given = parser.parse_args()
-    faces = people(given.shards)
+    options = parser.parse_args()
+    faces = people(options.shards)
     if len(faces) < 4:
-        sys.exit(f"{given.shards} holds {len(faces)} usable people; synthesize at least one shard.")
-    detector = Counted(open_detector(given.detector, given.detector_model))
+        sys.exit(f"{options.shards} holds {len(faces)} usable people. Render at least one shard with vlfau-synthesize.")
+    detector = Counted(open_detector(options.detector, options.detector_model))
     policies = {"every frame": 1, "every 5 frames": 5, "as needed (default)": 0}
     rows = {}
     for name, every in policies.items():
         score = Score()
-        for scene in range(given.scenes):
+        for scene in range(options.scenes):
             play(score, crossing(faces, scene), room(scene), detector, every)
         rows[name] = score.row()
     facts = about()
-    print(f"{heading(facts)}\n{given.scenes} scenes, {detector.reason}\n")
+    print(f"{heading(facts)}\n{options.scenes} scenes, {detector.reason}\n")
     keys = list(next(iter(rows.values())))
     head = ["detector runs", *(key.replace("_", " ") for key in keys)]
     print(table([head, *([name, *(str(row[key]) for key in keys)] for name, row in rows.items())]))

@@ -1,9 +1,11 @@
-"""Figures of training, each printed by one command.
+"""How well and how fast training works.
 
-python bench/training.py overfit            tiny learns 64 synthetic pictures by heart: F1, token accuracy, minutes
-python bench/training.py speed              compact and paper: pictures a second of training and of inference, what
-                                            torch.compile makes of them, and the share of training that waits for data
-python bench/training.py speed compact --device cuda --workers 8
+    python bench/training.py overfit            tiny overfits 64 synthetic images: F1, token accuracy, minutes
+    python bench/training.py speed              compact and paper: images/s in training and inference, plain and with
+                                                torch.compile, and the share of training that waits for data
+    python bench/training.py speed compact --device cuda --workers 8
+
+The last line is JSON.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ from vlfau.models.training.trainer import Losses, Trainer, unit_weights
 
 
 class Bars:
-    """Pictures that show each active unit as a bright bar; no two alike; the same in every epoch."""
+    """Images that show each active unit as a bright square; no two alike; the same in every epoch."""
 
     blocks = None
     subject_names = ("nobody",)
@@ -76,8 +78,8 @@ class Bars:
         return picture
 
 
-class OneOf:
-    """What `training_data.open_data` gives."""
+class SameData:
+    """Stands in for what `open_data` returns."""
 
     files: list[str] | None = None
 
@@ -102,7 +104,7 @@ def overfit(minutes: float) -> dict[str, Any]:
     data = Bars(64, network.side)
     sentences = Texts(corpus, tuple(config["vocabulary"]), network.words)
     began = time.monotonic()
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, Processes("cpu") as group:
         run = RunFolder(Path(folder))
         run.start({"units": list(whole.units), "network": config})
@@ -119,22 +121,22 @@ def overfit(minutes: float) -> dict[str, Any]:
                 weight_decay=0.0,
                 device="cpu",
             )
-            Trainer(network, OneOf(data), sentences, recipe, run, group, Display(None, shown=False)).train()  # type: ignore[arg-type]
-            found = _by_heart(network, data, sentences) | {"steps": steps}
-            found["minutes"] = round((time.monotonic() - began) / 60, 2)
-            print(json.dumps(found), flush=True)
-            if min(found["f1"], found["token_accuracy"]) >= 0.99:
+            Trainer(network, SameData(data), sentences, recipe, run, group, Display(None, shown=False)).train()  # type: ignore[arg-type]
+            result = _accuracy(network, data, sentences) | {"steps": steps}
+            result["minutes"] = round((time.monotonic() - began) / 60, 2)
+            print(json.dumps(result), flush=True)
+            if min(result["f1"], result["token_accuracy"]) >= 0.99:
                 break
-    return found
+    return result
 
 
 @torch.inference_mode()
-def _by_heart(network: Any, data: Bars, sentences: Texts) -> dict[str, Any]:
+def _accuracy(network: Any, data: Bars, sentences: Texts) -> dict[str, Any]:
     network.eval()
     crops = np.stack([data.crop(index) for index in range(len(data))])
     states = (network.encode(torch.from_numpy(crops)).log_odds >= 0).numpy()
-    made = {"crops": crops, "labels": data.labels}
-    sums = network_words(network, sentences, made, np.random.default_rng(0))
+    batch = {"crops": crops, "labels": data.labels}
+    sums = network_words(network, sentences, batch, np.random.default_rng(0))
     right = sums["local_right"] + sums["global_right"]
     network.train()
     return {
@@ -144,14 +146,14 @@ def _by_heart(network: Any, data: Bars, sentences: Texts) -> dict[str, Any]:
 
 
 def speed(size: str, batch: int, seconds: float, device: str, workers: int, compiled: bool) -> dict[str, Any]:
-    """Pictures a second of whole training steps and of encoding, eager and compiled, and what loading them costs."""
+    """Images/s of whole training steps and of encoding, eager and compiled, and the cost of loading images."""
     units = open_bundle("embedded").manifest.units
     corpus = loading.load().only(units)
     config = configure(NetworkChoice(size=size), units, corpus, {})
     torch.manual_seed(0)
     network = build(config).to(device).to(memory_format=torch.channels_last)
     sentences = Texts(corpus, tuple(config["vocabulary"]), network.words, bool(config.get("state_conditioned")))
-    found: dict[str, Any] = {"size": size, "batch": batch, **cost(network.cpu())}
+    rates: dict[str, Any] = {"size": size, "batch": batch, **cost(network.cpu())}
     network.to(device)
     with tempfile.TemporaryDirectory() as folder:
         samples = stored_crops(Path(folder), network.side, max(4 * batch, 64))
@@ -159,51 +161,51 @@ def speed(size: str, batch: int, seconds: float, device: str, workers: int, comp
         weights = {"unit_weights": torch.from_numpy(unit_weights(samples.labels))}
         rng = np.random.default_rng(0)
 
-        def ready(made: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            whole = made | weights | sentences.targets(made["labels"].numpy(), rng)
+        def ready(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            whole = tensors | weights | sentences.targets(tensors["labels"].numpy(), rng)
             return {name: tensor.to(device, non_blocking=True) for name, tensor in whole.items()}
 
-        batches = [ready(made) for made in Loader(samples, order)]
+        batches = [ready(tensors) for tensors in Loader(samples, order)]
         step = Step(network, device)
-        # Sentences differ in length from batch to batch, as in training: a compiled step must bear that.
+        # Sentences differ in length from batch to batch, as in training, which a compiled step must handle.
         turns = itertools.cycle(batches)
-        found["train_images_s"] = batch / fastest(lambda: step(next(turns)), seconds)
-        found["infer_images_s"] = batch / _encoding(network.encode, batches[0], seconds)
-        found |= _waiting(samples, step, ready, batch, workers, seconds, device)
+        rates["train_images_s"] = batch / fastest(lambda: step(next(turns)), seconds)
+        rates["infer_images_s"] = batch / _encoding(network.encode, batches[0], seconds)
+        rates |= _waiting(samples, step, ready, batch, workers, seconds, device)
         if compiled:
-            found |= _compiled(network, step, batches, batch, seconds)
-    return found
+            rates |= _compiled(network, step, batches, batch, seconds)
+    return rates
 
 
 class Step:
-    """One optimiser step as the trainer makes it."""
+    """One optimiser step, as in the trainer."""
 
     def __init__(self, network: Any, device: str) -> None:
         self.network, self.device = network, device
         self.module = Losses(network)
         self.optimiser = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
 
-    def __call__(self, made: dict[str, torch.Tensor]) -> None:
+    def __call__(self, batch: dict[str, torch.Tensor]) -> None:
         self.network.train()
-        torch.stack(list(self.module(made).values())).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack(list(self.module(batch).values())).sum().backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         self.optimiser.zero_grad()
         wait(self.device)
 
 
-def _encoding(encode: Any, made: dict[str, torch.Tensor], seconds: float) -> float:
-    device = made["crops"].device.type
+def _encoding(encode: Any, batch: dict[str, torch.Tensor], seconds: float) -> float:
+    device = batch["crops"].device.type
 
     def work() -> None:
         with torch.inference_mode():
-            encode(made["crops"])
+            encode(batch["crops"])
         wait(device)
 
     return fastest(work, seconds)
 
 
 def _compiled(network: Any, step: Step, batches: list[dict[str, torch.Tensor]], batch: int, seconds: float) -> Any:
-    """With the stem compiled, as `vlfau-train --compile` does it, against eager in turns; and the seconds it takes."""
+    """Images/s with the stem compiled, as in `vlfau-train --compile`, and eager in turns; and seconds to compile."""
     plain, compiled = network.stem, torch.compile(network.stem)
     network.stem = compiled
     network.eval()
@@ -211,15 +213,15 @@ def _compiled(network: Any, step: Step, batches: list[dict[str, torch.Tensor]], 
         began = time.perf_counter()
         with torch.inference_mode():
             network.encode(batches[0]["crops"])
-        found = {"infer_compile_s": time.perf_counter() - began}
+        rates = {"infer_compile_s": time.perf_counter() - began}
         began = time.perf_counter()
         step(batches[0])
-        found["train_compile_s"] = time.perf_counter() - began
+        rates["train_compile_s"] = time.perf_counter() - began
         turns = itertools.cycle(batches)
         took: dict[str, float] = {}
         for _, (name, stem) in itertools.product(range(3), (("", plain), ("_compiled", compiled))):
             network.stem = stem
-            for kind in ("train", "infer"):  # a busy moment strikes both, and the fastest of three is kept
+            for kind in ("train", "infer"):  # a busy moment affects both, and the fastest of three counts
                 network.train(kind == "train")
                 one = (
                     fastest(lambda: step(next(turns)), seconds / 3)
@@ -227,25 +229,25 @@ def _compiled(network: Any, step: Step, batches: list[dict[str, torch.Tensor]], 
                     else _encoding(network.encode, batches[0], seconds / 3)
                 )
                 took[f"{kind}{name}_images_s"] = min(one, took.get(f"{kind}{name}_images_s", one))
-    except Exception as error:  # a missing C++ compiler, or whatever else torch's compiler lets through
+    except Exception as error:  # a missing C++ compiler, or any other error of torch's compiler
         return {"compile": f"not measured: {type(error).__name__}: {str(error).splitlines()[0]}"}
     finally:
         network.stem = plain
-    return found | {name: batch / seconds for name, seconds in took.items()}
+    return rates | {name: batch / seconds for name, seconds in took.items()}
 
 
 def _waiting(
     samples: Any, step: Step, ready: Any, batch: int, workers: int, seconds: float, device: str
 ) -> dict[str, Any]:
-    """Training from stored crops as `vlfau-train` reads them, and the share of it that was waiting for them."""
+    """Training from stored crops, as `vlfau-train` reads them, and the share of time spent waiting for them."""
     order = BatchOrder(samples, batch, seed=0)
     loader = Loader(samples, order, workers=workers, pin=device.startswith("cuda"))
     start, images = time.perf_counter(), 0
     while images < 2 * batch or time.perf_counter() - start < seconds:
-        for made in loader:
-            if not images:  # starting the workers is no waiting for data
+        for tensors in loader:
+            if not images:  # starting the workers does not count as waiting
                 start, loader.waited_s = time.perf_counter(), 0.0
-            step(ready(made))
+            step(ready(tensors))
             images += batch
             if images >= 2 * batch and time.perf_counter() - start > seconds:
                 break
@@ -255,7 +257,7 @@ def _waiting(
 
 
 def stored_crops(folder: Path, side: int, count: int) -> Crops:
-    """Pictures of 256 px, aligned and kept as the trainer keeps them, with the paper's augmentation."""
+    """Images of 256 px, aligned and stored as the trainer does, with the paper's augmentation."""
     bars, points = Bars(count, 256), (align.TEMPLATE * 256).astype(np.float32)
     lines = ["path,subject," + ",".join(bars.units)]
     for index in range(count):
@@ -268,7 +270,7 @@ def stored_crops(folder: Path, side: int, count: int) -> Crops:
 
 
 def fastest(work: Any, seconds: float) -> float:
-    """Seconds of the fastest call after the first, for about `seconds` and at least twice."""
+    """Seconds of the fastest call after the first, in about `seconds` and at least two calls."""
     work()
     began = time.perf_counter()
     took: list[float] = []
@@ -285,7 +287,7 @@ def wait(device: str) -> None:
 
 
 def products(device: str, seconds: float) -> float:
-    """GMAC/s of a square matrix product: the ceiling of everything below."""
+    """GMAC/s of a square matrix product: the ceiling of all other rates."""
     a, b = (torch.randn(1024, 1024, device=device) for _ in range(2))
 
     def work() -> None:
@@ -295,11 +297,11 @@ def products(device: str, seconds: float) -> float:
     return 1024**3 / 1e9 / fastest(work, seconds)
 
 
-def speed_table(found: list[dict[str, Any]], ceiling: float) -> str:
-    """One row per size; compiled figures stand in brackets."""
-    head = ["size", "batch", "GMAC", "training images/s (compiled)", "inference images/s (compiled)", "of the ceiling"]
-    rows = [[*head, "from the disk images/s", "waiting for data"]]
-    for one in found:
+def speed_table(sizes: list[dict[str, Any]], ceiling: float) -> str:
+    """One row per size, with compiled figures in brackets."""
+    rates = ["training images/s (compiled)", "inference images/s (compiled)", "share of ceiling", "from disk, images/s"]
+    rows = [["size", "batch", "GMAC", *rates, "waiting for data"]]
+    for one in sizes:
         share = one["infer_images_s"] * one["gmac"] / ceiling
         pairs = [
             f"{one[f'{kind}_images_s']:.3g} ({one[f'{kind}_compiled_images_s']:.3g})"
@@ -315,12 +317,14 @@ def speed_table(found: list[dict[str, Any]], ceiling: float) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("overfit", "speed"))
-    parser.add_argument("sizes", nargs="*", default=["compact", "paper"], help="of speed (default: compact paper)")
-    parser.add_argument("--minutes", type=float, default=10.0, help="give up the overfit check after this long")
-    parser.add_argument("--seconds", type=float, default=10.0, help="per measurement of speed")
-    parser.add_argument("--batch", type=int, help="default: 16, and 4 for the paper's size on a CPU")
-    parser.add_argument("--workers", type=int, default=2, help="that load pictures (default: 2)")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile too")
+    parser.add_argument("sizes", nargs="*", default=["compact", "paper"], help="for speed (default: compact paper)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="time limit of the overfit check")
+    parser.add_argument("--seconds", type=float, default=10.0, help="per speed measurement")
+    parser.add_argument("--batch", type=int, help="default: 16, or 4 for size paper on a CPU")
+    parser.add_argument("--workers", type=int, default=2, help="processes that load images (default: 2)")
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, default=True, help="measure torch.compile, too"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
@@ -332,15 +336,15 @@ def main() -> int:
         print(table([("F1", "token accuracy", "steps", "minutes"), tuple(str(value) for value in result.values())]))
     else:
         ceiling = products(options.device, 1.0)
-        found = []
+        sizes = []
         for size in options.sizes:
             batch = options.batch or (4 if size.startswith("paper") and options.device == "cpu" else 16)
             work = (size, batch, options.seconds, options.device, options.workers, options.compile)
-            found.append({name: _rounded(value) for name, value in speed(*work).items()})
-            print(json.dumps(found[-1]), flush=True)
+            sizes.append({name: _rounded(value) for name, value in speed(*work).items()})
+            print(json.dumps(sizes[-1]), flush=True)
         print(f"\nA matrix product reaches {ceiling:.0f} GMAC/s on {options.threads} threads: the ceiling.\n")
-        print(speed_table(found, ceiling), "\n")
-        result = {"sizes": found, "ceiling_gmac_s": round(ceiling, 1), "threads": options.threads}
+        print(speed_table(sizes, ceiling), "\n")
+        result = {"sizes": sizes, "ceiling_gmac_s": round(ceiling, 1), "threads": options.threads}
         if options.device.startswith("cuda"):
             result["gpu"] = torch.cuda.get_device_name(options.device)
     print(json.dumps({"bench": f"training {options.what}", **facts, **result}))

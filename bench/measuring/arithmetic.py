@@ -1,6 +1,6 @@
 """What a graph costs at least: its multiply-adds and weights, and how fast this machine multiplies and reads memory.
 
-The rates are measured in the same run as what they are held against. Knows no bundle.
+The rates are measured in the same run as what they are compared with.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 @dataclass(frozen=True)
 class Rates:
-    """Of one device and precision."""
+    """What one device reaches in one precision."""
 
-    gmac_s: float  # multiply-adds a second of a large matrix product, in 1e9
-    gbyte_s: float  # bytes read a second from memory, in 1e9
+    gmac_s: float  # multiply-adds per second in a large matrix product, in 1e9
+    gbyte_s: float  # bytes per second read from memory, in 1e9
 
     def floor_ms(self, gmac: float, megabytes: float, batch: int) -> float:
-        """No call of `batch` faces can be faster: all products at full rate, or all weights read once."""
+        """The least time of a call with `batch` faces: all products at full rate, or all weights read once."""
         return 1e3 * max(batch * gmac / self.gmac_s, megabytes / 1e3 / self.gbyte_s)
 
 
@@ -35,12 +35,12 @@ def macs(model: onnx.ModelProto) -> float:
         for axis in value.type.tensor_type.shape.dim:
             if axis.dim_param in ("N", "n"):
                 axis.dim_value = 1
-    known = onnx.shape_inference.infer_shapes(fixed, data_prop=True).graph
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in known.initializer}
-    for value in (*known.input, *known.output, *known.value_info):
+    graph = onnx.shape_inference.infer_shapes(fixed, data_prop=True).graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.output, *graph.value_info):
         shapes[value.name] = tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
     total = 0
-    for node in known.node:
+    for node in graph.node:
         if node.op_type == "Conv":
             total += int(np.prod(shapes[node.output[0]])) * int(np.prod(shapes[node.input[1]][1:]))
         elif node.op_type in ("MatMul", "Gemm"):
@@ -50,7 +50,7 @@ def macs(model: onnx.ModelProto) -> float:
 
 
 def cpu_rates(precision: str, threads: int | None = None, side: int = 1024) -> Rates:
-    """By OpenVINO, on the threads that its executor would take."""
+    """Measured with OpenVINO, on as many threads as its executor would take."""
     from vlfau.models.openvino_core import openvino_core
 
     core = openvino_core()
@@ -64,15 +64,15 @@ def cpu_rates(precision: str, threads: int | None = None, side: int = 1024) -> R
         },
     )
     request = compiled.create_infer_request()
-    given = np.random.default_rng(0).normal(size=(side, side)).astype(np.float32)
-    seconds = fastest(lambda: request.infer([given], share_inputs=True))
+    matrix = np.random.default_rng(0).normal(size=(side, side)).astype(np.float32)
+    seconds = fastest(lambda: request.infer([matrix], share_inputs=True))
     large = np.ones(32 << 20, np.float32)
     read = fastest(lambda: large.sum(), least=5)
     return Rates(side**3 / seconds / 1e9, large.nbytes / read / 1e9)
 
 
 def gpu_rates(torch: Any, device: Any, kind: Any, side: int = 8192) -> Rates:
-    """By torch: a square product, and copying a gigabyte (read once, written once)."""
+    """Measured with torch: a square product, and a copy of one gigabyte (read once, written once)."""
     a, b = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
     large = torch.empty(1 << 28, dtype=torch.float32, device=device)
     target = torch.empty_like(large)
@@ -88,7 +88,7 @@ def gpu_rates(torch: Any, device: Any, kind: Any, side: int = 8192) -> Rates:
 
 
 def fastest(work: Callable[[], Any], least: int = 10, seconds: float = 0.5) -> float:
-    """Seconds of the fastest of several runs: a floor is what the machine can do, not what it did on average."""
+    """Seconds of the fastest of several runs, because a floor is the best a machine can do, not its average."""
     work()
     took: list[float] = []
     until = time.perf_counter() + seconds
@@ -100,9 +100,9 @@ def fastest(work: Callable[[], Any], least: int = 10, seconds: float = 0.5) -> f
 
 
 def _product(side: int, precision: str) -> onnx.ModelProto:
-    """x @ W; for INT8 with the Q/DQ nodes that calibration would write."""
+    """x @ W; for INT8 with the Q/DQ nodes that calibration writes."""
     weight = np.random.default_rng(1).normal(size=(side, side)).astype(np.float32)
-    nodes, stored, given, factor = [], [], "x", "w"
+    nodes, stored, operand = [], [], "x"
     if precision == "int8":
         scale = np.abs(weight).max(0) / 127
         stored = [
@@ -117,10 +117,10 @@ def _product(side: int, precision: str) -> onnx.ModelProto:
             helper.make_node("DequantizeLinear", ["x_q", "x_scale", "x_zero"], ["x_back"]),
             helper.make_node("DequantizeLinear", ["q", "w_scale", "w_zero"], ["w"], axis=1),
         ]
-        given = "x_back"
+        operand = "x_back"
     else:
         stored = [numpy_helper.from_array(weight, "w")]
-    nodes.append(helper.make_node("MatMul", [given, factor], ["y"]))
+    nodes.append(helper.make_node("MatMul", [operand, "w"], ["y"]))
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [side, side]) for name in ("x", "y")]
     graph = helper.make_graph(nodes, "product", values[:1], values[1:], stored)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

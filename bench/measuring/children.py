@@ -1,4 +1,4 @@
-"""Modules of `measuring/` as processes, for what has to be measured, or killed, on its own."""
+"""Starts modules of `measuring/` as processes, so that they can be measured or killed separately."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def command(module: str, *arguments: object) -> list[str]:
 
 
 def environment(*folders: Path, **variables: str) -> dict[str, str]:
-    """Of a process that imports from these folders first; without any, from bench/."""
+    """Environment of a process that imports from these folders first, or from bench/ if there are none."""
     paths = [*map(str, folders or (BENCH,)), *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | variables

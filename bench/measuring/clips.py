@@ -1,4 +1,4 @@
-"""The clips that benches play: 720p30 H.264 with 1 to 8 faces, made of one video with a face. Measures nothing."""
+"""The clips that benches play: 720p30 H.264 with 1 to 8 faces, composed from one video with a face."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from vlfau.models.errors import UserError
 
 WIDTH, HEIGHT, FPS = 1280, 720, 30
 GRIDS = {1: (1, 1), 2: (2, 1), 4: (2, 2), 8: (4, 2)}  # faces -> columns, rows
-HELD_S = 10  # of the source: its frames are held in memory
+SOURCE_S = 10  # of the source at most: its frames are kept in memory
 
 
-def find_source(given: Path | None) -> Path:
-    path = given or embedded() / "demo.mp4"
+def find_source(video: Path | None) -> Path:
+    path = video or embedded() / "demo.mp4"
     if path.is_file():
         return path
-    what = f"There is no file {given}." if given else f"The package's demo clip is not at {path}."
-    raise UserError(f"{what} The bench plays a video with one face. Give one: --source VIDEO")
+    what = f"There is no file {video}." if video else f"The package's demo clip is not at {path}."
+    raise UserError(f"{what} This bench plays a video with one face. Name one with --source VIDEO.")
 
 
 def write_clip(path: Path, source: Path, faces: int, seconds: float) -> None:
-    """`faces` copies of the source in a grid, each a little further on, so that no two are alike."""
+    """`faces` copies of the source in a grid, each at a different time, so that no two are alike."""
     columns, rows = GRIDS[faces]
     cell = (WIDTH // columns, HEIGHT // rows)
     parts = _fitted(source, cell, seconds)
@@ -61,7 +61,7 @@ def encode(
 
 
 def _fitted(source: Path, cell: tuple[int, int], seconds: float) -> list[NDArray[np.uint8]]:
-    """The source's frames in (height, width, 3) cells, whole, with grey around. A short source swings to and fro."""
+    """Whole frames of the source in grey (height, width, 3) cells. A short source plays forwards and backwards."""
     fitted = []
     with av.open(str(source)) as container:
         for frame in container.decode(video=0):
@@ -72,8 +72,8 @@ def _fitted(source: Path, cell: tuple[int, int], seconds: float) -> list[NDArray
             canvas = np.full((cell[1], cell[0], 3), 110, np.uint8)
             canvas[y : y + height, x : x + width] = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
             fitted.append(canvas)
-            if len(fitted) >= min(seconds, HELD_S) * FPS:
+            if len(fitted) >= min(seconds, SOURCE_S) * FPS:
                 break
     if not fitted:
-        raise UserError(f"{source} holds no video frame. Give another: --source VIDEO")
+        raise UserError(f"{source} contains no video frames. Name another file with --source VIDEO.")
     return fitted + fitted[-2:0:-1]

@@ -1,7 +1,7 @@
-"""Percentiles of latencies, and whether two sets of runs differ. Runs nothing and prints nothing.
+"""Percentiles of latencies, and whether two sets of runs differ.
 
-Frames that follow each other are alike, and so are frames of one run. The bootstrap therefore draws whole runs, and
-within each run blocks of neighbouring frames; drawing single frames would call every slow second a discovery.
+Consecutive frames are alike, and so are frames of one run. The bootstrap therefore draws whole runs, and
+within each run blocks of neighbouring frames; drawing single frames would report every slow second as a difference.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Runs = Sequence[NDArray[np.float64]]  # one array of milliseconds a run, in order of time
-BLOCK = 15  # frames: half a second at 30 a second
-ENOUGH_RUNS = 3  # fewer cannot show how much one run differs from the next
+Runs = Sequence[NDArray[np.float64]]  # one array of milliseconds per run, in order of time
+BLOCK = 15  # frames: half a second at 30 frames/s
+ENOUGH_RUNS = 3  # fewer cannot show how much runs differ
 
 
 def percentiles(values: NDArray[np.float64] | Sequence[float]) -> tuple[float, float, float]:
@@ -34,18 +34,18 @@ def percentile(share: float) -> Callable[[NDArray[np.float64]], float]:
 
 
 def jitter(latencies: NDArray[np.float64]) -> float:
-    """Mean change of latency from one frame to the next, as RFC 3550 takes it, without its smoothing."""
+    """Mean change of latency from one frame to the next, as in RFC 3550 but without smoothing."""
     return float(np.abs(np.diff(latencies)).mean()) if len(latencies) > 1 else 0.0
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """B over A, with the interval that holds it in 95 of 100 bootstrap draws."""
+    """B over A, with its 95 % bootstrap interval."""
 
     ratio: float
     low: float
     high: float
-    runs: int  # of the side that has fewer
+    runs: int  # of the side with fewer
 
     @property
     def verdict(self) -> str:
@@ -53,14 +53,14 @@ class Ratio:
             return "inside the noise"
         word = "more" if self.ratio > 1 else "less"
         if self.runs < ENOUGH_RUNS:
-            return f"{word}, in these runs only: {self.runs} cannot show the noise between runs, take {ENOUGH_RUNS}"
+            return f"{word}, in these runs only: {self.runs} cannot show the noise between runs, use {ENOUGH_RUNS}"
         return word
 
 
 def compare(
     a: Runs, b: Runs, statistic: Callable[[NDArray[np.float64]], float], *, draws: int = 1000, seed: int = 0
 ) -> Ratio:
-    """How `statistic` of all frames of B stands to that of A."""
+    """`statistic` over all frames of B, relative to that of A."""
     random = np.random.default_rng(seed)
     drawn = np.array([_over(statistic(_draw(b, random)), statistic(_draw(a, random))) for _ in range(draws)])
     low, high = np.percentile(drawn, (2.5, 97.5))
@@ -77,7 +77,7 @@ def _draw(runs: Runs, random: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _blocks(run: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
-    """As many frames as the run has, in blocks that begin anywhere and go on around its end."""
+    """As many frames as the run has, in blocks that start anywhere and wrap around its end."""
     size = min(BLOCK, max(1, len(run) // 4))
     starts = random.integers(0, len(run), math.ceil(len(run) / size))
     places: NDArray[np.int64] = (starts[:, None] + np.arange(size)).ravel()[: len(run)] % len(run)

@@ -1,4 +1,4 @@
-"""Whether a runtime gives the stored answers, keeps its memory, and how long it takes for them."""
+"""Checks of one runtime: agreement with the stored answers, steady memory, and time per call."""
 
 from __future__ import annotations
 
@@ -13,44 +13,48 @@ from measuring.facts import resident_mb
 from vlfau.models.errors import UserError
 from vlfau.models.runtimes.base import Runtime
 
-TOLERANCE = {"fp32": 1e-3, "bf16": 0.05, "fp16": 0.02}  # probability; the encoder's weights are random, not trained
+TOLERANCE = {
+    "fp32": 1e-3,
+    "bf16": 0.05,
+    "fp16": 0.02,
+}  # of a probability; the encoder's weights are random, not trained
 CALLS = 1000  # without growth of memory
-GROWTH_MB = 8.0  # one leaked output of `compact` a call would be 20 and more
-EQUAL_WORDS = {"fp32": 0.98, "bf16": 0.5, "fp16": 0.8}  # a near tie flips a word and all after it
+GROWTH_MB = 8.0  # leaking one output of `compact` per call would be 20 or more
+EQUAL_WORDS = {"fp32": 0.98, "bf16": 0.5, "fp16": 0.8}  # a near tie changes a word and all after it
 
 
 def agreement(runtime: Runtime) -> dict[str, Any]:
-    """The conformance suite in short: FP32's answers, others for other pictures, any batch, wrong input refused."""
+    """In short: FP32's answers, other answers for other images, any batch size, wrong input refused."""
     stored = runtime.bundle.selftest()
     kind = runtime.executor.precision
     expected = 1 / (1 + np.exp(-stored["log_odds"]))
-    made = runtime.predict(stored["crops"])
-    worst = float(np.abs(made.probabilities - expected).max())
+    prediction = runtime.predict(stored["crops"])
+    worst = float(np.abs(prediction.probabilities - expected).max())
     control = float(np.abs(runtime.predict(255 - stored["crops"]).probabilities - expected).max())
     faces = len(stored["crops"])
     rows = np.argwhere(np.ones_like(stored["active"])).astype(np.int64)
-    memory = runtime.executor.take(made.memory, range(faces))
-    said = runtime.executor.caption(memory, stored["active"], rows)
-    words = float((np.asarray(said["local_tokens"]) == stored["local_tokens"]).mean())
+    memory = runtime.executor.take(prediction.memory, range(faces))
+    tokens = runtime.executor.caption(memory, stored["active"], rows)
+    words = float((np.asarray(tokens["local_tokens"]) == stored["local_tokens"]).mean())
     single = np.concatenate([runtime.predict(stored["crops"][[i]]).probabilities for i in range(faces)])
-    batch = float(np.abs(single - made.probabilities).max())
+    batch = float(np.abs(single - prediction.probabilities).max())
     many = np.concatenate([stored["crops"]] * (runtime.max_batch // faces + 1))
-    split = float(np.abs(runtime.predict(many).probabilities[-faces:] - made.probabilities).max())
+    split = float(np.abs(runtime.predict(many).probabilities[-faces:] - prediction.probabilities).max())
     try:
         runtime.predict(stored["crops"].astype(np.float32))
         refused = False
     except UserError:
         refused = True
     allowed = TOLERANCE.get(kind, 0.1)
-    held = worst <= allowed < control and max(batch, split) <= allowed and refused
-    held = held and words >= EQUAL_WORDS.get(kind, 0.5)
-    text = f"{'holds' if held else 'DOES NOT HOLD'}: differs by {worst:.1e} (other pictures {control:.2f}), "
+    holds = worst <= allowed < control and max(batch, split) <= allowed and refused
+    holds = holds and words >= EQUAL_WORDS.get(kind, 0.5)
+    text = f"{'holds' if holds else 'DOES NOT HOLD'}: differs by {worst:.1e} (other images {control:.2f}), "
     text += f"{100 * words:.1f} % equal words"
-    return {"holds": bool(held), "worst": worst, "control": control, "words": words, "batch": batch, "said": text}
+    return {"holds": bool(holds), "worst": worst, "control": control, "words": words, "batch": batch, "said": text}
 
 
 def growth(runtime: Runtime, calls: int = CALLS, seconds: float = 8.0) -> dict[str, Any]:
-    """Memory of the process and of the device before and after many calls, or as many as fit into the time."""
+    """Memory of the process and of the device before and after `calls` calls, or as many as fit into the time."""
     import torch
 
     crops = runtime.bundle.selftest()["crops"][:3]
@@ -78,7 +82,7 @@ def growth(runtime: Runtime, calls: int = CALLS, seconds: float = 8.0) -> dict[s
 
 
 def times(runtime: Runtime, batch: int, seconds: float) -> dict[str, Any]:
-    """From pictures on the host to states, and to tokens, on the host: p50, p95, p99 in ms."""
+    """From images on the host to states, and to tokens, on the host: p50, p95 and p99 in ms."""
     stored = runtime.bundle.selftest()
     crops = np.ascontiguousarray(np.resize(stored["crops"], (batch, *stored["crops"].shape[1:])))
     active = np.resize(stored["active"], (batch, stored["active"].shape[1])).astype(np.float32)
@@ -87,8 +91,8 @@ def times(runtime: Runtime, batch: int, seconds: float) -> dict[str, Any]:
     memory = executor.take(runtime.predict(crops).memory, range(batch))
 
     def both() -> None:
-        made = runtime.predict(crops)
-        executor.caption(executor.take(made.memory, range(batch)), active, rows)
+        prediction = runtime.predict(crops)
+        executor.caption(executor.take(prediction.memory, range(batch)), active, rows)
 
     work = {
         "states": lambda: runtime.predict(crops),

@@ -1,7 +1,6 @@
-"""What every bench says beside its figures: where, when, on which commit and versions, and how a table looks.
+"""What every bench prints with its figures: machine, date, commit, versions; and tables of them.
 
-Also what the system tells about another process (processor time, memory), and who may be asked for it. Measures nothing
-itself and imports nothing that is not in the standard library.
+Also CPU time and memory of other processes. Imports the standard library only.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("vlfau-stream", "numpy", "av", "pyzmq", "opencv-python", "openvino", "onnxruntime", "torch", "tensorrt-rtx")
-WRITTEN = (":!bench/RESULTS.md", ":!bench/RESULTS-gpu.md", ":!README.md")  # change because of what a bench printed
+WRITTEN = (":!bench/RESULTS.md", ":!bench/RESULTS-gpu.md", ":!README.md")  # change with what a bench prints
 
 
 def about(*packages: str) -> dict[str, Any]:
-    """`packages` beside those that every bench names."""
+    """Versions of `packages` are added to those that every bench names."""
     return {
         "device": f"{processor()} ({os.cpu_count()} cores)",
-        "load": load(),  # above the number of cores: other programs slowed this run
+        "load": load(),  # above the number of cores, other programs slowed this run
         "date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()) + " UTC",
         "commit": commit(),
         "versions": {"python": platform.python_version()} | dict(_versions((*PACKAGES, *packages))),
@@ -34,14 +33,14 @@ def about(*packages: str) -> dict[str, Any]:
 
 
 def heading(facts: dict[str, Any]) -> str:
-    """The same for people."""
+    """The facts as two lines of text."""
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     first = f"{facts['device']}, load {facts['load']}, {facts['date']}, commit {facts['commit']}"
     return f"{first}\n{versions}\n"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Markdown that is also straight on a terminal; the first row is the head, the first column reads from the left."""
+    """A Markdown table aligned for terminals: the first row is the header, the first column is left-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = []
     for k, row in enumerate(rows):
@@ -54,7 +53,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def is_json(line: str | bytes) -> bool:
-    """A line for programs, whole and not torn."""
+    """Whether a line is complete JSON."""
     try:
         json.loads(line)
     except ValueError:
@@ -75,7 +74,7 @@ def load() -> float:
 
 
 def commit() -> str:
-    """A plus says that files differ from that commit."""
+    """Abbreviated; a plus means that files differ from that commit."""
     git = shutil.which("git")
     if git is None:
         return "unknown"
@@ -93,11 +92,11 @@ def _versions(names: Sequence[str]) -> Iterator[tuple[str, str]]:
             continue
 
 
-# Other processes, by /proc; 0 where the system has none
+# Other processes, from /proc; 0 on systems without it
 
 
 def peak_mb(process: int | str = "self") -> float:
-    """Since the program began. What wait4 says counts whoever started it before its exec, too."""
+    """Since the program began. What wait4 reports includes the parent before the exec."""
     return _status_mb(process, "VmHWM")
 
 

@@ -1,9 +1,9 @@
-"""A camera for the soak bench: a clip again and again as MPEG-TS over HTTP, at its own pace or a multiple of it.
+"""A camera for the soak bench: a clip in a loop as MPEG-TS over HTTP, in real time or a multiple of it.
 
     PYTHONPATH=bench python -m measuring.feeder CLIP PORT [--speed 2]
 
-Nothing is encoded anew: the clip's packets are sent with rising times. Every connection gets a stream of its own that
-begins at a key frame. It is a process of its own so that it can be killed.
+Nothing is re-encoded: the clip's packets are sent with rising timestamps. Every connection gets a separate stream that
+begins at a key frame. It runs as a process so that it can be killed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 
 import av
 
-LATE_S = 1.0  # a sender that fell behind this far does not catch up: a camera's time is gone
+LATE_S = 1.0  # a sender that falls behind this far does not catch up, because a camera does not either
 
 
 class Pipe(io.RawIOBase):
-    """What PyAV writes, as it comes; never seekable."""
+    """Passes on what PyAV writes; not seekable."""
 
     def __init__(self, target: Any) -> None:
         self.target = target
@@ -38,7 +38,7 @@ class Pipe(io.RawIOBase):
 
 
 def packets(clip: Path) -> Iterator[tuple[Any, float, float]]:
-    """The clip's packets without end: (packet, time to decode, time to show), seconds that rise through all rounds."""
+    """The clip's packets in an endless loop: (packet, decode time, presentation time) in seconds that keep rising."""
     shift = 0.0
     while True:
         with av.open(str(clip)) as container:
@@ -55,7 +55,7 @@ def packets(clip: Path) -> Iterator[tuple[Any, float, float]]:
 
 
 def send(clip: Path, target: Any, speed: float) -> None:
-    """Until the receiver is gone."""
+    """Sends until the receiver disconnects."""
     with av.open(str(clip)) as template, av.open(Pipe(target), "w", format="mpegts") as output:
         stream = output.add_stream_from_template(template.streams.video[0])
         clock = Fraction(1, 90_000)
@@ -66,7 +66,7 @@ def send(clip: Path, target: Any, speed: float) -> None:
                 began = now - decoded / speed
             if (early := began + decoded / speed - now) > 0:
                 time.sleep(early)
-            # sent twice as fast, the pictures also say that they are half as far apart
+            # frames sent twice as fast also carry timestamps half as far apart
             packet.stream, packet.time_base = stream, clock
             packet.dts, packet.pts = round((decoded + 1) / speed / clock), round((shown + 1) / speed / clock)
             output.mux(packet)
@@ -80,7 +80,7 @@ def serve(clip: Path, port: int, speed: float) -> ThreadingHTTPServer:
             self.end_headers()
             try:
                 send(clip, self.wfile, speed)
-            except (OSError, av.error.FFmpegError):  # it has hung up
+            except (OSError, av.error.FFmpegError):  # the client has disconnected
                 self.close_connection = True
 
         def log_message(self, format: str, *args: object) -> None: ...
@@ -93,8 +93,8 @@ def main() -> int:
     parser.add_argument("clip", type=Path)
     parser.add_argument("port", type=int)
     parser.add_argument("--speed", type=float, default=1.0)
-    given = parser.parse_args()
-    with serve(given.clip, given.port, given.speed) as server:
+    options = parser.parse_args()
+    with serve(options.clip, options.port, options.speed) as server:
         server.serve_forever()
     return 0
 

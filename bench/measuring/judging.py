@@ -1,4 +1,4 @@
-"""Runs the engine over the real clips and scores its answers against a reference."""
+"""Turns a run folder into a bundle and scores it on held-out renders and, if present, on the real clips."""
 
 from __future__ import annotations
 
@@ -13,15 +13,9 @@ from measuring.facts import is_json
 
 from vlfau.models.errors import UserError
 
-HERE = Path(__file__).parents[1]
-
-
-HELD_OUT = 0.02  # of the people
-
-
-REFERENCE = ("--variants", "openvino:fp32")  # one precision is enough to compare trainings
-
-
+BENCH = Path(__file__).parents[1]
+HELD_OUT = 0.02  # of the subjects
+REFERENCE = ("--variants", "openvino:fp32")  # one precision is enough to compare training runs
 FIGURES = {
     "f1": "F1 renders",
     "auc": "AUC renders",
@@ -31,34 +25,34 @@ FIGURES = {
 }
 
 
-def told(value: float | None) -> str:
+def three_digits(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
 def judge(run: Path, bundle: Path, data: Path, shared: Path | None) -> dict[str, Any]:
-    """FIGURES of a run's last weights, which become a bundle on the way; those of the clips only where they are."""
+    """FIGURES of a run's last weights, exported to `bundle`; those of the clips only if `shared` is given."""
     command("vlfau.models.export.command", run, "--output", bundle)
     command("vlfau.calibration.command", "decisions", bundle, "--data", data, "--hold-out", HELD_OUT, "--count", 1600)
     accuracy = command(
-        HERE / "accuracy.py", bundle, "--data", data, "--hold-out", HELD_OUT, "--caption-images", 0, *REFERENCE
+        BENCH / "accuracy.py", bundle, "--data", data, "--hold-out", HELD_OUT, "--caption-images", 0, *REFERENCE
     )
     (measured,) = accuracy["rows"].values()
     figures = dict.fromkeys(FIGURES) | {key: measured[key] for key in ("f1", "auc")}
     if shared is not None:
-        clips = command(HERE / "real_faces.py", "--model", bundle, "--shared", shared, "--brief")["baseline_off"]
+        clips = command(BENCH / "real_faces.py", "--model", bundle, "--shared", shared, "--brief")["baseline_off"]
         figures |= {key: clips[key] for key in ("core_within", "core_pooled", "core_auc")}
     return figures
 
 
 def command(what: str | Path, *arguments: object) -> dict[str, Any]:
-    """Runs a module or a script of this project on one thread; the JSON of its last line, where it ends with one."""
-    last = (said(what, *arguments, OMP_NUM_THREADS="1") or [""])[-1]
-    found: dict[str, Any] = json.loads(last) if is_json(last) else {}
-    return found
+    """Runs a module or a script of this project on one thread. Returns the JSON of its last line, if it is JSON."""
+    last = (output_of(what, *arguments, OMP_NUM_THREADS="1") or [""])[-1]
+    facts: dict[str, Any] = json.loads(last) if is_json(last) else {}
+    return facts
 
 
-def said(what: str | Path, *arguments: object, **environment: str) -> list[str]:
-    """The lines that a module or a script of this project prints."""
+def output_of(what: str | Path, *arguments: object, **environment: str) -> list[str]:
+    """Runs a module or a script of this project. Returns the lines that it prints."""
     runs = ["-m", what] if isinstance(what, str) else [str(what)]
     line = [sys.executable, *runs, *map(str, arguments)]
     done = subprocess.run(line, capture_output=True, text=True, env=os.environ | environment)

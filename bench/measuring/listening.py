@@ -1,4 +1,4 @@
-"""The two subscribers of the soak bench: one hears everything and keeps account, one stops reading when told."""
+"""The two subscribers of the soak bench: one receives and checks everything, one stops reading on request."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import zmq
 
 from vlfau.engine.wire import AnyMessage, End, Report, decode
 
-JUMPED_NS = 1200e9  # a wall clock that is off by more has jumped
+JUMPED_NS = 1200e9  # a wall clock that differs by more has jumped
 GAP_S = 1.0  # of stream time between two reports: the source was away
 
 
 @dataclass
 class Heard:
-    """What came of one process, by stream."""
+    """What was received from one process, by stream."""
 
     reports: dict[str, int] = field(default_factory=dict)
     last_frame: dict[str, int] = field(default_factory=dict)
@@ -28,7 +28,7 @@ class Heard:
     _off: int = 0
 
     def take(self, message: AnyMessage, now_ns: int, hours: float) -> float | None:
-        """The latency of a report in ms. `hours` is how far the sender's clock was set off."""
+        """The latency of a report in ms. `hours` is how far the sender's clock was shifted."""
         if isinstance(message, End):
             self.ends[message.stream] = message
         if not isinstance(message, Report):
@@ -57,7 +57,7 @@ class Heard:
 
 
 class Staller:
-    """A subscriber with a short memory on a thread of its own. Nothing that it does may show elsewhere."""
+    """A subscriber with a short queue on a separate thread. Nothing that it does may affect the others."""
 
     def __init__(self, context: Any, address: str) -> None:
         self.heard = self.lost = self.wrong = 0
@@ -74,7 +74,7 @@ class Staller:
         self._reading.set()
 
     def begin(self) -> None:
-        """A new process of the engine counts from 0."""
+        """A new process of the engine counts from 0 again."""
         self._next = {}
 
     def end(self) -> None:

@@ -1,9 +1,9 @@
-"""What people run today, each as its own documentation shows it: one picture after the other through one library.
+"""Common alternatives, each as its documentation shows it: one frame after the other through one library.
 
     PYTHONPATH=bench python -m measuring.peer_loops PEER CLIP BEGAN [--model FILE] [--limit SECONDS]
 
 `peers.py` starts one process for each peer; it prints one JSON line. BEGAN is the unix time at which the process was
-started. Latency runs from a decoded picture to its result: such a loop has no capture and no subscriber.
+started. Latency runs from a decoded frame to its result: such a loop has no capture and no subscriber.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from measuring.facts import peak_mb
 from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]  # (H, W, 3) BGR, as OpenCV gives it
-Look = Callable[[Picture, int], int]  # picture and its time in ms -> faces
+Look = Callable[[Picture, int], int]  # frame and its time in ms -> number of faces
 
 SIDE = 224
-HAAR_SIDE = 320  # of the picture that the cascade sees: on the whole of it the loop would spend most of its time there
+HAAR_SIDE = 320  # of the image that the cascade sees; at full size it would take most of the time
 
 
 def haar() -> Callable[[Picture], list[NDArray[np.float64]]]:
@@ -82,7 +82,7 @@ def detection(model: Path) -> Look:
 
 
 def mediapipe(model: Path) -> Look:
-    """The face landmarker with blendshapes, in its mode for videos, which follows faces."""
+    """The face landmarker with blendshapes, in video mode, which tracks faces."""
     import mediapipe as mp
     from mediapipe.tasks.python.core.base_options import BaseOptions
     from mediapipe.tasks.python.vision import FaceLandmarker, FaceLandmarkerOptions, RunningMode
@@ -102,7 +102,7 @@ def mediapipe(model: Path) -> Look:
 
 
 def pyfeat() -> Look:
-    """Its default detector; the models must be in its cache already."""
+    """py-feat's default detector; its models must be in its cache already."""
     from feat import Detector  # type: ignore[import-not-found]
 
     detector: Any = Detector(device="cpu")
@@ -118,16 +118,16 @@ def pyfeat() -> Look:
 
 
 def open_peer(name: str, model: Path | None) -> Look:
-    asked = model or Path()
+    path = model or Path()
     match name:
         case "swin-haar":
             return swin(haar())
         case "swin-scrfd":
-            return swin(scrfd(asked))
+            return swin(scrfd(path))
         case "insightface":
-            return detection(asked)
+            return detection(path)
         case "mediapipe":
-            return mediapipe(asked)
+            return mediapipe(path)
         case "py-feat":
             return pyfeat()
         case _:
@@ -169,8 +169,8 @@ def main() -> int:
     parser.add_argument("began", type=float)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--limit", type=float, default=60.0)
-    given = parser.parse_args()
-    print(json.dumps(loop(given.clip, open_peer(given.peer, given.model), given.began, given.limit)))
+    options = parser.parse_args()
+    print(json.dumps(loop(options.clip, open_peer(options.peer, options.model), options.began, options.limit)))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Rendered people who walk through a scene: clips of known tracks."""
+"""Rendered people who walk through a scene, so that the true tracks are known."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Person:
-    """A cut-out: who, how big, and the way through the room."""
+    """A cut-out and its path through the room."""
 
     image: Pixels  # (n, n, 3)
     mask: NDArray[np.float32]  # (n, n) 0..1
     points: NDArray[np.float32]  # (68, 2) in the cut-out
     start: tuple[float, float]  # of its upper left corner, pixels
-    velocity: tuple[float, float]  # pixels a second
+    velocity: tuple[float, float]  # pixels per second
     sway: float  # of the head, pixels
 
     def corner(self, t: float) -> tuple[int, int]:
@@ -39,16 +39,16 @@ class Person:
 
 
 def people(folder: Path) -> list[tuple[Pixels, NDArray[np.float32]]]:
-    """Pictures and points of different rendered people who look about straight ahead."""
-    found: dict[int, tuple[Pixels, NDArray[np.float32]]] = {}
+    """Images and points of different rendered people who look roughly straight ahead."""
+    faces: dict[int, tuple[Pixels, NDArray[np.float32]]] = {}
     for path in sorted(folder.glob("shard-*.safetensors"))[:2]:
         with safe_open(str(path), "np") as file:
             table = {name: file.get_tensor(name) for name in ("images", "points", "pose", "face", "identity")}
         for i in np.flatnonzero((table["face"] > 0) & (np.abs(table["pose"][:, :2]).max(1) < 15)):
             points = table["points"][i]
             if points.min() > 8 and points.max() < 152:
-                found.setdefault(int(table["identity"][i]), (table["images"][i], points))
-    return list(found.values())
+                faces.setdefault(int(table["identity"][i]), (table["images"][i], points))
+    return list(faces.values())
 
 
 def cut(picture: Pixels, points: NDArray[np.float32], scale: float) -> tuple[Pixels, NDArray[np.float32], NDArray]:  # type: ignore[type-arg]

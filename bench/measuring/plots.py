@@ -1,4 +1,4 @@
-"""Two pictures of a latency run, each as PNG and SVG: how often which latency, and where it goes. Measures nothing."""
+"""Plots: latencies and their stages (`latency.py`), memory and faults over time (`soak.py`)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def histogram(folder: Path, latencies: NDArray[np.float64], title: str) -> list[
 
 
 def waterfall(folder: Path, stages: dict[str, float], title: str) -> list[Path]:
-    """Mean milliseconds by stage, each beginning where the one before ends."""
+    """Mean milliseconds by stage, each starting where the previous one ends."""
     shown = plots()
     figure, axes = shown.subplots(figsize=(6, 0.35 * len(stages) + 1.4), layout="constrained")
     begins = np.concatenate([[0.0], np.cumsum(list(stages.values()))])[:-1]

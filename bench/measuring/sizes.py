@@ -1,4 +1,4 @@
-"""How much an installation weighs, from the records that pip leaves. Installs nothing."""
+"""The size of an installation on disk, from the records that pip leaves."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from packaging.requirements import Requirement
 OWN = "vlfau-stream"
 
 
-def installed_mb(*wanted: str) -> float:
-    """Megabytes of these distributions ("name" or "name[extra]") and all that they need, as installed here."""
-    return sum(map(_size, needed(wanted).values())) / 1e6
+def installed_mb(*requirements: str) -> float:
+    """Megabytes of these distributions ("name" or "name[extra]") and their dependencies, as installed here."""
+    return sum(map(_size, needed(requirements).values())) / 1e6
 
 
-def needed(wanted: Iterable[str]) -> dict[str, Distribution]:
-    """By normal name. What is asked for must be there; what it would like but is not installed does not count."""
-    found: dict[str, Distribution] = {}
+def needed(requirements: Iterable[str]) -> dict[str, Distribution]:
+    """By normalised name. The requirements must be installed; optional dependencies that are not do not count."""
+    distributions: dict[str, Distribution] = {}
     seen: set[tuple[str, str]] = set()
-    todo = [Requirement(one) for one in wanted]
+    todo = [Requirement(one) for one in requirements]
     while todo:
         one = todo.pop()
         name = one.name.lower().replace("_", "-").replace(".", "-")
@@ -29,16 +29,16 @@ def needed(wanted: Iterable[str]) -> dict[str, Distribution]:
         if not extras:
             continue
         try:
-            found[name] = distribution(one.name)
+            distributions[name] = distribution(one.name)
         except PackageNotFoundError:
-            if any(Requirement(asked).name == one.name for asked in wanted):
+            if any(Requirement(text).name == one.name for text in requirements):
                 raise
             continue
-        for text in found[name].requires or ():
+        for text in distributions[name].requires or ():
             needs = Requirement(text)
             if needs.marker is None or any(needs.marker.evaluate({"extra": extra}) for extra in extras):
                 todo.append(needs)
-    return found
+    return distributions
 
 
 def _size(one: Distribution) -> int:
@@ -49,7 +49,7 @@ def _size(one: Distribution) -> int:
 
 
 def _own_files() -> Iterator[Path]:
-    """An editable installation has its packages in its checkout and not in its record."""
+    """An editable installation has its packages in the checkout, not in its record."""
     root = Path(__file__).parents[2]
     for package in ("engine", "models", "calibration"):
         yield from (file for file in (root / package).rglob("*") if "__pycache__" not in file.parts)

@@ -1,4 +1,4 @@
-"""What a soak must show: flat memory and latency, an exact account, and a trace of every fault. Runs nothing."""
+"""What a soak must show: flat memory and latency, exact frame counts, and a trace of every fault."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import numpy as np
 from measuring.facts import is_json
 from measuring.listening import Heard
 
-QUEUES_HOLD = 200  # reports at most between the engine and a subscriber that does not read: more than that must be lost
+QUEUES_HOLD = 200  # reports at most between the engine and a stalled subscriber: any more must be lost
 
 
 @dataclass
 class Life:
-    """One process of the engine, from its start to its end."""
+    """One process of the engine, from start to end."""
 
     process: subprocess.Popen[bytes]
     errors: Any
     rows_file: Path
     heard: Heard = field(default_factory=Heard)
     status: int | None = None
-    said: str = ""
+    stderr: str = ""
 
 
 @dataclass
@@ -40,13 +40,13 @@ class Soak:
 
 
 def accounts(life: Life) -> list[str]:
-    """Published + dropped = decoded, stream by stream, with what this side of the wire counted itself."""
+    """Published + dropped = decoded for every stream, and equal to the counts on this side of the wire."""
     wrong = list(life.heard.wrong)
     extra = 0
     for stream, count in sorted(life.heard.reports.items()):
         end = life.heard.ends.get(stream)
         if end is None:
-            wrong.append(f"{stream}: no end was told")
+            wrong.append(f"{stream}: no end message")
             continue
         if end.frames_in != end.frames_out + end.dropped:
             wrong.append(f"{stream}: {end.frames_in} decoded, {end.frames_out} published + {end.dropped} dropped")
@@ -55,8 +55,8 @@ def accounts(life: Life) -> list[str]:
             wrong.append(f"{stream}: {count} of {end.frames_out} reports arrived")
         if (gaps := life.heard.last_frame[stream] + 1 - count) > end.dropped:
             wrong.append(f"{stream}: {gaps} frames are missing between the reports, {end.dropped} were dropped")
-    if extra > (life.status == 2):  # one report was out when its row did not fit
-        wrong.append(f"{extra} reports more arrived than were published")
+    if extra > (life.status == 2):  # one report had been sent when its row did not fit
+        wrong.append(f"{extra} more reports arrived than were published")
     whole = [line for line in life.rows_file.read_bytes().split(b"\n")[:-1] if is_json(line)]
     if len(whole) != sum(end.frames_out for end in life.heard.ends.values()) or not _ends_whole(life.rows_file):
         wrong.append(f"{life.rows_file.name}: {len(whole)} whole rows")
@@ -69,24 +69,25 @@ def _ends_whole(path: Path) -> bool:
 
 
 def grown(samples: Sequence[dict[str, float]], memory: float, latency: float) -> list[str]:
-    """What is more in the last third of the first life than in its second; the first third is warming up. `memory` and
-    `latency` are shares; less than 10 MB and 5 ms are no growth."""
+    """What is higher in the last third of the first life than in the second; the first third is for warming up.
+
+    `memory` and `latency` are shares; less than 10 MB or 5 ms does not count as growth."""
     first = [row for row in samples if row["life"] == 0]
     third = len(first) // 3
     if not third:
         return ["too short to judge"]
-    found = []
+    growth = []
     for name, share, least in (("memory_mb", memory, 10.0), ("p95_ms", latency, 5.0)):
         before, after = (
             float(np.median([row[name] for row in part])) for part in (first[third:-third], first[-third:])
         )
         if after > before * (1 + share) and after > before + least:
-            found.append(f"{name} grew from {before:.1f} to {after:.1f}")
-    return found
+            growth.append(f"{name} grew from {before:.1f} to {after:.1f}")
+    return growth
 
 
 def traces(done: Soak, streams: int) -> list[str]:
-    """A fault that nothing shows was no fault."""
+    """Faults that left no trace where they must leave one."""
     wrong = []
     first = done.lives[0].heard
     kinds = {what for _, what in done.faults}
@@ -97,11 +98,11 @@ def traces(done: Soak, streams: int) -> list[str]:
     if "stall over" in kinds and not done.stalled["lost"] and done.stalled["meanwhile"] >= QUEUES_HOLD:
         wrong.append("the stalled subscriber lost nothing")
     if done.stalled["wrong"]:
-        wrong.append("the stalled subscriber heard messages in disorder")
+        wrong.append("the stalled subscriber received messages out of order")
     if "clock" in kinds and not any(life.heard.jumps >= 2 for life in done.lives):
-        wrong.append("the clock's jumps are in no report")
+        wrong.append("no report shows the clock's jumps")
     if streams > 1 and not first.ends.get(f"camera{streams - 1}", None):
-        wrong.append("the fast camera was never heard to the end")
+        wrong.append("the fast camera's end message is missing")
     return wrong
 
 

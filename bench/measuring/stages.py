@@ -12,12 +12,12 @@ STAGES = ("detect", "align", "predict", "explain")
 
 
 def stage_means(reports: Sequence[Report]) -> dict[str, float]:
-    """Milliseconds, in the order of the stages."""
+    """Mean milliseconds by stage."""
     return {stage: float(np.mean([getattr(one.latency_ms, stage) for one in reports])) for stage in STAGES}
 
 
 def decode_mean(reports: Sequence[Report]) -> float:
-    """Milliseconds before capture."""
+    """Mean milliseconds of decoding, which come before capture."""
     return float(np.mean([report.latency_ms.decode for report in reports]))
 
 

@@ -1,7 +1,7 @@
-"""What the GPU report does without timm, safetensors and OpenCV: plain ones of the few functions that it reaches.
+"""Plain replacements for the few functions of timm, safetensors and OpenCV that the GPU report needs.
 
-The two stems have the shapes, parameters and products of timm's Swin-Base and ResNet (a test holds them together), so
-that times mean the same; weights are random either way. Knows nothing of what is measured.
+The two stems have the shapes, parameters and products of timm's Swin-Base and ResNet (a test compares them), so times
+are comparable; weights are random either way.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 
 def install() -> list[str]:
-    """Puts a plain one in the place of each module that is missing; their names."""
-    made = {"timm": _timm, "safetensors": _safetensors, "cv2": _cv2}
-    missing = [name for name in made if name not in sys.modules and find_spec(name) is None]
+    """Replaces each module that is missing. Returns their names."""
+    plain = {"timm": _timm, "safetensors": _safetensors, "cv2": _cv2}
+    missing = [name for name in plain if name not in sys.modules and find_spec(name) is None]
     for name in missing:
-        made[name]()
+        plain[name]()
     return missing
 
 
@@ -58,11 +58,11 @@ class Swin(nn.Module):
         self.feature_info = SimpleNamespace(channels=lambda: widths)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x, found = self.norm(self.patches(x).permute(0, 2, 3, 1)), []
+        x, maps = self.norm(self.patches(x).permute(0, 2, 3, 1)), []
         for k, stage in enumerate(self.stages):
             x = stage(self.merges[k - 1](x) if k else x)
-            found.append(x)
-        return found
+            maps.append(x)
+        return maps
 
 
 class Merge(nn.Module):
@@ -97,7 +97,7 @@ class Block(nn.Module):
         self.register_buffer("mask", self._mask(), persistent=False)
 
     def _mask(self) -> Tensor:
-        """(windows, L, L): what was not near each other before the shift does not look at each other."""
+        """(windows, L, L): places that were not neighbours before the shift do not attend to each other."""
         part = torch.zeros(self.side, self.side)
         edges = (0, self.side - self.window, self.side - self.shift, self.side)
         for i in range(3):
@@ -127,7 +127,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet-18 of any widths; its first map, before the stages, is a feature too."""
+    """ResNet-18 of any widths; the map before its stages is a feature, too."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
@@ -139,12 +139,12 @@ class ResNet(nn.Module):
         self.feature_info = SimpleNamespace(channels=lambda: [64, *widths])
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        found = [self.first(x)]
-        x = F.max_pool2d(found[0], 3, 2, 1)
+        maps = [self.first(x)]
+        x = F.max_pool2d(maps[0], 3, 2, 1)
         for stage in self.stages:
             x = stage(x)
-            found.append(x)
-        return found
+            maps.append(x)
+        return maps
 
 
 class Basic(nn.Module):
@@ -164,7 +164,7 @@ class Basic(nn.Module):
         return F.relu(self.norm2(self.conv2(inner)) + self.beside(x))
 
 
-# ---- files and pictures
+# ---- files and images
 
 KINDS = {"F32": torch.float32, "F16": torch.float16, "I64": torch.int64}
 
@@ -188,13 +188,13 @@ def _safetensors() -> None:
     def load_file(path: str | Path) -> dict[str, Tensor]:
         whole = bytearray(Path(path).read_bytes())
         length = int.from_bytes(whole[:8], "little")
-        found = {}
+        tensors = {}
         for name, entry in json.loads(whole[8 : 8 + length]).items():
             if name != "__metadata__":
                 begin, end = (8 + length + place for place in entry["data_offsets"])
                 flat = torch.frombuffer(whole[begin:end] or bytearray(8), dtype=KINDS[entry["dtype"]])
-                found[name] = flat[: int(np.prod(entry["shape"]))].reshape(entry["shape"]).clone()
-        return found
+                tensors[name] = flat[: int(np.prod(entry["shape"]))].reshape(entry["shape"]).clone()
+        return tensors
 
     sys.modules["safetensors"] = outer = ModuleType("safetensors")
     sys.modules["safetensors.torch"] = inner = ModuleType("safetensors.torch")
@@ -203,7 +203,7 @@ def _safetensors() -> None:
 
 
 def _cv2() -> None:
-    """Enough for pictures with structure: enlarging, and filled ovals."""
+    """Enough to draw images with structure: resizing and filled ellipses."""
 
     def resize(picture: Any, size: tuple[int, int], interpolation: int = 0) -> Any:
         rows, columns = (np.arange(n) * picture.shape[k] // n for k, n in ((0, size[1]), (1, size[0])))

@@ -1,4 +1,4 @@
-"""One `vlfau-stream` in a process of its own, heard over TCP as any client hears it. Prints nothing."""
+"""Runs `vlfau-stream` as a process and measures it at a subscriber over TCP, as any client would."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from vlfau.engine.wire import End, Report, Status, decode
 from vlfau.models.errors import UserError
 
-WARM_S = 2.0  # from the first report on: sentences are still being compiled beside it, and caches are cold
-START_S = 120.0  # loading networks, and timing them where `auto` chooses for the first time
+WARM_S = 2.0  # after the first report: sentences are still being compiled, and caches are cold
+START_S = 120.0  # to load networks, and to time them when `auto` chooses for the first time
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Case:
     runtime: str
-    faces: int  # put into the clip; what is found is another column
+    faces: int  # in the clip; how many were found is a separate column
     streams: int
     paced: bool
 
@@ -41,19 +41,19 @@ class Case:
 
 @dataclass(frozen=True)
 class Run:
-    """What a subscriber saw of one process."""
+    """What a subscriber measured of one process."""
 
     latencies: Values  # (n,) ms, capture to receipt, without the first WARM_S (at most half of the run)
-    warm_ms: float  # the longest latency of those left out
+    warm_ms: float  # the longest latency of those not counted
     stages: dict[str, float]  # mean ms
     decode_ms: float  # mean, before capture
-    fps: float  # reports a second, of all streams together
+    fps: float  # reports per second, all streams together
     jitter_ms: float
-    faces: float  # found in a frame, on average
+    faces: float  # found per frame, mean
     dropped: int  # by the engine
     lost: int  # between the engine and this subscriber
     frames: int
-    cpu_percent: float  # of one core, from the first report to the end (of the whole process where there is no /proc)
+    cpu_percent: float  # of one core, from the first report to the end (of the whole process on systems without /proc)
     peak_mb: float
     start_s: float  # from the start of the process to the receipt of the first report
     runtime: str
@@ -64,14 +64,14 @@ class Run:
 class Heard:
     messages: list[tuple[int, bytes]]  # unix ns at receipt, message
     cpu_s: float
-    over_s: float  # the time that cpu_s is of
+    over_s: float  # the time in which cpu_s was spent
     peak_mb: float
     status: int
     start_s: float = 0.0
 
 
 def run(case: Case, clip: Path, model: str, seconds: float, python: str = sys.executable) -> Run:
-    """`python` is that of the installation to run."""
+    """`python` belongs to the installation to run."""
     address = f"tcp://127.0.0.1:{free_port()}"
     command = [python, "-m", "vlfau.engine.commands.stream", *[str(clip)] * case.streams]
     command += ["--model", model, "--runtime", case.runtime, "--bind", address, "--wait-subscribers", "1", "--quiet"]
@@ -94,13 +94,13 @@ def run(case: Case, clip: Path, model: str, seconds: float, python: str = sys.ex
             subscriber.close()
         if heard.status:
             errors.seek(0)
-            said = errors.read().decode(errors="replace").strip().splitlines()
-            raise UserError(f"vlfau-stream ended with {heard.status}: {said[-1] if said else 'it said nothing'}")
+            lines = errors.read().decode(errors="replace").strip().splitlines()
+            raise UserError(f"vlfau-stream ended with {heard.status}: {lines[-1] if lines else 'no message'}")
     return measured(heard, case)
 
 
 def _listen(subscriber: Any, process: subprocess.Popen[bytes], case: Case, limit_s: float) -> Heard:
-    """Nothing but receiving: messages are read afterwards, on time that no frame waits for."""
+    """Only receives: messages are decoded afterwards, when no frame waits."""
     messages: list[tuple[int, bytes]] = []
     began = first = time.perf_counter()
     cpu_first, playing, ends, peak = 0.0, False, 0, 0.0
@@ -109,7 +109,7 @@ def _listen(subscriber: Any, process: subprocess.Popen[bytes], case: Case, limit
             if process.poll() is not None:
                 return Heard([], 0, 1, 0, process.returncode or 1)
             if time.perf_counter() - began > limit_s:
-                raise UserError(f"No end after {limit_s:.0f} s of '{case.name}'. Give less to do: --seconds, --quick")
+                raise UserError(f"'{case.name}' did not end within {limit_s:.0f} s. Use --seconds or --quick.")
             continue
         message = subscriber.recv()
         messages.append((time.time_ns(), message))
@@ -120,7 +120,7 @@ def _listen(subscriber: Any, process: subprocess.Popen[bytes], case: Case, limit
         ends += message.startswith(b"end/")
     cpu_last, last = cpu_s(process.pid), time.perf_counter()
     _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)  # so that nobody waits for it again
+    process.returncode = os.waitstatus_to_exitcode(status)  # so that Popen does not wait for it again
     if cpu_last:
         cpu, over = cpu_last - cpu_first, last - first
     else:
@@ -144,7 +144,7 @@ def measured(heard: Heard, case: Case) -> Run:
             runtime, device = message.runtime or runtime, message.device or device
     failed = [end.error for end in ends if end.error]
     if failed or len(reports) < 2:
-        raise UserError(f"'{case.name}' gave {len(reports)} reports. {' '.join(failed) or 'Give a longer --source.'}")
+        raise UserError(f"'{case.name}' gave {len(reports)} reports. {' '.join(failed) or 'Use a longer --source.'}")
     warm = min(sum(at - reports[0][0] < WARM_S * 1e9 for at, _ in reports), len(reports) // 2)
     counted = reports[warm:]
     plain = [report for _, report in counted]
@@ -152,7 +152,7 @@ def measured(heard: Heard, case: Case) -> Run:
     total = np.array([report.latency_ms.total for report in plain])
     in_stages = np.array([sum(getattr(report.latency_ms, stage) for stage in STAGES) for report in plain])
     stages = stage_means(plain)
-    stages["other"] = float(np.maximum(total - in_stages, 0).mean())  # between the stages, and publishing
+    stages["other"] = float(np.maximum(total - in_stages, 0).mean())  # between stages, and publishing
     stages["wire"] = float(np.maximum(latencies - total, 0).mean())  # publishing, sending and receiving
     streams = {report.stream for report in plain}
     each = [np.array([x for x, r in zip(latencies, plain) if r.stream == name]) for name in streams]

@@ -1,8 +1,8 @@
-"""`vlfau-stream` in which each network repeats its first answer: what is left is the engine's own work.
+"""`vlfau-stream` with networks that repeat their first answer, so that what is left is the engine's own work.
 
     PYTHONPATH=bench python -m measuring.without_networks VIDEO [flags of vlfau-stream]
 
-`overhead.py` starts it as a process.
+`overhead.py` starts it.
 """
 
 from __future__ import annotations

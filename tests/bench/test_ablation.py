@@ -1,4 +1,4 @@
-"""The ablation writes what the trainer reads, takes as many renders as it says, and judges what was trained."""
+"""The ablation writes settings that the trainer reads, uses the stated renders, and scores each variant once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_variants_differ_in_one_thing_each(bench: ModuleType) -> None:
     assert set(bench.PLAIN) == set(bench.LIGHT) == set(vars(RENDERS))
 
 
-def test_a_part_holds_the_renders_asked_for(bench: ModuleType, tmp_path: Path) -> None:
+def test_a_part_holds_the_requested_number_of_renders(bench: ModuleType, tmp_path: Path) -> None:
     from vlfau.models.data.shards import read_shards
 
     whole = tmp_path / "all"
@@ -47,19 +47,19 @@ def test_a_part_holds_the_renders_asked_for(bench: ModuleType, tmp_path: Path) -
     assert len(read_shards(bench.part_of(whole, sizes[-1], tmp_path / "same"))) == sizes[-1]
 
 
-def test_what_was_judged_is_not_trained_again(
+def test_a_finished_variant_is_not_trained_again(
     bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     row = {"name": "conv", "what": "as written", "images": 7, **dict.fromkeys(bench.FIGURES), "f1": 0.5}
     (tmp_path / "conv").mkdir()
     (tmp_path / "conv" / "judged.json").write_text(json.dumps(row))
     assert bench.main(["--data", str(tmp_path), "--only", "conv", "--output", str(tmp_path)]) == 0
-    told = capsys.readouterr().out
-    assert "as written" in told
-    assert json.loads(told.splitlines()[-1])["rows"] == [row]
+    output = capsys.readouterr().out
+    assert "as written" in output
+    assert json.loads(output.splitlines()[-1])["rows"] == [row]
 
 
-def test_a_failing_step_is_told_with_its_words(
+def test_a_failing_step_is_reported_with_its_message(
     bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()

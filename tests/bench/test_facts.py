@@ -1,4 +1,4 @@
-"""What every bench says beside its figures: tables that Markdown reads, and what the system tells about processes."""
+"""What every bench prints with its figures: Markdown tables, machine and versions, and facts about processes."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def test_a_table_is_markdown_with_figures_to_the_right(facts: ModuleType) -> Non
     assert facts.table([["alone"], ["a"]]).splitlines() == ["| alone |", "|-------|", "| a     |"]
 
 
-def test_device_commit_and_versions_are_told_twice(facts: ModuleType) -> None:
-    known = facts.about("msgspec", "no-such-distribution")
-    said = facts.heading(known)
-    assert {"python", "numpy", "msgspec"} <= set(known["versions"])
-    assert "no-such-distribution" not in known["versions"]
-    for text in (known["device"], known["date"], f"commit {known['commit']}", f"numpy {known['versions']['numpy']}"):
-        assert text in said
-    assert str(os.cpu_count()) in known["device"]
+def test_device_commit_and_versions_are_facts_and_text(facts: ModuleType) -> None:
+    about = facts.about("msgspec", "no-such-distribution")
+    text = facts.heading(about)
+    assert {"python", "numpy", "msgspec"} <= set(about["versions"])
+    assert "no-such-distribution" not in about["versions"]
+    for part in (about["device"], about["date"], f"commit {about['commit']}", f"numpy {about['versions']['numpy']}"):
+        assert part in text
+    assert str(os.cpu_count()) in about["device"]
 
 
 def test_a_changed_file_shows_in_the_commit(facts: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_changed_file_shows_in_the_commit(facts: ModuleType, monkeypatch: pyte
     monkeypatch.setattr(facts, "__file__", str(bench / "measuring" / "facts.py"))
     clean = facts.commit()
     assert clean.isalnum()
-    (bench / "RESULTS.md").write_text("what a bench wrote is no change of what it measured\n")
+    (bench / "RESULTS.md").write_text("what a bench wrote does not change what it measures\n")
     assert facts.commit() == clean
     (bench / "measuring" / "facts.py").write_text("b\n")
     assert facts.commit() == f"{clean}+"

@@ -1,4 +1,4 @@
-"""The GPU report, as far as a CPU goes: it runs to its JSON line, catches what disagrees, and says what is missing."""
+"""The GPU report on a CPU: it runs to its JSON line, notices disagreement, and lists what is missing."""
 
 from __future__ import annotations
 
@@ -71,56 +71,55 @@ def test_variants_are_measured_and_failures_are_reported(
         raise UserError("this machine has no such library")
 
     chosen = [*variants_of(bench, "openvino", "onnxruntime"), bench.Variant("imaginary", broken)]
-    report = bench.Report(time.monotonic() + 60)
+    report = bench.Log(time.monotonic() + 60)
     rates = {"fp32": bench.Rates(100.0, 10.0)}
-    found = bench.measure(report, bundle, chosen, [1, 2, 64], 0.01, rates)
+    results = bench.measure(report, bundle, chosen, [1, 2, 64], 0.01, rates)
     for name in ("openvino", "onnxruntime"):
-        row = found["runtimes"][name]
+        row = results["runtimes"][name]
         assert row["agreement"]["holds"]
         assert row["growth"]["holds"]
-        assert 100 < row["growth"]["calls"] <= 1000  # fewer where the time was up
+        assert 100 < row["growth"]["calls"] <= 1000  # fewer if time ran out
         assert [cell["batch"] for cell in row["cells"]] == [1, 2]  # 64 is more than the executor takes at once
         for cell in row["cells"]:
             p50, p95, p99 = cell["both"]
             assert 0 < p50 <= p95 <= p99
             assert cell["floor_ms"] == pytest.approx(max(cell["batch"] * 0.01, 0.004))
-    assert "no such library" in found["runtimes"]["imaginary"]["failed"]
-    assert "imaginary: cannot run here" in capsys.readouterr().out
-    json.dumps(found)
-    late = bench.Report(time.monotonic() - 1)
+    assert "no such library" in results["runtimes"]["imaginary"]["failed"]
+    assert "imaginary: cannot run." in capsys.readouterr().out
+    json.dumps(results)
+    late = bench.Log(time.monotonic() - 1)
     assert bench.measure(late, bundle, chosen, [1], 0.01, rates)["runtimes"]["openvino"] == {
         "passed_over": "no time left"
     }
 
 
-def test_a_runtime_that_disagrees_is_said_not_to_hold(bench: ModuleType, tmp_path: Path) -> None:
+def test_a_runtime_that_disagrees_does_not_hold(bench: ModuleType, tmp_path: Path) -> None:
     bundle = small_bundle(tmp_path / "bundle")
     with open_runtime(bundle, "onnxruntime") as runtime:
         assert bench.agreement(runtime)["holds"]
         whole = runtime.executor.encode
 
         def off(crops: np.ndarray) -> dict[str, Any]:
-            made = whole(crops)
-            return {**made, "log_odds": made["log_odds"] + 0.5}
+            memory = whole(crops)
+            return {**memory, "log_odds": memory["log_odds"] + 0.5}
 
         runtime.executor.encode = off  # type: ignore[method-assign]
         assert not bench.agreement(runtime)["holds"]
 
         def blind(crops: np.ndarray) -> dict[str, Any]:
-            made = whole(np.resize(bundle.selftest()["crops"], crops.shape))
-            return dict(made)
+            return dict(whole(np.resize(bundle.selftest()["crops"], crops.shape)))
 
         runtime.executor.encode = blind  # type: ignore[method-assign]
         assert not bench.agreement(runtime)["holds"]
     assert isinstance(runtime, Runtime)
 
 
-def test_memory_that_grows_is_said_not_to_hold(bench: ModuleType, tmp_path: Path) -> None:
+def test_growing_memory_does_not_hold(bench: ModuleType, tmp_path: Path) -> None:
     with open_runtime(small_bundle(tmp_path / "bundle"), "onnxruntime") as runtime:
-        whole, kept = runtime.executor.encode, []
+        whole, leak = runtime.executor.encode, []
 
         def leaking(crops: np.ndarray) -> dict[str, Any]:
-            kept.append(np.ones(20_000))  # 160 kB, touched
+            leak.append(np.ones(20_000))  # 160 kB, touched
             return whole(crops)
 
         runtime.executor.encode = leaking  # type: ignore[method-assign]
@@ -128,20 +127,20 @@ def test_memory_that_grows_is_said_not_to_hold(bench: ModuleType, tmp_path: Path
 
 
 def test_targets_of_a_gpu_are_reached_or_not(bench: ModuleType) -> None:
-    def found(ms: float, batch_ms: float) -> dict[str, Any]:
+    def cells(ms: float, batch_ms: float) -> dict[str, Any]:
         one = {"batch": 1, "states": (ms, ms, 1.2 * ms), "both": (2 * ms, 2 * ms, 3 * ms)}
         many = {"batch": 32, "states": (batch_ms,) * 3, "both": (batch_ms,) * 3}
         return {"runtimes": {"torch": {"cells": [one, many]}, "tensorrt": {"failed": "no such library"}}}
 
-    said = bench.targets(found(1.4, 7.9))
-    assert [line.rpartition(": ")[2] for line in said] == [
+    lines = bench.targets(cells(1.4, 7.9))
+    assert [line.rpartition(": ")[2] for line in lines] == [
         "reached", "reached", "reached", "NOT REACHED", "reached"
     ]  # fmt: skip
-    assert all("NOT REACHED" in line for line in bench.targets(found(1.6, 8.1)) if "p99" not in line)
-    assert bench.targets({"runtimes": {}}) == ["targets: nothing ran"]
+    assert all("NOT REACHED" in line for line in bench.targets(cells(1.6, 8.1)) if "p99" not in line)
+    assert bench.targets({"runtimes": {}}) == ["no targets: nothing ran"]
 
 
-def test_stand_ins_have_the_shapes_and_the_work_of_what_they_stand_for(bench: ModuleType) -> None:
+def test_stand_ins_have_the_shapes_and_products_of_the_originals(bench: ModuleType) -> None:
     timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
     from measuring import stand_ins
     from torch.utils.flop_counter import FlopCounterMode
@@ -166,8 +165,8 @@ def test_stand_ins_have_the_shapes_and_the_work_of_what_they_stand_for(bench: Mo
         assert getattr(mine, "output_fmt", "NCHW") == getattr(theirs, "output_fmt", "NCHW")
 
 
-def test_the_report_needs_torch_numpy_and_onnx_and_nothing_else(tmp_path: Path) -> None:
-    """In a process where nothing else can be imported: with plain stems, and graphs by the older tracer."""
+def test_the_report_needs_torch_numpy_and_onnx_only(tmp_path: Path) -> None:
+    """In a process that can import nothing else, it uses plain stems and the older tracer."""
     hidden = tmp_path / "sitecustomize.py"
     hidden.write_text(
         "import sys\n"
@@ -180,9 +179,9 @@ def test_the_report_needs_torch_numpy_and_onnx_and_nothing_else(tmp_path: Path) 
         "        return next((spec for spec in found if spec is not None), None)\n"
         "sys.meta_path[:] = [Only(list(sys.meta_path))]\n"
     )
-    asked = ["--sizes", "compact", "--batches", "1", "2", "--seconds", "0.01", "--words", "3"]
+    arguments = ["--sizes", "compact", "--batches", "1", "2", "--seconds", "0.01", "--words", "3"]
     done = subprocess.run(
-        [sys.executable, str(BENCH / "gpu_report.py"), *asked],
+        [sys.executable, str(BENCH / "gpu_report.py"), *arguments],
         env={**os.environ, "PYTHONPATH": str(tmp_path), "VLFAU_CACHE": ""},
         capture_output=True,
         text=True,
@@ -198,7 +197,7 @@ def test_the_report_needs_torch_numpy_and_onnx_and_nothing_else(tmp_path: Path) 
     assert "cannot be imported" in facts["compact"]["runtimes"]["openvino"]["failed"]
 
 
-def test_wheels_are_tried_oldest_first_in_a_process_of_their_own(
+def test_wheels_are_tried_oldest_first_in_separate_processes(
     bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wheels = tmp_path / "wheels"
@@ -209,21 +208,21 @@ def test_wheels_are_tried_oldest_first_in_a_process_of_their_own(
     assert [version for version, _ in bench.rtx_wheels.versions(wheels)] == ["1.4.0.76", "1.7.1", "1.10.0"]
     small_bundle(tmp_path / "compact")
     (wheels / "tensorrt_rtx-1.10.0-py3-none-any.whl").unlink()
-    found = bench.try_wheels(bench.Report(time.monotonic() + 100), wheels, tmp_path)
-    assert list(found) == ["1.4.0.76", "1.7.1"]
-    for version, said in found.items():
-        assert f"this is {version}" in said["failed"]  # the wheel itself answered, not what is installed here
+    answers = bench.try_wheels(bench.Log(time.monotonic() + 100), wheels, tmp_path)
+    assert list(answers) == ["1.4.0.76", "1.7.1"]
+    for version, answer in answers.items():
+        assert f"this is {version}" in answer["failed"]  # the wheel answered, not the installed library
     assert "1.4.0.76" in capsys.readouterr().out
 
 
 def test_graphs_are_traced_without_onnxscript_too(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A machine with a GPU may have torch and onnx alone. The older tracer's graphs are the network's as well."""
+    """A machine with a GPU may have only torch and onnx. The older tracer's graphs agree with the network, too."""
     from vlfau.models.export import graphs
 
     monkeypatch.setattr(graphs, "find_spec", lambda _: None)
-    report = bench.Report(time.monotonic() + 60)
+    report = bench.Log(time.monotonic() + 60)
     bundle = bench.make_bundle(report, "tiny", tmp_path / "tiny", 3)
     assert {"encoder.onnx", "caption.onnx"} < set(bundle.manifest.files)
     for name in ("openvino", "onnxruntime"):
@@ -252,9 +251,9 @@ def test_multiply_adds_are_counted(bench: ModuleType) -> None:
         helper.make_node("ReduceMean", ["y"], ["m"], axes=[2, 3], keepdims=0),
         helper.make_node("MatMul", ["m", "v"], ["z"]),
     ]
-    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 10, 10])
-    made = helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 5])
-    graph = helper.make_graph(nodes, "counted", [given], [made], weights)
+    crops = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 10, 10])
+    result = helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 5])
+    graph = helper.make_graph(nodes, "counted", [crops], [result], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     assert arithmetic.macs(model) == pytest.approx((8 * 100 * 27 + 8 * 5) / 1e9)
     assert arithmetic.macs(encoder()) > 0
@@ -292,27 +291,29 @@ def test_targets_are_reached_or_not(
         return {"load": 0.1, "rows": [*rows, {"runtime": "openvino int8", "batch": 8, "ms": 0.1}]}
 
     for best, held in ((30.0, True), (40.0, False)):
-        said, reached = throughput.targets(bundle, facts(torch_fp32=100.0, openvino_int8=best))
+        lines, reached = throughput.targets(bundle, facts(torch_fp32=100.0, openvino_int8=best))
         assert reached == held
-        assert f"found {100 / best:.2f} times (openvino int8)" in said[0]
-        assert ("NOT REACHED" in said[0]) != held
-    assert "give --torch" in throughput.targets(bundle, facts(openvino_fp32=1.0))[0][0]
+        assert f"measured {100 / best:.2f} times (openvino int8)" in lines[0]
+        assert ("NOT REACHED" in lines[0]) != held
+    assert "add --torch" in throughput.targets(bundle, facts(openvino_fp32=1.0))[0][0]
     compact = replace(bundle, manifest=replace(bundle.manifest, side=112))
     assert throughput.targets(compact, facts(openvino_fp32=7.0, openvino_int8=5.9))[1]
     assert not throughput.targets(compact, facts(openvino_fp32=7.0))[1]
     busy = throughput.targets(compact, facts(openvino_fp32=5.0) | {"load": 3.0})[0]
-    assert "take it on an idle machine" in busy[0]
+    assert "repeat on an idle machine" in busy[0]
     assert throughput.main([str(bundle.folder), "--hints", "--seconds", "0.02"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert {"fp32 latency 1", "fp32 throughput 1"} <= set(json.loads(lines[-1])["ms"])
 
 
-def test_a_size_is_made_with_random_weights_in_two_precisions(
+def test_a_size_is_built_with_random_weights_in_two_precisions(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import throughput
 
-    monkeypatch.setattr("vlfau.models.export.graphs.find_spec", lambda _: None)  # the exporter that takes a second
+    monkeypatch.setattr(
+        "vlfau.models.export.graphs.find_spec", lambda _: None
+    )  # the exporter that takes one second only
     bundle = throughput.random_bundle("tiny", tmp_path / "tiny")
     assert not bundle.has_captions
     for precision in ("fp32", "int8"):
@@ -335,13 +336,13 @@ def test_the_whole_report_runs_on_a_cpu_to_its_json_line(bench: ModuleType, caps
         assert any("how fast a GPU is" in line for line in lines)
 
 
-def test_the_results_page_says_that_no_gpu_has_run_or_names_one() -> None:
+def test_the_results_page_names_a_gpu_or_says_that_none_has_run() -> None:
     text = (BENCH / "RESULTS-gpu.md").read_text(encoding="utf-8")
     assert "has not run on a GPU yet" in text or "GPU report: NVIDIA" in text
 
 
 def test_the_report_starts_in_a_bare_checkout(tmp_path: Path) -> None:
-    """Without an installed package the script finds the sources through the links beside it."""
+    """Without an installed package the script finds the sources through the links in the checkout."""
     if not (BENCH.parent / ".typing" / "vlfau").is_dir():
         pytest.skip("the checkout has no links for type checkers")
     hidden = tmp_path / "sitecustomize.py"

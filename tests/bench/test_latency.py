@@ -1,4 +1,4 @@
-"""The latency bench: its arithmetic against known answers, its verdicts with controls, one run of the engine."""
+"""The latency bench: its arithmetic on known values, its verdicts with controls, and a run of the engine."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def median(values: NDArray[np.float64]) -> float:
 
 
 def runs_of(seed: int, runs: int, factor: float = 1.0) -> list[NDArray[np.float64]]:
-    """Frames that follow each other are alike, and every run has its own level, as on a shared machine."""
+    """Consecutive frames are alike, and every run has a different level, as on a shared machine."""
     random = np.random.default_rng(seed)
     slow = [np.convolve(random.normal(size=229), np.ones(30) / 30, "valid") for _ in range(runs)]
     return [factor * (10 + random.normal(0, 0.3) + wave + random.exponential(0.5, 200)) for wave in slow]
 
 
 def test_quantiles_and_jitter_of_known_values(comparison: ModuleType) -> None:
-    found = comparison.quantiles(np.arange(101, dtype=float)[::-1])
-    assert found == {"p50_ms": 50.0, "p95_ms": 95.0, "p99_ms": 99.0, "max_ms": 100.0}
+    values = comparison.quantiles(np.arange(101, dtype=float)[::-1])
+    assert values == {"p50_ms": 50.0, "p95_ms": 95.0, "p99_ms": 99.0, "max_ms": 100.0}
     assert comparison.jitter(np.array([5.0, 5.0, 5.0])) == 0
     assert comparison.jitter(np.array([5.0, 7.0, 4.0])) == 2.5
     assert comparison.jitter(np.array([5.0])) == 0
 
 
-def test_the_same_program_is_inside_the_noise_and_another_is_not(comparison: ModuleType) -> None:
+def test_the_same_program_is_inside_the_noise_and_a_slower_one_is_not(comparison: ModuleType) -> None:
     same = [comparison.compare(runs_of(k, 5), runs_of(k + 100, 5), median, draws=200) for k in range(20)]
     assert sum(ratio.verdict == "inside the noise" for ratio in same) >= 15
     slower = comparison.compare(runs_of(1, 5), runs_of(2, 5, 1.3), median, draws=200)
@@ -60,7 +60,9 @@ def test_the_same_program_is_inside_the_noise_and_another_is_not(comparison: Mod
     assert comparison.compare(runs_of(1, 5), runs_of(2, 5, 0.7), median, draws=200).verdict == "less"
 
 
-def test_single_frames_drawn_would_be_too_sure(comparison: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawing_single_frames_would_give_too_narrow_an_interval(
+    comparison: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     a, b = runs_of(3, 5), runs_of(4, 5)
     wide = comparison.compare(a, b, median, draws=300)
     alone = comparison.compare([np.concatenate(a)], [np.concatenate(b)], median, draws=300)
@@ -70,13 +72,13 @@ def test_single_frames_drawn_would_be_too_sure(comparison: ModuleType, monkeypat
     assert alone.high - alone.low > narrow.high - narrow.low
 
 
-def test_a_single_run_does_not_claim_to_know_the_next(comparison: ModuleType) -> None:
-    found = comparison.compare(runs_of(1, 1), runs_of(2, 1, 1.5), median, draws=100)
-    assert found.verdict.startswith("more, in these runs only")
+def test_a_single_run_does_not_generalise(comparison: ModuleType) -> None:
+    ratio = comparison.compare(runs_of(1, 1), runs_of(2, 1, 1.5), median, draws=100)
+    assert ratio.verdict.startswith("more, in these runs only")
 
 
 def heard(streaming: ModuleType, count: int, *, missing: int = 0, late_ms: float = 2.0) -> Any:
-    """As a subscriber hears `count` frames that took 8 ms inside the engine and `late_ms` on the wire."""
+    """`count` frames as a subscriber receives them, after 8 ms in the engine and `late_ms` on the wire."""
     spent = LatencyMs(decode=4, detect=3, align=1, predict=2, explain=0, total=8)
     began = 1_700_000_000_000_000_000
     messages = []
@@ -105,7 +107,7 @@ def test_a_run_is_measured_at_receipt(streaming: ModuleType) -> None:
         streaming.measured(heard(streaming, 1), case)
 
 
-def test_a_runtime_that_auto_took_is_not_run_again(
+def test_a_runtime_that_auto_chose_is_not_run_again(
     bench: ModuleType, streaming: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     auto = streaming.Case("auto", 1, 1, True)
@@ -116,7 +118,7 @@ def test_a_runtime_that_auto_took_is_not_run_again(
     assert not bench.same_as_auto(streaming.Case("openvino", 1, 1, True), {})
     monkeypatch.setattr(bench, "installed", lambda bundle: ["openvino", "onnxruntime"])
     quick = [case.name for case in bench.planned(bench.parser().parse_args(["--quick"]), None)]
-    assert quick[:2] == ["auto, 1 face, paced", "auto, 1 face, unpaced"]  # what is quoted comes before time runs out
+    assert quick[:2] == ["auto, 1 face, paced", "auto, 1 face, unpaced"]  # quoted figures come before time runs out
     assert len([name for name in quick if name.startswith("auto")]) == 12
     assert [name for name in quick if name.startswith("onnx")] == [f"onnxruntime, 1 face, {x}" for x in PACES]
     whole = [case.name for case in bench.planned(bench.parser().parse_args([]), None)]
@@ -124,7 +126,7 @@ def test_a_runtime_that_auto_took_is_not_run_again(
 
 
 def stored(bench: ModuleType, streaming: ModuleType, path: Path, factor: float, repeats: int = 5) -> Path:
-    """Written in as many turns as there are repeats, as two checkouts that take turns write."""
+    """Written one repeat at a time, as by two checkouts that take turns."""
     case = streaming.Case("auto", 1, 1, True)
     for k in range(repeats):
         run = streaming.measured(heard(streaming, 50), case)
@@ -151,7 +153,7 @@ def test_stored_runs_are_compared(
     assert "holds no latencies" in capsys.readouterr().err
 
 
-def test_what_is_missing_is_told(
+def test_missing_clips_are_reported(
     bench: ModuleType,
     clips: ModuleType,
     tmp_path: Path,
@@ -166,7 +168,7 @@ def test_what_is_missing_is_told(
 
 
 @pytest.mark.parametrize("faces", [1, 2, 8])
-def test_clips_hold_the_source_as_often_as_asked(clips: ModuleType, tmp_path: Path, faces: int) -> None:
+def test_clips_hold_the_requested_number_of_faces(clips: ModuleType, tmp_path: Path, faces: int) -> None:
     source, clip = tmp_path / "source.mp4", tmp_path / "clip.mp4"
     write_clip(source, [numbered(3)] * 4)
     clips.write_clip(clip, source, faces, 0.2)
@@ -208,8 +210,8 @@ def test_the_real_engine_end_to_end(tmp_path: Path) -> None:
     assert paced["runtime"] == "onnxruntime fp32"
     assert 0 < paced["start_s"] < 60
     assert set(last["against"]) == set(last["rows"])  # both installations ran every case
-    kept = json.loads((tmp_path / "kept.json").read_text(encoding="utf-8"))["samples"]["onnxruntime, 1 face, paced"]
-    assert len(kept["latencies_ms"][0]) == paced["frames"] - paced["frames"] // 2
+    stored = json.loads((tmp_path / "kept.json").read_text(encoding="utf-8"))["samples"]["onnxruntime, 1 face, paced"]
+    assert len(stored["latencies_ms"][0]) == paced["frames"] - paced["frames"] // 2
     if find_spec("matplotlib"):
         names = {path.name for path in (tmp_path / "plots").iterdir()}
         assert names == {"latency.png", "latency.svg", "stages.png", "stages.svg"}

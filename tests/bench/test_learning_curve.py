@@ -1,4 +1,4 @@
-"""The learning curve counts on over runs that began with each other's weights."""
+"""The learning curve adds up runs that continue each other."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def epoch(images: int, elapsed_s: float, **more: float) -> dict[str, Any]:
     return {"kind": "epoch", "images": images, "elapsed_s": elapsed_s, "loss_au": 0.2, **more}
 
 
-def test_runs_add_up_and_untested_epochs_only_count(bench: ModuleType, tmp_path: Path) -> None:
+def test_runs_add_up_and_untested_epochs_only_count_images(bench: ModuleType, tmp_path: Path) -> None:
     first = write(tmp_path / "a", {"kind": "train"}, epoch(100, 1800, test_f1=0.2), epoch(200, 3600))
     second = write(tmp_path / "b", epoch(50, 900, test_f1=0.4), seed=1)
     rows, ends = bench.curve([first, second])
@@ -40,7 +40,7 @@ def test_runs_add_up_and_untested_epochs_only_count(bench: ModuleType, tmp_path:
     assert [(end["run"], end["images"]) for end in ends] == [("a", 200), ("b", 250)]
 
 
-def test_a_copy_made_on_the_way_is_a_point_of_the_same_run(bench: ModuleType, tmp_path: Path) -> None:
+def test_a_copy_made_during_training_is_a_point_of_the_same_run(bench: ModuleType, tmp_path: Path) -> None:
     early = write(tmp_path / "early", epoch(100, 1800, test_f1=0.2))
     whole = write(tmp_path / "whole", epoch(100, 1800, test_f1=0.2), epoch(200, 3600, test_f1=0.3))
     rows, ends = bench.curve([early, whole])
@@ -48,19 +48,19 @@ def test_a_copy_made_on_the_way_is_a_point_of_the_same_run(bench: ModuleType, tm
     assert [(end["run"], end["images"], end["hours"]) for end in ends] == [("early", 100, 0.5), ("whole", 200, 1.0)]
 
 
-def test_what_is_no_run_is_named(bench: ModuleType, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_is_named(bench: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run folder"):
         bench.curve([tmp_path])
 
 
-def test_weights_are_judged_once(
+def test_weights_are_scored_once(
     bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = write(tmp_path / "a", epoch(100, 1800, test_f1=0.2))
-    asked: list[Path] = []
+    scored: list[Path] = []
 
     def judge(run: Path, *_: Any) -> dict[str, float | None]:
-        asked.append(run)
+        scored.append(run)
         return dict.fromkeys(bench.FIGURES) | {"f1": 0.25}
 
     monkeypatch.setattr(bench, "judge", judge)
@@ -68,7 +68,7 @@ def test_weights_are_judged_once(
     monkeypatch.setattr(sys, "argv", [*line, "--plot", str(tmp_path / "curve.png")])
     for _ in range(2):
         assert bench.main() == 0
-    said = capsys.readouterr().out
-    assert asked == [run]
-    assert json.loads(said.splitlines()[-1])["judged"][0]["f1"] == 0.25
+    output = capsys.readouterr().out
+    assert scored == [run]
+    assert json.loads(output.splitlines()[-1])["judged"][0]["f1"] == 0.25
     assert (tmp_path / "curve.png").stat().st_size > 10_000

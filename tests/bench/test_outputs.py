@@ -1,4 +1,4 @@
-"""All ways out of one real run at once: they must tell the same story."""
+"""All outputs of one real run at once must agree."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def an_empty_clip(folder: Path, frames: int) -> Path:
     return path
 
 
-def test_every_output_tells_the_same_story(tmp_path: Path) -> None:
+def test_all_outputs_agree(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     (tmp_path / "bundle").mkdir()
     small_bundle(tmp_path / "bundle")
-    heard: list[wire.AnyMessage] = []
+    received: list[wire.AnyMessage] = []
     engine = open_engine(
         str(embedded() / "demo.mp4"),
         name=["cam"],
@@ -60,18 +60,18 @@ def test_every_output_tells_the_same_story(tmp_path: Path) -> None:
 
     def listen() -> None:
         while publisher.address.endswith("*"):
-            pass_time.wait(0.01)
+            never.wait(0.01)
         with subscribe(publisher.address, ("au/", "text/", "end/"), timeout_s=60) as messages:
-            heard.extend(messages)
+            received.extend(messages)
 
-    pass_time = threading.Event()
+    never = threading.Event()
     listener = threading.Thread(target=listen)
     listener.start()
     with engine as running:
         reports = list(running)
     listener.join(60)
     assert len(reports) >= 24
-    assert [message for message in heard if isinstance(message, wire.Report)] == reports
+    assert [message for message in received if isinstance(message, wire.Report)] == reports
     lines = (tmp_path / "o.jsonl").read_bytes().splitlines()
     assert [wire.decode_payload("au", line) for line in lines] == reports
     with open(tmp_path / "o.csv", encoding="utf-8", newline="") as file:
@@ -88,11 +88,11 @@ def test_every_output_tells_the_same_story(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "o.mp4")) as film:
         times = [frame.time for frame in film.decode(video=0)]
     assert times == pytest.approx([report.pts for report in reports], abs=1e-4)
-    said = {face.text for report in reports for face in report.faces if face.text}
+    sentences = {face.text for report in reports for face in report.faces if face.text}
     captions = (tmp_path / "o.vtt").read_text(encoding="utf-8")
-    assert all(text in captions for text in said)
-    assert {message.text for message in heard if isinstance(message, wire.Text)} == said
-    end = heard[-1]
+    assert all(text in captions for text in sentences)
+    assert {message.text for message in received if isinstance(message, wire.Text)} == sentences
+    end = received[-1]
     assert isinstance(end, wire.End)
     assert (end.reason, end.frames_out, end.left) == ("finished", len(reports), 0)
 
@@ -113,17 +113,17 @@ def test_a_stop_finishes_every_file_within_two_seconds(tmp_path: Path, way: sign
             for message in messages:
                 if isinstance(message, wire.Report) and message.seq == 30:
                     process.send_signal(way)
-                    asked = time.monotonic()
+                    sent = time.monotonic()
             assert isinstance(message, wire.End)
             assert message.reason == "stopped"
         process.wait(30)
-        took = time.monotonic() - asked
+        took = time.monotonic() - sent
         assert process.stderr is not None
-        said = process.stderr.read()
+        stderr = process.stderr.read()
     assert took < 2 * slowness()
     assert process.returncode == 130
-    assert "clip: stopped after" in said
-    assert "Traceback" not in said
+    assert "clip: stopped after" in stderr
+    assert "Traceback" not in stderr
     count = message.frames_out
     assert count >= 31
     assert len((tmp_path / "o.jsonl").read_bytes().splitlines()) == count

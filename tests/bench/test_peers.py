@@ -1,4 +1,4 @@
-"""The bench of peers: what can run here does, the rest is told with its reason or has a stand-in."""
+"""The bench of peers: what is installed runs, the rest has a stand-in or is listed with the reason."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def clip(tmp_path: Path) -> Path:
     return tmp_path / "clip.mp4"
 
 
-def test_a_loop_counts_what_it_looked_at(loops: ModuleType, clip: Path) -> None:
+def test_a_loop_counts_frames_and_faces(loops: ModuleType, clip: Path) -> None:
     seen: list[NDArray[np.uint8]] = []
 
     def look(picture: NDArray[np.uint8], at_ms: int) -> int:
         seen.append(picture)
         return 2
 
-    found = loops.loop(clip, look, began=0.0, limit_s=60)
-    assert (found["frames"], found["faces"], len(seen)) == (20, 2, 20)
-    assert found["peak_mb"] > 20 or not sys.platform.startswith("linux")
-    assert 0 < found["p50_ms"] <= found["p95_ms"]
+    row = loops.loop(clip, look, began=0.0, limit_s=60)
+    assert (row["frames"], row["faces"], len(seen)) == (20, 2, 20)
+    assert row["peak_mb"] > 20 or not sys.platform.startswith("linux")
+    assert 0 < row["p50_ms"] <= row["p95_ms"]
     assert loops.loop(clip, look, began=0.0, limit_s=-1)["frames"] == 2, "the limit ends it"
 
 
@@ -55,12 +55,12 @@ def test_the_crop_is_a_square_around_the_box(loops: ModuleType) -> None:
 def test_the_swin_loop_is_the_network_of_swin_base(loops: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     graphau = pytest.importorskip("vlfau.models.networks.graphau")
-    made: list[Any] = []
+    networks: list[Any] = []
 
     class Tiny(torch.nn.Module):  # type: ignore[misc,name-defined,unused-ignore]
         def __init__(self, units: tuple[str, ...], **options: Any) -> None:
             super().__init__()
-            made.append((units, options))
+            networks.append((units, options))
 
         def encode(self, crops: Any) -> Any:
             assert tuple(crops.shape[1:]) == (224, 224, 3)
@@ -74,32 +74,32 @@ def test_the_swin_loop_is_the_network_of_swin_base(loops: ModuleType, monkeypatc
     picture = np.zeros((90, 90, 3), np.uint8)
     assert loops.swin(lambda _: [np.array([10.0, 10, 60, 60])] * 3)(picture, 0) == 3
     assert loops.swin(lambda _: [])(picture, 0) == 0
-    assert (len(made[0][0]), made[0][1]) == (12, {})
+    assert (len(networks[0][0]), networks[0][1]) == (12, {})
 
 
 def test_openface_is_timed_by_its_table(bench: ModuleType, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = clip.parent / "FeatureExtraction"
     program.write_text(
         f"#!{sys.executable}\nimport sys, time, cv2\na = sys.argv\nv = cv2.VideoCapture(a[2])\n"
-        "n = 0\nwhile v.read()[0]: n += 1\ntime.sleep(0.3 + 0.02 * n)\n"
+        "n = 0\nwhile v.read()[0]: n += 1\ntime.sleep(0.3 + 0.1 * n)\n"
         "name = a[2].rpartition('/')[2].removesuffix('.mp4')\n"
         "open(f'{a[4]}/{name}.csv', 'w').write('frame, AU01_r\\n' + '1, 0.5\\n' * n)\n"
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(clip.parent), prepend=":")
-    found = bench.openface(clip, 30)
-    assert found["frames"] == 20
-    assert found["start_s"] > 0.3
-    assert 15 < found["fps"] < 80  # 50, and what a busy machine makes of it
+    row = bench.openface(clip, 30)
+    assert row["frames"] == 20
+    assert row["start_s"] > 0.3
+    assert 3 < row["fps"] < 20  # 10 on an idle machine
     program.write_text("#!/bin/sh\nexit 3\n")
-    with pytest.raises(bench.Skipped, match="ended with 3"):
+    with pytest.raises(bench.Skipped, match="exited with 3"):
         bench.openface(clip, 30)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(bench.Skipped, match="no FeatureExtraction on the PATH"):
         bench.openface(clip, 30)
 
 
-def test_a_library_that_is_there_but_cannot_run_is_told(
+def test_a_library_that_cannot_run_is_skipped_with_the_reason(
     bench: ModuleType, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(bench.Skipped, match="no_such_module not installed"):
@@ -123,25 +123,27 @@ def test_a_detector_of_insightface_runs(bench: ModuleType, clip: Path) -> None:
     if find_spec("insightface") is None:
         pytest.skip("insightface is not installed")
     model = shared("detectors/scrfd_500m_kps.onnx")
-    found = bench.looped("insightface", clip, 5, "insightface", model=model)
-    assert (found["frames"], found["faces"]) == (20, 0)
-    assert found["start_s"] > 0
+    row = bench.looped("insightface", clip, 5, "insightface", model=model)
+    assert (row["frames"], row["faces"]) == (20, 0)
+    assert row["start_s"] > 0
 
 
-def test_model_files_are_asked_for(bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_model_files_are_reported(
+    bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     only = ["--only", "MediaPipe landmarker", "OpenFace", "--seconds", "0.2"]
     assert bench.main([*only, "--mediapipe-model", str(tmp_path / "none.task")]) == 2
     assert "none.task" in capsys.readouterr().err
     assert bench.main(only) == 0
-    said = capsys.readouterr().out.splitlines()
-    last = json.loads(said[-1])
+    lines = capsys.readouterr().out.splitlines()
+    last = json.loads(lines[-1])
     assert "--mediapipe-model FILE" in last["skipped"]["MediaPipe landmarker"]
     assert set(last["rows"]) <= {"OpenFace"}
     assert last["device"]
     assert last["commit"]
 
 
-def test_installed_size_counts_what_is_needed(sizes: ModuleType) -> None:
+def test_installed_size_includes_dependencies(sizes: ModuleType) -> None:
     alone = sizes.needed(["vlfau-stream"])
     assert {"numpy", "openvino", "opencv-python", "av"} <= set(alone)
     assert "torch" not in alone

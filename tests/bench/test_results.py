@@ -1,4 +1,4 @@
-"""bench/RESULTS.md: the README quotes nothing else, and the page holds what the benches printed and no more."""
+"""bench/RESULTS.md: the README quotes no other figures, and the page holds only what the benches printed."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ NUMBER = re.compile(r"(?<![\w.,-])\d+(?:[.,]\d+)*(?![\w])")  # not a part of p95
 
 
 def results_section(readme: str) -> str:
-    """What stands under a heading with the word Results, up to the next heading of that level."""
+    """The text under a heading with the word Results, up to the next heading of that level."""
     found = re.search(r"^(#+) [^\n]*Results[^\n]*\n(.*?)(?=^#{1,2} |\Z)", readme, re.MULTILINE | re.DOTALL)
     return found[2] if found else ""
 
 
 def figures(markdown: str) -> set[str]:
-    """Numbers of prose and tables. Commands, addresses of links and comments are none."""
+    """Numbers in prose and tables, but not in commands, link targets and comments."""
     text = re.sub(r"```.*?```|`[^`\n]*`|<!--.*?-->|\]\([^)]*\)|<[^>\n]*>", " ", markdown, flags=re.DOTALL)
     return {number.rstrip(".,") for number in NUMBER.findall(text)}
 
 
-def standing(markdown: str) -> set[str]:
-    """Numbers of the page of results, which are nowhere hidden."""
+def printed(markdown: str) -> set[str]:
+    """All numbers of the results page."""
     return {number.rstrip(".,") for number in NUMBER.findall(markdown)}
 
 
 def invented(readme: str, results: str) -> set[str]:
-    return figures(results_section(readme)) - standing(results)
+    return figures(results_section(readme)) - printed(results)
 
 
 bench = bench_module("results")
 
 
-def test_every_figure_of_the_readme_stands_in_the_results() -> None:
+def test_every_figure_of_the_readme_is_in_the_results() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     section = results_section(readme)
     assert section.strip(), "the README has a section of results"
@@ -50,16 +50,16 @@ def test_every_figure_of_the_readme_stands_in_the_results() -> None:
 
 def test_an_invented_figure_is_noticed() -> None:
     results = "| case | fps | p95 |\n|---|---|---|\n| 1 face | 101.3 | 24.85 |\n2 cores, took 98 s, 1,024 frames\n"
-    told = "# A\n\n99.9\n\n## Results\n\n{} frames/s, p95 of 24.85 ms, 2 cores, AU12, INT8, 720p30.\n\n## B\n\n77\n"
-    assert invented(told.format("101.3"), results) == set()
-    assert invented(told.format("101.4"), results) == {"101.4"}
-    assert invented(told.format("101"), results) == {"101"}, "rounded is not quoted"
-    assert invented(told.format("1,024"), results) == set()
-    assert invented(told.format("`--seconds 55` [x](a/55.html) 98"), results) == set()
+    readme = "# A\n\n99.9\n\n## Results\n\n{} frames/s, p95 of 24.85 ms, 2 cores, AU12, INT8, 720p30.\n\n## B\n\n77\n"
+    assert invented(readme.format("101.3"), results) == set()
+    assert invented(readme.format("101.4"), results) == {"101.4"}
+    assert invented(readme.format("101"), results) == {"101"}, "rounded is not quoted"
+    assert invented(readme.format("1,024"), results) == set()
+    assert invented(readme.format("`--seconds 55` [x](a/55.html) 98"), results) == set()
     assert invented("## Results\n\n| fps |\n|---|\n| 55 |\n", results) == {"55"}
 
 
-def test_the_page_is_nobodys_machine() -> None:
+def test_the_page_names_no_path_of_a_machine() -> None:
     if not RESULTS.exists():
         pytest.skip("make bench has not written bench/RESULTS.md yet")
     text = RESULTS.read_text(encoding="utf-8")
@@ -79,8 +79,8 @@ def test_make_bench_is_this_script(bench: ModuleType) -> None:
 
 
 def test_tables_pictures_and_lines(bench: ModuleType) -> None:
-    said = ["a device", "python 3", "", "| a | b |", "|---|---|", "| 1 | 2 |", "flat", "wrote bench/plots/x.png"]
-    assert bench.prose(said) == [
+    lines = ["a device", "python 3", "", "| a | b |", "|---|---|", "| 1 | 2 |", "flat", "wrote bench/plots/x.png"]
+    assert bench.prose(lines) == [
         *("a device  ", "python 3  ", "", "| a | b |", "|---|---|", "| 1 | 2 |", "", "flat  "),
         *("", "![x](plots/x.png)"),
     ]
@@ -91,7 +91,7 @@ def test_tables_pictures_and_lines(bench: ModuleType) -> None:
 
 
 def page(bench: ModuleType, monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> tuple[int, str]:
-    """main() with two small benches in place of the real ones."""
+    """main() with two small benches instead of the real ones."""
     one, two = folder / "one.py", folder / "two.py"
     one.write_text("import sys\nprint('| a | b |\\n|---|---|\\n| 1 | 2 |\\n' + sys.argv[1])\nprint('{\"x\": 1}')\n")
     two.write_text("import sys\nprint('so far')\nsys.exit('the disk fell off')\n")
@@ -105,7 +105,7 @@ def page(bench: ModuleType, monkeypatch: pytest.MonkeyPatch, folder: Path, *argu
     return code, (folder / "out.md").read_text(encoding="utf-8")
 
 
-def test_a_page_is_written_and_one_part_of_it_anew(
+def test_a_page_is_written_and_one_section_replaced(
     bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("VLFAU_SHARDS", raising=False)
@@ -118,22 +118,22 @@ def test_a_page_is_written_and_one_part_of_it_anew(
     assert list(sections) == ["One", "Two", "Far"]
     assert "| 1 | 2 |" in sections["One"]
     assert '{"x"' not in text
-    assert "**It ended with 1:** the disk fell off" in sections["Two"]
+    assert "**It exited with 1:** the disk fell off" in sections["Two"]
     assert "Not run: it needs --shards FOLDER." in sections["Far"]
     code, again = page(bench, monkeypatch, tmp_path, "--only", "one")
     assert code == 0
-    assert bench.sections_of(again)["Two"] == sections["Two"], "what was not run again stays"
+    assert bench.sections_of(again)["Two"] == sections["Two"], "the section that was not run again stays"
 
 
-def test_no_path_of_this_machine_gets_into_the_page(
+def test_no_path_of_this_machine_is_in_the_page(
     bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     shards = tmp_path / "shards"
     shards.mkdir()
-    places = bench.found_places(shards, None)
+    places = bench.existing_places(shards, None)
     assert places["SHARDS"] == shards.resolve()
     assert bench.hidden(f"{shards}/a {bench.ROOT}/b", places) == "SHARDS/a ./b"
     assert bench.stands_for("SHARDS/x", places) == f"{shards.resolve()}/x"
     assert bench.stands_for("bench/SHARDS", places) == "bench/SHARDS"
     monkeypatch.setenv("VLFAU_SHARED", str(tmp_path / "none"))
-    assert set(bench.found_places(None, None)) <= {"SHARDS"}
+    assert set(bench.existing_places(None, None)) <= {"SHARDS"}

@@ -1,4 +1,4 @@
-"""The soak bench: what it would notice, each with a control, and a short real run with all its faults."""
+"""The soak bench: each mistake that it must notice, with a control, and a short real run with all faults."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def samples(memory: list[float], p95: list[float]) -> list[dict[str, float]]:
     return [{"memory_mb": m, "p95_ms": p, "life": 0} for m, p in zip(memory, p95)]
 
 
-def test_growth_is_told_from_warming_up(verdict: ModuleType) -> None:
+def test_growth_is_distinguished_from_warming_up(verdict: ModuleType) -> None:
     warm, flat = [300.0, 350, 400], [20.0] * 9
     assert verdict.grown(samples(warm + [402.0] * 6, flat), 0.05, 0.5) == []
     leak = verdict.grown(samples(warm + [400.0] * 3 + [430.0] * 3, flat), 0.05, 0.5)
@@ -55,7 +55,7 @@ def test_growth_is_told_from_warming_up(verdict: ModuleType) -> None:
     assert late == ["p95_ms grew from 20.0 to 40.0"]
     assert verdict.grown(samples([400.0] * 2, [20.0] * 2), 0.05, 0.5) == ["too short to judge"]
     second = [row | {"life": 1, "memory_mb": 900.0} for row in samples([400.0] * 3, [20.0] * 3)]
-    assert verdict.grown(samples([400.0] * 9, flat) + second, 0.05, 0.5) == [], "another process is another matter"
+    assert verdict.grown(samples([400.0] * 9, flat) + second, 0.05, 0.5) == [], "another process is judged separately"
 
 
 def report(seq: int, frame: int, *, total: float = 8.0, pts: float | None = None, captured_ns: int = 0) -> Report:
@@ -78,8 +78,8 @@ def test_a_listener_notices_what_is_wrong(verdict: ModuleType) -> None:
         heard = verdict.Heard()
         for one in reports:
             heard.take(one, 0, 0)
-        found: list[str] = heard.wrong
-        return found
+        wrong: list[str] = heard.wrong
+        return wrong
 
     assert wrong(report(0, 0), report(1, 1), report(2, 5)) == []
     assert wrong(report(0, 0), report(2, 2)) == ["cam: message 2 came as number 1"]
@@ -92,21 +92,21 @@ def test_a_listener_notices_what_is_wrong(verdict: ModuleType) -> None:
     assert heard.jumps == 2
 
 
-def life(verdict: ModuleType, folder: Path, reports: int, told: End, *, status: int = 130, rows: int = 10) -> Any:
+def life(verdict: ModuleType, folder: Path, reports: int, last: End, *, status: int = 130, rows: int = 10) -> Any:
     path = folder / "rows.jsonl"
     path.write_bytes(b"".join(line(report(k, k)) for k in range(rows)))
-    made = verdict.Life(SimpleNamespace(), None, path, status=status)
+    process = verdict.Life(SimpleNamespace(), None, path, status=status)
     for seq in range(reports):
-        made.heard.take(report(seq, seq), 0, 0)
-    made.heard.take(told, 0, 0)
-    return made
+        process.heard.take(report(seq, seq), 0, 0)
+    process.heard.take(last, 0, 0)
+    return process
 
 
-def test_the_account_must_be_exact(verdict: ModuleType, tmp_path: Path) -> None:
+def test_frame_counts_must_be_exact(verdict: ModuleType, tmp_path: Path) -> None:
     assert verdict.accounts(life(verdict, tmp_path, 10, end())) == []
     assert "13 decoded, 10 published + 2 dropped" in verdict.accounts(life(verdict, tmp_path, 10, end(frames_in=13)))[0]
     assert "9 of 10 reports arrived" in verdict.accounts(life(verdict, tmp_path, 9, end()))[0]
-    assert verdict.accounts(life(verdict, tmp_path, 11, end())) == ["1 reports more arrived than were published"]
+    assert verdict.accounts(life(verdict, tmp_path, 11, end())) == ["1 more reports arrived than were published"]
     assert verdict.accounts(life(verdict, tmp_path, 11, end(), status=2)) == [], "its row did not fit on the disk"
     assert "9 whole rows" in verdict.accounts(life(verdict, tmp_path, 10, end(), rows=9))[0]
     cut = life(verdict, tmp_path, 10, end())
@@ -114,9 +114,9 @@ def test_the_account_must_be_exact(verdict: ModuleType, tmp_path: Path) -> None:
     assert "whole rows" in verdict.accounts(cut)[0]
 
 
-def test_a_fault_without_a_trace_is_wrong(verdict: ModuleType, tmp_path: Path) -> None:
-    told = changed(end(reconnects=1), stream="camera0")
-    first = life(verdict, tmp_path, 10, told)
+def test_a_fault_without_a_trace_is_reported(verdict: ModuleType, tmp_path: Path) -> None:
+    last = changed(end(reconnects=1), stream="camera0")
+    first = life(verdict, tmp_path, 10, last)
     first.heard.jumps, first.heard.after_gap = 2, {"camera0": 5}
     faults = [(1.0, kind) for kind in (*KINDS, "stall over")]
     good = verdict.Soak(faults=faults, lives=[first], stalled={"heard": 9, "lost": 3, "wrong": 0, "meanwhile": 500})
@@ -124,13 +124,13 @@ def test_a_fault_without_a_trace_is_wrong(verdict: ModuleType, tmp_path: Path) -
     unhurt = dataclasses.replace(good, stalled=good.stalled | {"lost": 0})
     assert verdict.traces(unhurt, 1) == ["the stalled subscriber lost nothing"]
     slow = dataclasses.replace(good, stalled=unhurt.stalled | {"meanwhile": 30})
-    assert verdict.traces(slow, 1) == [], "a machine so slow that the queues held it all"
+    assert verdict.traces(slow, 1) == [], "the queues of a slow machine held everything"
     first.heard.jumps, first.heard.after_gap = 0, {}
-    first.heard.ends["camera0"] = changed(told, reconnects=0)
+    first.heard.ends["camera0"] = changed(last, reconnects=0)
     assert len(verdict.traces(good, 1)) == 3
 
 
-def test_a_clip_that_is_played_again_goes_on_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_looped_clip_has_rising_timestamps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(BENCH))
     from measuring import feeder
 
@@ -138,7 +138,7 @@ def test_a_clip_that_is_played_again_goes_on_in_time(monkeypatch: pytest.MonkeyP
     taken = list(itertools.islice(feeder.packets(tmp_path / "clip.mp4"), 50))
     decoded = [at for _, at, _ in taken]
     assert all(b > a for a, b in itertools.pairwise(decoded))
-    assert max(shown for _, _, shown in taken) == pytest.approx(2.45, abs=0.11)  # the last round stops in its middle
+    assert max(shown for _, _, shown in taken) == pytest.approx(2.45, abs=0.11)  # the last round stops half-way
     assert sum(packet.is_keyframe and packet.pts == 0 for packet, _, _ in taken) == 3
 
 
@@ -165,7 +165,7 @@ def check(last: dict[str, Any]) -> None:
 
 @pytest.mark.timeout(300)
 def test_twenty_seconds_with_every_fault(tmp_path: Path) -> None:
-    """Too short to judge growth on a busy machine, which loads sentences half of that time; the rest is exact."""
+    """Too short to judge growth on a busy machine, which loads sentences for half of that time; the rest is exact."""
     pytest.importorskip("matplotlib")
     check(run(20, tmp_path, latency="7", memory="0.5"))
     assert (tmp_path / "soak.png").stat().st_size > 10_000

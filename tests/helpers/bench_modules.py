@@ -1,4 +1,4 @@
-"""Fixtures that give a bench as a module: `bench = bench_module("latency")`. Benches are scripts, not a package."""
+"""Fixtures that import a bench as a module: `bench = bench_module("latency")`. Benches are scripts, not a package."""
 
 from __future__ import annotations
 
