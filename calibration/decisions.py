@@ -157,8 +157,8 @@ def _fit(log_odds: Floats, labels: NDArray[np.integer[Any]], goal: Goal) -> tupl
     temperatures, thresholds, notes = np.ones(count), np.full(count, 0.5), [""] * count
     priors = None if goal.prior is None else np.broadcast_to(np.array(goal.prior, float), (count,))
     for unit in range(count):
-        known = labels[:, unit] >= 0
-        x, y = log_odds[known, unit], labels[known, unit] == 1
+        labelled = labels[:, unit] >= 0
+        x, y = log_odds[labelled, unit], labels[labelled, unit] == 1
         if min(y.sum(), (~y).sum()) < FEWEST:
             notes[unit] = f"{int(y.sum())} active and {int((~y).sum())} inactive images are too few: values kept"
             continue

@@ -30,18 +30,18 @@ class Predictions:
 
 
 def measures(labels: NDArray[np.integer[Any]], predictions: Predictions, weights: Floats) -> dict[str, Floats]:
-    """weights (D, N) -> each of MEASURES as (D, A + 1); the last column is over all units: the mean, of the ECE the
-    pooled. NaN where nothing can be predictions."""
+    """weights (D, N) -> each of MEASURES as (D, A + 1); the last column covers all units: their mean, and for the
+    ECE all labels pooled. NaN where undefined."""
     f1, auc, ece = (np.full((len(weights), labels.shape[1] + 1), np.nan) for _ in MEASURES)
     gaps, sizes = np.zeros((len(weights), BINS)), np.zeros(len(weights))
     for unit in range(labels.shape[1]):
-        known = labels[:, unit] >= 0
-        if not known.any():
+        labelled = labels[:, unit] >= 0
+        if not labelled.any():
             continue
-        w, yes = weights[:, known], labels[known, unit] == 1
-        f1[:, unit] = _f1(w, yes, predictions.states[known, unit])
-        auc[:, unit] = _auc(w, yes, predictions.log_odds[known, unit])
-        gap, size = _gaps(w, yes, predictions.probabilities[known, unit].astype(float))
+        w, yes = weights[:, labelled], labels[labelled, unit] == 1
+        f1[:, unit] = _f1(w, yes, predictions.states[labelled, unit])
+        auc[:, unit] = _auc(w, yes, predictions.log_odds[labelled, unit])
+        gap, size = _gaps(w, yes, predictions.probabilities[labelled, unit].astype(float))
         with np.errstate(invalid="ignore", divide="ignore"):
             ece[:, unit] = np.abs(gap).sum(1) / size
         gaps, sizes = gaps + gap, sizes + size
@@ -56,7 +56,7 @@ def differences(
     labels: NDArray[np.integer[Any]], subjects: NDArray[Any], first: Predictions, second: Predictions, *, seed: int = 0
 ) -> dict[str, list[Difference | None]]:
     """Second minus first with 95 % intervals: per measure A + 1 entries, the last over all units. The interval is NaN
-    where one subject is all there is, and an entry None where nothing can be predictions."""
+    for a single subject, and an entry is None where undefined."""
     names, which = np.unique(subjects, return_inverse=True)
     drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=DRAWS)
     weights = np.concatenate([np.ones((1, len(labels))), drawn[:, which].astype(float)])

@@ -45,7 +45,7 @@ def run(settings: Settings) -> None:
     assets = Path(_needed("assets", settings.assets))
     try:
         from .assets import load_assets
-        from .production import Job, synthesize
+        from .production import RenderJob, synthesize
         from .sheet import write_sheet
     except ModuleNotFoundError as error:
         raise UserError(f"The renderer needs {error.name}: pip install 'vlfau-stream[synthesize]'.") from None
@@ -53,7 +53,7 @@ def run(settings: Settings) -> None:
         write_sheet(Path(settings.sheet), load_assets(assets), settings.seed)
     else:
         output = Path(_needed("output", settings.output))
-        synthesize(Job(assets, output, settings.count, settings.seed, settings.shard_size), settings.workers)
+        synthesize(RenderJob(assets, output, settings.count, settings.seed, settings.shard_size), settings.workers)
 
 
 def _needed(name: str, value: str) -> str:

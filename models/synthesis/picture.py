@@ -32,7 +32,7 @@ OCCLUDED = 0.12  # share of faces with something in front
 
 
 @dataclass(frozen=True)
-class Render:
+class LabelledRender:
     image: NDArray[np.uint8]  # (160, 160, 3) RGB
     intensity: Floats  # (A, 2)
     presence: NDArray[np.int8]  # (A,)
@@ -106,7 +106,7 @@ def exposure(rng: np.random.Generator, shot: Shot) -> Floats:
     return np.asarray(gain * np.clip(1 + rng.normal(0, 0.05, 3), 0.8, 1.25), np.float32)
 
 
-def make_picture(assets: Assets, seed: int, number: int) -> tuple[Render, Expression | None]:
+def make_picture(assets: Assets, seed: int, number: int) -> tuple[LabelledRender, Expression | None]:
     """Picture `number` of the endless series `seed`; depends on these two numbers and the assets only."""
     identity, rng = number // PICTURES_PER_PERSON, np.random.default_rng([seed, 1, number])
     person = _person(assets, seed, identity)
@@ -130,7 +130,7 @@ def make_picture(assets: Assets, seed: int, number: int) -> tuple[Render, Expres
         hidden = hidden | over
     image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     points = shot.points * (SIDE / side) - 0.5
-    picture = Render(
+    picture = LabelledRender(
         image=photograph(rng, image),
         intensity=intensity,
         presence=unseen(presence(intensity), shot.points, hidden),
@@ -144,7 +144,7 @@ def make_picture(assets: Assets, seed: int, number: int) -> tuple[Render, Expres
     return picture, expression
 
 
-def _without_face(rng: np.random.Generator, person: Person, assets: Assets, identity: int) -> Render:
+def _without_face(rng: np.random.Generator, person: Person, assets: Assets, identity: int) -> LabelledRender:
     """Backgrounds, things, skin without a face, the back of a head, a body whose face is outside the picture."""
     side = round(SIDE * SUPERSAMPLING)
     image = draw_background(rng, side)
@@ -164,7 +164,7 @@ def _without_face(rng: np.random.Generator, person: Person, assets: Assets, iden
         shot = take(person, person.neutral, nothing, pose, lens, light, (side, side), assets)
         develop(image, shot.linear, shot.covered, exposure(rng, shot), draw_curve(rng))
     image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    return Render(
+    return LabelledRender(
         image=photograph(rng, image),
         intensity=np.zeros((len(UNITS), 2), np.float32),
         presence=np.full(len(UNITS), UNKNOWN, np.int8),

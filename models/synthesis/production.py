@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..sentences.composing import compose
 from ..terminal import Progress
 from .assets import Assets, load_assets
-from .picture import PICTURES_PER_PERSON, Render, make_picture
+from .picture import PICTURES_PER_PERSON, LabelledRender, make_picture
 from .shard_files import missing_shards, write_shard
 from .units import UNITS
 
@@ -23,7 +23,7 @@ RECIPE = "10"  # changes whenever the same seed would give another picture
 
 
 @dataclass(frozen=True)
-class Job:
+class RenderJob:
     """Everything a shard depends on, and the folder for it."""
 
     assets: Path
@@ -40,7 +40,7 @@ class Job:
             )
 
 
-def synthesize(job: Job, workers: int = 0) -> None:
+def synthesize(job: RenderJob, workers: int = 0) -> None:
     """Renders the missing shards, each in one process: a shard depends on seed and index only."""
     assets = load_assets(job.assets)
     job.output.mkdir(parents=True, exist_ok=True)
@@ -62,8 +62,8 @@ def synthesize(job: Job, workers: int = 0) -> None:
     progress.close()
 
 
-def write_one(assets: Assets, job: Job, index: int, progress: Progress | None = None) -> None:
-    pictures: list[Render] = []
+def write_one(assets: Assets, job: RenderJob, index: int, progress: Progress | None = None) -> None:
+    pictures: list[LabelledRender] = []
     for number in range(index * job.shard_size, (index + 1) * job.shard_size):
         pictures.append(make_picture(assets, job.seed, number)[0])
         if progress is not None:
@@ -73,7 +73,7 @@ def write_one(assets: Assets, job: Job, index: int, progress: Progress | None = 
     write_shard(shard_path(job.output, index), pictures, texts, job.seed, RECIPE)
 
 
-def _sentence(picture: Render, rng: np.random.Generator) -> str:
+def _sentence(picture: LabelledRender, rng: np.random.Generator) -> str:
     if not picture.face:
         return ""
     return compose([name for name, state in zip(UNITS, picture.presence) if state == 1], rng)
@@ -84,7 +84,7 @@ def _start_worker(assets: Path) -> None:
     load_assets(assets)
 
 
-def _work(part: tuple[Job, int]) -> int:
+def _work(part: tuple[RenderJob, int]) -> int:
     job, index = part
     write_one(load_assets(job.assets), job, index)
     return index

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from ..data.shards import open_shard, save_shard, shard_path
 from ..errors import UserError
-from .picture import Render
+from .picture import LabelledRender
 from .units import UNITS
 
 
-def write_shard(path: Path, pictures: Sequence[Render], texts: Sequence[str], seed: int, recipe: str) -> None:
+def write_shard(path: Path, pictures: Sequence[LabelledRender], texts: Sequence[str], seed: int, recipe: str) -> None:
     tensors: dict[str, NDArray[Any]] = {
         "images": np.stack([p.image for p in pictures]),  # (n, 160, 160, 3) u8 RGB
         "intensity": np.stack([p.intensity for p in pictures]).astype(np.float16),  # (n, A, 2) sides of the picture
