@@ -31,14 +31,14 @@ class DataChoice:
     """[data] of a configuration file."""
 
     data: Path | None = setting(None, "folder of labelled data in any known layout, a CSV, or shards")  # noqa: RUF009
-    layout: str = setting("auto", "its layout, if it is not recognised", choices=STYLES)
+    layout: str = setting("auto", "layout of the data, if it is not recognised", choices=STYLES)
     dataset: str | None = setting(None, "BP4D or DISFA, if both are in one folder")
     units: tuple[str, ...] = setting((), "action units to train, e.g. AU01 AU12; by default all that are coded")
     fold: int = setting(1, "fold to train; see --all-folds")
     folds: int = setting(3, "number of folds over the subjects, for data without published parts")
     hold_out: float = setting(0.1, "share of the subjects of rendered shards to test on; 0 trains on all")
     align: bool = setting(
-        True, "find faces and align them as the engine does; with --no-align images are aligned already"
+        True, "find faces and align them as the engine does; use --no-align if images are aligned already"
     )
     cache: Path | None = setting(None, "folder for aligned crops; by default in the user's cache")  # noqa: RUF009
 

@@ -42,7 +42,7 @@ class Dataset:
     first_frame: int  # number that the codings give to the first frame
     tasks: tuple[str, ...] = ()  # recordings of each subject; with none there is one recording
     subject_frames: int = 0  # coded frames of a subject, where all have equally many; one may be missing
-    descriptions: Mapping[str, str] = field(default_factory=dict)  # first letter of a subject's name -> who it is
+    descriptions: Mapping[str, str] = field(default_factory=dict)  # first letter of a name -> such as "a woman"
 
     def recordings(self, subject: str) -> list[str]:
         """Names of a subject's recordings, as files have them."""

@@ -67,7 +67,7 @@ class Frames:
 
     def of(self, name: tuple[str, ...], last: int) -> Recording:
         """One recording, coded up to frame number `last`."""
-        # The form of the release comes first, what somebody converted it to second.
+        # The form of the release comes first, converted copies second.
         video = self._video(name) if self.dataset.as_videos else None
         folder = self._folder(name) if video is None else None
         if folder is not None:

@@ -24,7 +24,7 @@ def means(dataset: str) -> dict[str, Any]:
 
 
 def ablation(dataset: str, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Name and mean F1 of the row of the paper's ablation that a configuration is; None if it is none of them."""
+    """Name and mean F1 of the row of the paper's ablation that matches a configuration; None if none does."""
     row = ablation_row(config)
     figures = DATASETS[dataset].paper.ablation if dataset in DATASETS else {}
     return {"name": row, "f1": figures[row] / 100} if row is not None and row in figures else None

@@ -37,7 +37,7 @@ class Scoring:
     images: int | None = setting(None, "score at most this many images, evenly spread")
     caption_images: int = setting(200, "images to describe; 0 describes none")
     beam: int = setting(1, "also decode sentences with a beam of this width")
-    corpus: Path | None = setting(None, "sentences it was trained on; by default a run's own, or the package's")  # noqa: RUF009
+    corpus: Path | None = setting(None, "corpus the network was trained on; by default a run's own or the package's")  # noqa: RUF009
     plots: bool = setting(True, "draw the figures")
     draws: int = 1000  # of the bootstrap over subjects
 

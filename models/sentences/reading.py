@@ -87,10 +87,10 @@ def _pairs(words: Sequence[str]) -> frozenset[tuple[str, str]]:
     return frozenset(itertools.pairwise(["", *words, ""]))
 
 
-def _nearest(words: Sequence[str], known: list[tuple[frozenset[tuple[str, str]], Meaning]]) -> Meaning | None:
+def _nearest(words: Sequence[str], candidates: list[tuple[frozenset[tuple[str, str]], Meaning]]) -> Meaning | None:
     """The meaning of the sentence that shares most pairs (Jaccard); None if it shares few or two meanings tie."""
     mine = _pairs(words)
-    scores = sorted(((len(mine & pairs) / len(mine | pairs), meaning) for pairs, meaning in known), reverse=True)
+    scores = sorted(((len(mine & pairs) / len(mine | pairs), meaning) for pairs, meaning in candidates), reverse=True)
     if scores[0][0] < 0.3:  # fewer are filler such as "the lip"
         return None
     best = {meaning for score, meaning in scores if score == scores[0][0]}

@@ -1,7 +1,7 @@
 """A training that takes a second: the stand-in for network and data in the tests of the loop.
 
-The properties it gives: the network has dropout and batch statistics, so that forgotten random state or buffers show;
-the pictures show their labels, so that learning shows; crops differ from epoch to epoch, so that a wrong index shows.
+The network has dropout and batch statistics, which reveal lost random state or buffers; the images show their labels,
+which reveals learning; crops differ between epochs, which reveals a wrong index.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def recipe(**changes: Any) -> Recipe:
 def run_training(
     folder: Path, how: Recipe, *, network: Any = None, data: Any = None, units: tuple[str, ...] = UNITS
 ) -> tuple[Any, Position]:
-    """Train the stand-in into `folder`; the network and where it ended."""
+    """Trains the stand-in into `folder`; the network and its final position."""
     torch.manual_seed(how.seed)
     network = SmallNetwork() if network is None else network
     opened: Any = data or Opened()

@@ -1,6 +1,6 @@
 """Small synthetic data sets in every layout that `open_layout` reads: drawn faces that show their labels.
 
-`truth()` says what is labelled; every maker writes the same truth the way another project would have prepared it.
+`truth()` holds the labels; every maker writes the same ones in the format of another project.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def draw(labels: Iterable[int], subject: str, side: int = SIDE) -> NDArray[np.ui
 
 
 def find_points(picture: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-    """Stands in for a detector: the drawn pictures have their face in a fixed place; a black picture has none."""
+    """Stands in for a detector: the face of a drawn image is in a fixed place; a black image has none."""
     return POINTS * (picture.shape[0] / SIDE) if picture.max() > 30 else None
 
 
@@ -178,9 +178,9 @@ BP4D_VIDEOS = ("{subject}/{task}.avi", "{subject}_{task}.avi", "{subject}/{task}
 
 
 def make_raw_bp4d(root: Path, seed: int = 0, video: str = "") -> Truth:
-    """With further units, an uncoded one (9), intensities of AU12, and a coded frame without a picture.
+    """With further units, an uncoded one (9), intensities of AU12, and a coded frame without an image.
 
-    Pictures lie beside meshes as in the release; with `video`, a pattern of names, there are videos in their place.
+    Images lie next to meshes as in the release; with `video`, a pattern of names, there are videos instead.
     """
     coded = truth("BP4D", seed=seed)
     for subject, task in sorted({key[:2] for key in coded}):
@@ -191,7 +191,7 @@ def make_raw_bp4d(root: Path, seed: int = 0, video: str = "") -> Truth:
         lines.append("5000," + ",".join(["0"] * 12) + ",9")
         base = root / "VIDEOS" / "2D+3D"
         if video:
-            before = [draw([0] * 12, "nobody")] * frames[0][2]  # the coded part is in the middle of a recording
+            before = [draw([0] * 12, "no subject")] * frames[0][2]  # the coded part is in the middle of a recording
             path = base / video.format(subject=subject, task=task)
             write_video(path, [*before, *(draw(coded[key], subject) for key in frames), *before])
         else:
@@ -238,7 +238,7 @@ def write_video(path: Path, pictures: list[NDArray[np.uint8]]) -> None:
 
 
 def make_csv(root: Path, seed: int = 0) -> Truth:
-    """Other people's data: subjects with other names, and cells that are empty."""
+    """Any other data: subjects with other names, and empty cells."""
     coded = {(f"p{key[0]}", key[1], key[2]): labels for key, labels in truth("BP4D", seed=seed).items()}
     root.mkdir(parents=True, exist_ok=True)
     with (root / "labels.csv").open("w", newline="") as file:
@@ -254,7 +254,7 @@ def make_csv(root: Path, seed: int = 0) -> Truth:
 
 
 def make_shards(root: Path, count: int = 24, files: int = 2, seed: int = 0, people: int = 8) -> None:
-    """Stand-ins for renders: drawn faces in a loose view, some labels unknown, every ninth without a face."""
+    """Stand-ins for renders: drawn faces in a loose view; some labels are unknown, every ninth image has no face."""
     rng = np.random.default_rng(seed)
     root.mkdir(parents=True, exist_ok=True)
     template = (30 + 100 * align.TEMPLATE).astype(np.float32)

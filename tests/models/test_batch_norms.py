@@ -1,4 +1,4 @@
-"""Batch norms of mean weights: their statistics are those of the faces that the network will see."""
+"""Batch-norm statistics of averaged weights are recomputed on plain faces."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def activations(network: SmallNetwork, data: SmallData) -> Tensor:
     """(channels, places of all pictures) that enter the batch norm."""
     crops = torch.from_numpy(np.stack([data.crop(index) for index in range(len(data))]))
     with torch.no_grad():
-        found: Tensor = network.stem[0](crops.permute(0, 3, 1, 2).float() / 255 - 0.5)
-    return found.transpose(0, 1).flatten(1)
+        values: Tensor = network.stem[0](crops.permute(0, 3, 1, 2).float() / 255 - 0.5)
+    return values.transpose(0, 1).flatten(1)
 
 
 def mean_of(network: SmallNetwork) -> Tensor:
@@ -38,17 +38,17 @@ def weights(folder: Path, name: str = "last") -> SmallNetwork:
 
 
 @pytest.mark.parametrize("mean_decay", [0.0, 0.95])
-def test_a_running_mean_is_kept_with_the_statistics_it_makes(tmp_path: Path, mean_decay: float) -> None:
+def test_a_running_mean_is_saved_with_statistics_that_fit_it(tmp_path: Path, mean_decay: float) -> None:
     network, _ = run_training(tmp_path, recipe(epochs=1, mean_decay=mean_decay, learning_rate=3e-2))
-    kept, trained = weights(tmp_path), network.state_dict()
-    made = activations(kept, SmallData(120))
-    fits = torch.allclose(mean_of(kept), made.mean(1), atol=1e-4)
-    assert fits == (mean_decay > 0)  # what a plain run keeps still hangs on its first steps
-    same = all(torch.equal(value, trained[name]) for name, value in kept.state_dict().items())
-    assert same == (mean_decay == 0)  # and the network that trains on has its own again
+    stored, trained = weights(tmp_path), network.state_dict()
+    inputs = activations(stored, SmallData(120))
+    fits = torch.allclose(mean_of(stored), inputs.mean(1), atol=1e-4)
+    assert fits == (mean_decay > 0)  # the statistics of a plain run still depend on its first steps
+    same = all(torch.equal(value, trained[name]) for name, value in stored.state_dict().items())
+    assert same == (mean_decay == 0)  # and the network in training has its own weights again
 
 
-def test_pictures_without_a_face_do_not_count() -> None:
+def test_images_without_a_face_do_not_count() -> None:
     class Halves(SmallData):
         def face(self, index: int) -> int:
             return index % 2
@@ -56,21 +56,21 @@ def test_pictures_without_a_face_do_not_count() -> None:
     network, data = SmallNetwork(), Halves(40)
     network.eval()
     renew_statistics(network, lambda: data, batch=8, workers=0)  # type: ignore[arg-type, return-value]
-    made = activations(network, data).reshape(8, 40, -1)
-    torch.testing.assert_close(mean_of(network), made[:, 1::2].mean((1, 2)), rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(mean_of(network), made.mean((1, 2)), rtol=1e-3, atol=1e-4)
+    inputs = activations(network, data).reshape(8, 40, -1)
+    torch.testing.assert_close(mean_of(network), inputs[:, 1::2].mean((1, 2)), rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(mean_of(network), inputs.mean((1, 2)), rtol=1e-3, atol=1e-4)
     assert not network.training
 
 
-def test_a_network_without_batch_norms_sees_no_picture() -> None:
+def test_a_network_without_batch_norms_reads_no_image() -> None:
     class Nothing(SmallData):
         def crop(self, index: int, epoch: int = 0) -> NDArray[np.uint8]:
-            raise AssertionError("read a picture")
+            raise AssertionError("read an image")
 
     renew_statistics(SmallNetwork(norm=False), lambda: Nothing(40), batch=8, workers=0)  # type: ignore[arg-type, return-value]
 
 
-def test_sentences_on_the_mean_of_two_runs_stand_on_its_own_statistics(tmp_path: Path) -> None:
+def test_sentences_on_the_mean_of_two_runs_use_new_statistics(tmp_path: Path) -> None:
     synthetic.make_shards(tmp_path / "data")
     common = ["--data", str(tmp_path / "data"), "--hold-out", "0.3", "--size", "compact", *synthetic.MOMENT]
     runs = [tmp_path / name for name in ("first", "second")]

@@ -1,4 +1,4 @@
-"""Samples: the engine's own alignment, a function of (seed, epoch, index) alone, and an order that can be resumed."""
+"""Samples: aligned as by the engine, a function of (seed, epoch, index) alone, in an order that can be resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from vlfau.models.data import DataChoice, open_data
-from vlfau.models.data.augmentation import PAPER, RENDERS, Augmentation, photometric
+from vlfau.models.data.augmentation import PAPER, Augmentation, photometric
 from vlfau.models.data.crop_cache import CropCache, images, padded, read_image
 from vlfau.models.data.layouts import open_layout
 from vlfau.models.data.loading import FILES_AT_ONCE, BatchOrder, Loader
@@ -53,36 +53,36 @@ def test_middle_of_a_stored_crop_is_the_engines_crop(tmp_path: Path, side: int) 
     assert (other != expected).any()  # another alignment would have been seen
 
 
-def test_cache_is_filled_once_and_again_when_a_picture_changes(tmp_path: Path) -> None:
+def test_cache_is_filled_once_and_again_when_an_image_changes(tmp_path: Path) -> None:
     synthetic.make_graphau(tmp_path, "DISFA")
     table = open_layout(tmp_path)
-    asked: list[int] = []
+    calls: list[int] = []
 
     def counted(
         picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
     ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None:
-        asked.append(1)
+        calls.append(1)
         return synthetic.find_points(picture)
 
     cache = CropCache(tmp_path / "crops", 48, counted)
     steps: list[tuple[int, int]] = []
-    assert len(cache.prepare(table, lambda done, count: steps.append((done, count)))) == len(table) == len(asked)
+    assert len(cache.prepare(table, lambda done, count: steps.append((done, count)))) == len(table) == len(calls)
     assert steps[-1] == (len(table), len(table))
     cache.prepare(table)
-    assert len(asked) == len(table)
+    assert len(calls) == len(table)
     cv2.imwrite(table.images[5], np.zeros((96, 96, 3), np.uint8))  # now without a face
     left = cache.prepare(table)
-    assert len(asked) == len(table) + 1
+    assert len(calls) == len(table) + 1
     assert len(left) == len(table) - 1
     assert table.images[5] in left.notes[-1]
     cache.prepare(table)
-    assert len(asked) == len(table) + 1  # that there is no face is remembered too
+    assert len(calls) == len(table) + 1  # a missing face is remembered, too
     assert not list((tmp_path / "crops").rglob("*.partial"))
     CropCache(tmp_path / "crops", 50, counted).prepare(table)
-    assert len(asked) == 2 * len(table) + 1  # another side is another crop
+    assert len(calls) == 2 * len(table) + 1  # another side is another crop
 
 
-def test_crops_that_cannot_be_written_say_so(tmp_path: Path) -> None:
+def test_a_crop_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     synthetic.make_graphau(tmp_path, "DISFA")
     (tmp_path / "crops").write_text("a file where the folder should be")
     with pytest.raises(UserError, match=r"cannot be written: .* choose another --cache"):
@@ -97,7 +97,7 @@ def test_no_face_anywhere_is_an_error(tmp_path: Path) -> None:
         CropCache(None, 48, synthetic.find_points)
 
 
-def test_aligned_pictures_are_only_scaled(tmp_path: Path) -> None:
+def test_aligned_images_are_only_scaled(tmp_path: Path) -> None:
     synthetic.make_graphau(tmp_path, "DISFA")
     table = open_layout(tmp_path)
     cache = CropCache(None, 56, None)
@@ -111,9 +111,9 @@ def test_frames_of_a_video_are_the_coded_ones(tmp_path: Path) -> None:
     coded = synthetic.make_raw_disfa(tmp_path)
     table = open_layout(tmp_path)
     rows = [7, 2, 11]
-    found = dict(images(table, rows))
-    assert sorted(found) == sorted(rows)
-    for row, picture in found.items():
+    frames = dict(images(table, rows))
+    assert sorted(frames) == sorted(rows)
+    for row, picture in frames.items():
         subject = table.subject_names[table.subjects[row]]
         expected = synthetic.draw(coded[subject, "", int(table.frames[row])], subject)
         np.testing.assert_array_equal(picture, expected)
@@ -124,7 +124,7 @@ def test_frames_of_a_video_are_the_coded_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["jpg", "png"])
-def test_broken_pictures_are_named_with_their_line(tmp_path: Path, name: str) -> None:
+def test_broken_images_are_named_with_their_line(tmp_path: Path, name: str) -> None:
     for i in range(3):
         synthetic.write_picture(tmp_path / f"{i}.{name}", [1, 0], "x")
     synthetic.write_lines(tmp_path / "all.csv", ["path,subject,AU1", *(f"{i}.{name},s{i},1" for i in range(3))])
@@ -168,8 +168,8 @@ def test_crops_shift_flip_and_stay_inside(tmp_path: Path) -> None:
 
 def test_shards_give_the_documented_batch(shards: Path) -> None:
     samples = ShardSamples(shards, 64, units=("AU12", "AU01", "AU43"), augmentation=None)
-    made = batch(samples, range(30, 40))
-    assert {name: (array.shape, str(array.dtype)) for name, array in made.items()} == {
+    part = batch(samples, range(30, 40))
+    assert {name: (array.shape, str(array.dtype)) for name, array in part.items()} == {
         "crops": ((10, 64, 64, 3), "uint8"),
         "labels": ((10, 3), "int8"),
         "intensity": ((10, 3), "float32"),
@@ -178,26 +178,26 @@ def test_shards_give_the_documented_batch(shards: Path) -> None:
         "index": ((10,), "int64"),
         "points": ((10, 68, 2), "float32"),
     }
-    arrays = open_shard(shards / "shard-00001.safetensors")[1]  # 24 pictures a file: 30 is the sixth of the second
+    arrays = open_shard(shards / "shard-00001.safetensors")[1]  # 24 images per file: 30 is the seventh of the second
     columns = [synthetic.RENDERED.index(unit) for unit in ("AU12", "AU01", "AU43")]
-    np.testing.assert_array_equal(made["labels"], arrays["presence"][6:16, columns])
+    np.testing.assert_array_equal(part["labels"], arrays["presence"][6:16, columns])
     level = arrays["intensity"][6:16].astype(np.float32).max(2)[:, columns]
     level[arrays["face"][6:16] == 0] = np.nan
-    np.testing.assert_array_equal(made["intensity"], level)
-    np.testing.assert_array_equal(made["face"], arrays["face"][6:16])
+    np.testing.assert_array_equal(part["intensity"], level)
+    np.testing.assert_array_equal(part["face"], arrays["face"][6:16])
     exact = align.align(arrays["images"][6], align.five_points(arrays["points"][6])[None], 64)[0]
-    np.testing.assert_array_equal(made["crops"][0], exact)
-    names = [samples.subject_names[i] for i in made["subject"]]
+    np.testing.assert_array_equal(part["crops"][0], exact)
+    names = [samples.subject_names[i] for i in part["subject"]]
     assert names == [f"person {i}" for i in arrays["identity"][6:16]]
 
 
 def test_sample_depends_on_seed_epoch_and_index_only(shards: Path) -> None:
     samples = ShardSamples(shards, 64, seed=5)
-    made = batch(samples, [3, 9, 20], epoch=2)["crops"]
-    np.testing.assert_array_equal(batch(samples, [9], epoch=2)["crops"][0], made[1])
-    np.testing.assert_array_equal(batch(ShardSamples(shards, 64, seed=5), [20, 9], epoch=2)["crops"], made[[2, 1]])
-    assert (batch(samples, [9], epoch=3)["crops"][0] != made[1]).any()
-    assert (batch(ShardSamples(shards, 64, seed=6), [9], epoch=2)["crops"][0] != made[1]).any()
+    crops = batch(samples, [3, 9, 20], epoch=2)["crops"]
+    np.testing.assert_array_equal(batch(samples, [9], epoch=2)["crops"][0], crops[1])
+    np.testing.assert_array_equal(batch(ShardSamples(shards, 64, seed=5), [20, 9], epoch=2)["crops"], crops[[2, 1]])
+    assert (batch(samples, [9], epoch=3)["crops"][0] != crops[1]).any()
+    assert (batch(ShardSamples(shards, 64, seed=6), [9], epoch=2)["crops"][0] != crops[1]).any()
 
 
 def test_landmark_error_moves_the_crop_and_nothing_else_does(shards: Path) -> None:
@@ -211,16 +211,16 @@ def test_landmark_error_moves_the_crop_and_nothing_else_does(shards: Path) -> No
 
 def test_closed_eyes_are_found_lower_and_open_ones_are_not(shards: Path) -> None:
     renders = read_shards(shards)
-    found = int(np.flatnonzero(renders.face)[0])
+    row = int(np.flatnonzero(renders.face)[0])
     upper, lower = [37, 38, 43, 44], [41, 40, 47, 46]
     heights = {}
     for name, gap in (("open", 0.2), ("shut", 0.0)):
         points = renders.points.copy()
-        five = align.five_points(points[found : found + 1])[0]
-        points[found, upper] = points[found, lower] - gap * np.array([0, np.linalg.norm(five[1] - five[0])])
+        five = align.five_points(points[row : row + 1])[0]
+        points[row, upper] = points[row, lower] - gap * np.array([0, np.linalg.norm(five[1] - five[0])])
         samples = ShardSamples(replace(renders, points=points), 64, augmentation=replace(STILL, sink=0.05))
-        exact = ShardSamples(replace(renders, points=points), 64, augmentation=None).points(found)
-        moves = [samples.points(found, epoch)[27:36, 1] - exact[27:36, 1] for epoch in range(40)]  # of the nose
+        exact = ShardSamples(replace(renders, points=points), 64, augmentation=None).points(row)
+        moves = [samples.points(row, epoch)[27:36, 1] - exact[27:36, 1] for epoch in range(40)]  # of the nose
         heights[name] = np.mean(moves, 1)
     assert np.abs(heights["open"]).max() < 1e-6
     assert heights["shut"].mean() < -0.001  # the crop goes down with the eyes' places: what it shows goes up
@@ -228,38 +228,54 @@ def test_closed_eyes_are_found_lower_and_open_ones_are_not(shards: Path) -> None
 
 
 def test_points_lie_where_the_crop_shows_them(shards: Path) -> None:
-    """Five of them are where the template has them, and they move with every change of the crop."""
+    """Five of them match the template, and all move with the crop."""
     exact = ShardSamples(shards, 64, augmentation=None)
-    found = int(np.flatnonzero(exact.renders.face)[0])
-    five = align.five_points(exact.points(found))
+    row = int(np.flatnonzero(exact.renders.face)[0])
+    five = align.five_points(exact.points(row))
     assert np.abs(five[:2] - align.TEMPLATE[:2]).max() < 0.05
-    mirrored = ShardSamples(shards, 64, augmentation=replace(STILL, flip=1)).points(found, 1)
+    mirrored = ShardSamples(shards, 64, augmentation=replace(STILL, flip=1)).points(row, 1)
     np.testing.assert_allclose(align.five_points(mirrored)[0], [1 - five[1, 0], five[1, 1]], atol=1e-5)
     shifted = ShardSamples(shards, 64, augmentation=replace(STILL, shift=0.1), seed=3)
-    moved = 64 * (shifted.points(found, 1) - exact.points(found)).mean(0)
-    seen = cv2.warpAffine(exact.crop(found), np.array([[1, 0, moved[0]], [0, 1, moved[1]]]), (64, 64))
+    moved = 64 * (shifted.points(row, 1) - exact.points(row)).mean(0)
+    seen = cv2.warpAffine(exact.crop(row), np.array([[1, 0, moved[0]], [0, 1, moved[1]]]), (64, 64))
     middle = slice(16, 48)
-    assert np.abs(shifted.crop(found, 1)[middle, middle].astype(float) - seen[middle, middle]).mean() < 8
+    assert np.abs(shifted.crop(row, 1)[middle, middle].astype(float) - seen[middle, middle]).mean() < 8
     faceless = int(np.flatnonzero(exact.renders.face == 0)[0])
     assert np.isnan(exact.points(faceless)).all()
 
 
-@pytest.mark.parametrize(
-    "name", ["cutout", "light", "shade", "colour", "grey", "low_resolution", "blur", "noise", "jpeg"]
-)
-def test_every_change_changes_and_keeps_the_shape(name: str) -> None:
+@pytest.mark.parametrize(("name", "amount"), [("turn_deg", 15.0), ("zoom", 0.2)])
+def test_points_of_turned_and_zoomed_crops_follow_the_image(shards: Path, name: str, amount: float) -> None:
+    exact = ShardSamples(shards, 64, augmentation=None)
+    row = int(np.flatnonzero(exact.renders.face)[0])
+    moved = ShardSamples(shards, 64, augmentation=replace(STILL, **{name: amount}), seed=3)
+    before = 64 * align.five_points(exact.points(row))
+    places = [64 * align.five_points(moved.points(row, epoch)) for epoch in range(20)]
+    epoch = int(np.argmax([np.abs(after - before).max() for after in places]))
+    matrix, _ = cv2.estimateAffinePartial2D(before - 0.5, places[epoch] - 0.5)
+    middle = slice(16, 48)
+    crops = [cv2.warpAffine(exact.crop(row), matrix, (64, 64)), moved.crop(row, epoch), exact.crop(row)]
+    expected, crop, unmoved = (crop[middle, middle].astype(float) for crop in crops)
+    assert np.abs(crop - expected).mean() < 0.5 * np.abs(unmoved - expected).mean()
+
+
+POSITIONS = {"flip", "shift", "points", "sink", "turn_deg", "zoom"}  # move the crop and leave its colours
+DISTORTIONS = [name for name in Augmentation.__dataclass_fields__ if name not in POSITIONS]
+
+
+@pytest.mark.parametrize("name", DISTORTIONS)
+def test_every_distortion_changes_the_crop_and_keeps_its_shape(name: str) -> None:
     rng = np.random.default_rng(0)
     crop = cv2.resize(rng.integers(0, 255, (16, 16, 3)).astype(np.uint8), (112, 112))
     for seed in range(10):
         how = replace(STILL, **{name: 1.0})
-        made = photometric(crop, np.random.default_rng(seed), how)
-        assert (made.shape, made.dtype) == (crop.shape, crop.dtype)
-        assert (made != crop).any()
+        changed = photometric(crop, np.random.default_rng(seed), how)
+        assert (changed.shape, changed.dtype) == (crop.shape, crop.dtype)
+        assert (changed != crop).any()
     np.testing.assert_array_equal(photometric(crop, rng, STILL), crop)
-    assert {"cutout", "light", "noise"} <= set(RENDERS.__dataclass_fields__)
 
 
-def test_people_are_split_and_stay_where_they_are(shards: Path) -> None:
+def test_subjects_are_split_and_stay_on_their_side(shards: Path) -> None:
     samples = ShardSamples(shards, 64)
     train, held = samples.split(0.3)
     assert len(train) + len(held) == len(samples)
@@ -335,7 +351,7 @@ def test_many_files_are_read_a_few_at_a_time(tmp_path: Path) -> None:
 
 def test_workers_change_nothing_and_waiting_is_counted(shards: Path) -> None:
     samples = ShardSamples(shards, 32, seed=9)
-    made = []
+    runs = []
     torch.manual_seed(0)
     before = torch.get_rng_state()
     for workers in (0, 2):
@@ -345,12 +361,12 @@ def test_workers_change_nothing_and_waiting_is_counted(shards: Path) -> None:
         for order.epoch in (0, 1):
             epochs += [{name: tensor.clone() for name, tensor in part.items()} for part in loader]
         assert loader.waited_s > 0
-        made.append(epochs)
-    for first, second in zip(*made, strict=True):
+        runs.append(epochs)
+    for first, second in zip(*runs, strict=True):
         for name, tensor in first.items():
             assert tensor.dtype == second[name].dtype
             assert torch.equal(torch.nan_to_num(tensor), torch.nan_to_num(second[name]))
-    assert not torch.equal(made[0][0]["crops"], made[0][4]["crops"])
+    assert not torch.equal(runs[0][0]["crops"], runs[0][4]["crops"])
     assert torch.equal(torch.get_rng_state(), before)  # resuming restores torch's state: loading must not move it
 
 
@@ -358,7 +374,7 @@ def test_workers_change_nothing_and_waiting_is_counted(shards: Path) -> None:
 
 
 class TwoProcesses:
-    """Stands in for two of one training: what one has done before the other comes to the barrier is done."""
+    """Stands in for the two processes of a training; they never wait for each other."""
 
     world = 2
 
@@ -369,27 +385,27 @@ class TwoProcesses:
         pass
 
 
-def test_raw_releases_are_aligned_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_raw_releases_are_aligned_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLFAU_CACHE", str(tmp_path / "cache"))
     synthetic.make_raw_bp4d(tmp_path / "data", video=synthetic.BP4D_VIDEOS[0])
-    said: list[str] = []
+    lines: list[str] = []
     choice = DataChoice(data=tmp_path / "data")
-    (part,) = open_data(choice, 48, find_points=synthetic.find_points, report=said.append)
-    assert any("test part 3 in their fold 1" in line for line in said)  # the numbering trap
-    assert said[-1].startswith("fold 1 tests part 3: subjects F007 F015")
-    assert any("Part 3 of BP4D has 16 images, the full one 46034" in line for line in said)
+    (part,) = open_data(choice, 48, find_points=synthetic.find_points, report=lines.append)
+    assert any("test part 3 in their fold 1" in line for line in lines)  # fold numbers differ between projects
+    assert lines[-1].startswith("fold 1 tests part 3: subjects F007 F015")
+    assert any("Part 3 of BP4D has 16 images, the full one 46034" in line for line in lines)
     assert part.test is not None
     table = part.test.table  # type: ignore[attr-defined]
     row = int(part.test.rows[0])  # type: ignore[attr-defined]
     expected = align.align(read_image(table, row), synthetic.POINTS[None], 48)[0]
     np.testing.assert_array_equal(part.test.crop(0), expected)
     assert list((tmp_path / "cache" / "crops").rglob("*.png"))
-    (plain,) = open_data(replace(choice, align=False), 48, report=said.append)
+    (plain,) = open_data(replace(choice, align=False), 48, report=lines.append)
     assert plain.test is not None
     assert (plain.test.crop(0) != expected).any()
 
 
-def test_frames_of_videos_are_kept_even_without_alignment(tmp_path: Path) -> None:
+def test_frames_of_videos_are_cached_even_without_alignment(tmp_path: Path) -> None:
     synthetic.make_raw_disfa(tmp_path / "data")
     table = open_layout(tmp_path / "data")
     cache = CropCache(tmp_path / "crops", 56, None)
@@ -406,18 +422,18 @@ def test_processes_share_the_alignment(tmp_path: Path) -> None:
     synthetic.make_raw_disfa(tmp_path / "data", videos=False)
     choice = DataChoice(data=tmp_path / "data", cache=tmp_path / "crops")
     table = open_layout(tmp_path / "data")
-    asked: list[int] = []
+    calls: list[int] = []
 
     def counted(picture: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        asked.append(1)
+        calls.append(1)
         return synthetic.find_points(picture)
 
     first = CropCache(tmp_path / "crops", 48, counted)
     first.fill(table, rank=0, world=2)
-    assert len(asked) == len(table) / 2
+    assert len(calls) == len(table) / 2
     group: Any = TwoProcesses(1)
     (part,) = open_data(choice, 48, find_points=counted, report=lambda _: None, group=group)
-    assert len(asked) == len(table)  # none twice
+    assert len(calls) == len(table)  # no image twice
     assert part.test is not None
 
 
@@ -432,17 +448,17 @@ def test_progress_is_reported_now_and_then() -> None:
     assert lines[1].startswith("Cutting: 5 of 10")
 
 
-def test_tightly_cut_pictures_are_looked_at_again_with_a_border(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the detector finds in the wider picture comes back in the picture's own pixels."""
+def test_tightly_cut_images_are_searched_again_with_a_border(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points found in the padded image are returned in pixels of the original one."""
     finder = PointFinder.__new__(PointFinder)
-    looked: list[tuple[int, ...]] = []
+    shapes: list[tuple[int, ...]] = []
 
     def find(self: PointFinder, picture: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        looked.append(picture.shape)
+        shapes.append(picture.shape)
         return synthetic.POINTS + 32 if picture.shape[0] > 96 else None
 
     monkeypatch.setattr(PointFinder, "_find", find)
-    found = finder(np.zeros((96, 90, 3), np.uint8))
-    assert looked == [(96, 90, 3), (160, 154, 3)]
-    assert found is not None
-    np.testing.assert_allclose(found, synthetic.POINTS, atol=1e-4)
+    points = finder(np.zeros((96, 90, 3), np.uint8))
+    assert shapes == [(96, 90, 3), (160, 154, 3)]
+    assert points is not None
+    np.testing.assert_allclose(points, synthetic.POINTS, atol=1e-4)

@@ -1,4 +1,4 @@
-"""The protocol on answers whose score is known, and the commands from labelled pictures to a report."""
+"""The protocol on predictions with known scores, and the commands from labelled images to a report."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def outcome(seed: int = 0, **changes: object) -> Outcome:
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
 
 
-def test_a_perfect_answer_scores_one_and_its_opposite_nothing() -> None:
+def test_perfect_predictions_score_one_and_their_opposite_zero() -> None:
     labels = outcome().labels
     perfect = score(outcome(states=labels == 1, probabilities=labels.astype(np.float32)))
     assert (perfect["f1"], perfect["accuracy"], perfect["auc"]) == (1.0, 1.0, 1.0)
@@ -60,7 +60,7 @@ def sentences(states: np.ndarray) -> Captions:
     return Captions(states, local, whole)
 
 
-def test_faithful_sentences_score_one_and_sentences_of_other_states_do_not() -> None:
+def test_faithful_sentences_score_one_and_sentences_for_other_states_zero() -> None:
     states = np.random.default_rng(1).random((20, 3)) < 0.5
     captions = sentences(states)
     scores = score_captions(captions, UNITS)
@@ -95,7 +95,7 @@ def test_the_report_shows_the_paper_the_floor_and_what_was_left_out() -> None:
 
 
 @pytest.mark.parametrize("dataset", ["BP4D", "DISFA"])
-def test_the_papers_means_stand_beside_ours_only_for_the_same_units(dataset: str) -> None:
+def test_the_papers_means_are_shown_only_for_the_same_units(dataset: str) -> None:
     units = DATASETS[dataset].units
     labels = np.random.default_rng(0).integers(0, 2, (200, len(units))).astype(np.int8)
     states = labels == 1
@@ -122,7 +122,7 @@ def test_the_interval_over_folds_is_narrower_than_that_of_one() -> None:
     assert over_folds(scores[:2], [one_subject, parts[1]])["f1_interval_95"] == [None, None]
 
 
-def test_each_row_of_the_ablation_finds_the_papers_figure() -> None:
+def test_each_row_of_the_ablation_has_the_papers_figure() -> None:
     rows = {
         size: published.ablation_row({"kind": "vlfau", **SIZES[size]})
         for size in ("paper-stem", "paper-refined", "paper-local", "paper-global", "paper")
@@ -152,7 +152,7 @@ def test_neighbours_stay_neighbours_on_the_plane() -> None:
 
 
 def test_from_pictures_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """All folds of a prepared list, with the commands that a person types."""
+    """All folds of a prepared list, with the commands that a user types."""
     synthetic.make_graphau(tmp_path / "data", "DISFA")
     run, common = (
         tmp_path / "run",
@@ -180,7 +180,7 @@ def test_from_pictures_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[s
         beside = one["best_on_test"]
         assert (beside["last_epoch"], beside["best_epoch"]) == (2, best["epoch"] + 1)
         assert beside["last_f1"] == one["f1"] == pytest.approx(rows[-1]["test_f1"])
-        assert beside["best_f1"] == pytest.approx(best["test_f1"])  # scored again, from the weights that were kept
+        assert beside["best_f1"] == pytest.approx(best["test_f1"])  # scored again, from the saved weights
     for name in ("f1.png", "reliability.png", "features_by_units.png", "features_by_subjects.png", "attention.png"):
         assert (run / "evaluation" / name).stat().st_size > 1000
     report = (run / "evaluation" / "report.md").read_text(encoding="utf-8")

@@ -39,9 +39,9 @@ def test_published_parts_are_disjoint_and_complete() -> None:
 @pytest.mark.parametrize("dataset", ["BP4D", "DISFA"])
 def test_fold_one_tests_part_three(dataset: str) -> None:
     names = [name for part in datasets.DATASETS[dataset].parts for name in sorted(part)]
-    made = folds.make_folds(table_of(dataset, dict.fromkeys(names, 2)))
-    assert [(fold.number, fold.part) for fold in made] == [(1, 3), (2, 2), (3, 1)]
-    for fold in made:
+    parts = folds.make_folds(table_of(dataset, dict.fromkeys(names, 2)))
+    assert [(fold.number, fold.part) for fold in parts] == [(1, 3), (2, 2), (3, 1)]
+    for fold in parts:
         assert set(fold.subjects) == datasets.DATASETS[dataset].parts[fold.part - 1]
         text = str(fold)
         assert text.startswith(f"fold {fold.number} tests part {fold.part}: subjects ")
@@ -52,16 +52,16 @@ def test_folds_over_subjects_are_exclusive_and_even() -> None:
     rng = np.random.default_rng(3)
     sizes = {f"s{i}": int(n) for i, n in enumerate(rng.integers(1, 40, 17))}
     table = table_of("", sizes)
-    made = folds.make_folds(table, 4, seed=1)
-    tested = np.concatenate([fold.test for fold in made])
+    first = folds.make_folds(table, 4, seed=1)
+    tested = np.concatenate([fold.test for fold in first])
     assert sorted(tested.tolist()) == list(range(len(table)))
-    assert len({name for fold in made for name in fold.subjects}) == len(sizes)
-    counts = [len(fold.test) for fold in made]
+    assert len({name for fold in first for name in fold.subjects}) == len(sizes)
+    counts = [len(fold.test) for fold in first]
     assert max(counts) - min(counts) <= max(sizes.values())
     again = folds.make_folds(table, 4, seed=1)
-    assert all((a.test == b.test).all() for a, b in zip(made, again))
+    assert all((a.test == b.test).all() for a, b in zip(first, again))
     other = folds.make_folds(table, 4, seed=2)
-    assert any(len(a.test) != len(b.test) or (a.test != b.test).any() for a, b in zip(made, other))
+    assert any(len(a.test) != len(b.test) or (a.test != b.test).any() for a, b in zip(first, other))
 
 
 def test_leaking_subjects_are_named() -> None:

@@ -1,4 +1,4 @@
-"""Every layout gives the labels that were coded, and every fault of the data is named with its file and line."""
+"""Every layout yields the coded labels, and every error in the data is named with file and line."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from vlfau.models.errors import UserError
 
 
 def as_truth(table: Table, shift: int = 0) -> synthetic.Truth:
-    """What a table says, in the form in which the makers wrote it."""
-    found = {}
+    """A table in the form of the synthetic truth."""
+    labels = {}
     for row in range(len(table)):
         subject = table.subject_names[table.subjects[row]]
         if table.frames[row] >= 0:
@@ -28,14 +28,14 @@ def as_truth(table: Table, shift: int = 0) -> synthetic.Truth:
             _, task, frame = frame_key("/".join(Path(table.images[row]).parts[-3:]), "here")
             key = (subject, task, frame + shift)
             assert Path(table.images[row]).is_file()
-        found[key] = table.labels[row].tolist()
-    assert len(found) == len(table), "a picture came twice"
-    return found
+        labels[key] = table.labels[row].tolist()
+    assert len(labels) == len(table), "an image came twice"
+    return labels
 
 
 @pytest.mark.parametrize("dataset", ["BP4D", "DISFA"])
 @pytest.mark.parametrize("style", list(synthetic.LISTS))
-def test_prepared_lists_say_what_was_coded(tmp_path: Path, style: str, dataset: str) -> None:
+def test_prepared_lists_yield_the_coded_labels(tmp_path: Path, style: str, dataset: str) -> None:
     coded = synthetic.LISTS[style](tmp_path, dataset)
     table = open_layout(tmp_path, dataset=dataset)
     assert as_truth(table, -1 if (style, dataset) == ("fgnet", "DISFA") else 0) == coded
@@ -51,7 +51,7 @@ def test_prepared_lists_say_what_was_coded(tmp_path: Path, style: str, dataset: 
         assert not set(fold.train.tolist()) & set(fold.test.tolist())
 
 
-def test_other_label_is_noticed(tmp_path: Path) -> None:
+def test_another_label_is_noticed(tmp_path: Path) -> None:
     """The negative control of the comparison above."""
     coded = synthetic.make_graphau(tmp_path, "BP4D")
     key = next(iter(coded))
@@ -128,34 +128,34 @@ def test_short_raw_releases_are_named_by_part_and_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda lines: [lines[0], lines[1] + ",1", *lines[2:]], r"F001_T1\.csv:2: 15 cells, the first row has 14"),
         (lambda lines: [*lines[:2], lines[2][:-1] + "x", *lines[3:]], r"F001_T1\.csv:3: 'x' is not a number"),
         (lambda lines: [*lines[:2], lines[2][:-1] + "7", *lines[3:]], r"F001_T1\.csv:3: an occurrence is neither"),
     ],
 )
-def test_faults_of_raw_bp4d(tmp_path: Path, change: Callable[[list[str]], list[str]], said: str) -> None:
+def test_faults_of_raw_bp4d(tmp_path: Path, change: Callable[[list[str]], list[str]], message: str) -> None:
     synthetic.make_raw_bp4d(tmp_path)
     edit(tmp_path / "AUCoding" / "AU_OCC" / "F001_T1.csv", change)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         open_layout(tmp_path, units=("AU12", "AU05"))
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda lines: [lines[0] + ",9", *lines[1:]], r"SN002_au12\.txt:1: '1,0,9' is not `frame,intensity`"),
         (lambda lines: [lines[0], "2,8", *lines[2:]], r"SN002_au12\.txt:2: intensity 8 is not 0 to 5"),
         (lambda lines: lines[:-1], r"SN002_au12\.txt codes 3 frames, SN002_au1\.txt 4"),
     ],
 )
-def test_faults_of_raw_disfa(tmp_path: Path, change: Callable[[list[str]], list[str]], said: str) -> None:
+def test_faults_of_raw_disfa(tmp_path: Path, change: Callable[[list[str]], list[str]], message: str) -> None:
     synthetic.make_raw_disfa(tmp_path, videos=False)
     path = tmp_path / "ActionUnit_Labels" / "SN002" / "SN002_au12.txt"
     synthetic.write_lines(path, ["1,0", "2,1", "3,2", "4,5"])
     edit(path, change)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         open_layout(tmp_path)
 
 
@@ -253,7 +253,7 @@ LIST = "list/BP4D_test_label_fold1.txt"
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "said"),
+    ("file", "change", "message"),
     [
         (LIST, lambda lines: [lines[0], lines[1] + " 1", *lines[2:]], r"fold1\.txt:2: 13 labels, expected 12"),
         (LIST, lambda lines: [*lines[:3], lines[3][:-1] + "7", *lines[4:]], r"fold1\.txt:4: label '7'"),
@@ -265,11 +265,11 @@ LIST = "list/BP4D_test_label_fold1.txt"
     ],
 )
 def test_faults_of_lists_name_file_and_line(
-    tmp_path: Path, file: str, change: Callable[[list[str]], list[str]], said: str
+    tmp_path: Path, file: str, change: Callable[[list[str]], list[str]], message: str
 ) -> None:
     synthetic.make_graphau(tmp_path, "BP4D")
     edit(tmp_path / file, change)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         open_layout(tmp_path)
 
 
@@ -288,7 +288,7 @@ def test_an_empty_list_of_a_fold_is_named(tmp_path: Path, style: str) -> None:
         open_layout(tmp_path, dataset="BP4D")
 
 
-def test_missing_lists_and_pictures_are_named(tmp_path: Path) -> None:
+def test_missing_lists_and_images_are_named(tmp_path: Path) -> None:
     synthetic.make_graphau(tmp_path, "BP4D")
     (tmp_path / LIST).unlink()
     with pytest.raises(UserError, match=r"BP4D_test_label_fold1\.txt is missing"):
@@ -310,7 +310,7 @@ def test_subject_in_both_sides_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "row", "said"),
+    ("header", "row", "message"),
     [
         ("path,subject,AU1", "a.png,x", r"labels\.csv:2: 2 cells"),
         ("path,subject,AU1", "a.png,x,2", r"labels\.csv:2, column AU1: label '2'"),
@@ -321,13 +321,13 @@ def test_subject_in_both_sides_is_named(tmp_path: Path) -> None:
         ("path,subject,AU1", "", "No labelled image"),
     ],
 )
-def test_faults_of_csv(tmp_path: Path, header: str, row: str, said: str) -> None:
+def test_faults_of_csv(tmp_path: Path, header: str, row: str, message: str) -> None:
     synthetic.write_lines(tmp_path / "labels.csv", [header, row])
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         open_layout(tmp_path)
 
 
-def test_unknown_places_and_names(tmp_path: Path) -> None:
+def test_unknown_paths_and_names(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         open_layout(tmp_path / "absent")
     with pytest.raises(UserError, match="No known layout"):
@@ -339,7 +339,7 @@ def test_unknown_places_and_names(tmp_path: Path) -> None:
         open_layout(tmp_path, units=("AU12",))
 
 
-def test_names_are_read_as_people_write_them() -> None:
+def test_names_are_read_in_all_common_spellings() -> None:
     assert [unit_name(text) for text in ("au1", "AU01", "AU12", "4", "subject")] == [
         "AU01",
         "AU01",
@@ -352,7 +352,7 @@ def test_names_are_read_as_people_write_them() -> None:
     assert [label_of(text, "") for text in ("1", "0.0", "", "9", "-1", "nan", "1.000e+00")] == [1, 0, -1, -1, -1, -1, 1]
 
 
-def test_folders_of_pictures_are_not_walked(tmp_path: Path) -> None:
+def test_folders_of_images_are_not_searched(tmp_path: Path) -> None:
     synthetic.make_graphau(tmp_path, "BP4D")
     synthetic.write_lines(tmp_path / "img" / "F001" / "stray.txt", ["x"])
     files = find_files(tmp_path)

@@ -1,4 +1,4 @@
-"""Metrics against their definitions written out the slow way, and what unknown labels must not do."""
+"""Metrics against their definitions, written out the slow way; unknown labels have no effect."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def test_counts_f1_and_accuracy_are_what_their_definitions_say() -> None:
 
 def test_auc_is_the_share_of_pairs_in_the_right_order() -> None:
     labels, scores, _ = _random(n=120)
-    found = metrics.auc(labels, scores)
+    areas = metrics.auc(labels, scores)
     for unit in range(labels.shape[1]):
         yes, no = scores[labels[:, unit] == 1, unit], scores[labels[:, unit] == 0, unit]
         difference = yes[:, None] - no[None, :]
-        assert found[unit] == pytest.approx(np.mean((difference > 0) + 0.5 * (difference == 0)))
+        assert areas[unit] == pytest.approx(np.mean((difference > 0) + 0.5 * (difference == 0)))
 
 
 def test_unknown_labels_change_nothing() -> None:
     labels, scores, _ = _random()
-    other = np.where(labels < 0, 1 - scores, scores)  # another answer where nobody knows the truth
+    other = np.where(labels < 0, 1 - scores, scores)  # other scores where the label is unknown
     assert not np.array_equal(other, scores)
     assert np.array_equal(metrics.counts(labels, scores >= 0.5), metrics.counts(labels, other >= 0.5))
     assert np.array_equal(metrics.auc(labels, scores), metrics.auc(labels, other))
@@ -74,7 +74,7 @@ def test_one_subject_gives_no_interval() -> None:
     assert np.isnan(metrics.subject_interval(labels, scores > 0.5, np.zeros(len(labels)))).all()
 
 
-def test_calibration_error_of_honest_and_of_boastful_probabilities() -> None:
+def test_calibration_error_of_calibrated_and_of_overconfident_probabilities() -> None:
     rng = np.random.default_rng(1)
     p = rng.random((20000, 1))
     labels = (rng.random(p.shape) < p).astype(np.int8)

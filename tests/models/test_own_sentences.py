@@ -1,4 +1,4 @@
-"""Sentences that a person wrote: checked, taught with the commands, kept with the run and read again by evaluation."""
+"""A user's own sentences: checked, used for training, kept with the run and read again by evaluation."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_own_sentences_are_trained_kept_and_scored(tmp_path: Path, capsys: pytes
 def test_scoring_a_bundle_of_own_sentences_needs_their_corpus(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A bundle carries words, not sentences: the corpus is named, or evaluation says what is wrong."""
+    """A bundle holds words, not sentences, so the corpus must be given."""
     synthetic.make_csv(tmp_path / "data")
     mine, run = own_corpus(tmp_path / "mine.toml"), tmp_path / "run"
     assert train(tmp_path, "--data", str(tmp_path / "data"), "--corpus", str(mine)) == 0
@@ -91,7 +91,7 @@ def test_subjects_are_named_only_on_request(tmp_path: Path, capsys: pytest.Captu
     assert "This data does not describe its subjects" in capsys.readouterr().err
 
 
-def test_a_person_without_words_is_refused_with_what_there_is(
+def test_a_person_without_words_is_refused_and_the_choices_are_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = [f"{subject}{i}.png" for subject in "pqr" for i in range(4)]
@@ -111,10 +111,10 @@ def test_a_unit_without_sentences_is_named_with_file_and_remedy(
         synthetic.write_picture(tmp_path / f"{i}.png", [1, 0], "x")
     synthetic.write_lines(tmp_path / "labels.csv", ["path,subject,AU27,AU1", *lines])
     assert train(tmp_path, "--data", str(tmp_path / "labels.csv")) == 2
-    said = capsys.readouterr().err
-    assert "corpus.toml has no sentences for AU27" in said
-    assert "--units" in said
-    assert "--corpus" in said
+    message = capsys.readouterr().err
+    assert "corpus.toml has no sentences for AU27" in message
+    assert "--units" in message
+    assert "--corpus" in message
     assert train(tmp_path, "--data", str(tmp_path / "labels.csv"), "--units", "AU01") == 0
     assert np.isin("raised", list(RunFolder(tmp_path / "run").config()["network"]["vocabulary"]))
-    assert corpus_of(NetworkChoice(network="graphau"), ("AU27",)) is None  # a network without words takes any unit
+    assert corpus_of(NetworkChoice(network="graphau"), ("AU27",)) is None  # a network without sentences takes any unit

@@ -1,4 +1,4 @@
-"""The corpus of sentences: complete, unmistakable, and every sentence can be read back."""
+"""The corpus of sentences: complete, unambiguous, and readable by rule."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_corpus_has_every_required_unit_in_both_states() -> None:
     assert check.check(loading.SHIPPED, build(corpus)) == []
 
 
-def test_every_sentence_says_its_state_by_lookup_and_by_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_of_every_sentence_is_read_by_lookup_and_by_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = loading.load()
     meanings = [(unit.code, s, True) for unit in corpus.units.values() for s in unit.active]
     meanings += [(unit.code, s, False) for unit in corpus.units.values() for s in unit.inactive]
@@ -48,7 +48,7 @@ def test_every_sentence_says_its_state_by_lookup_and_by_rule(monkeypatch: pytest
     cut = [(code, s.rsplit(" ", 1)[0], active) for code, s, active in meanings if len(s.split()) > 6]
     right = [reading.state_of(code, sentence) is active for code, sentence, active in cut]
     wrong = [reading.state_of(code, sentence) is (not active) for code, sentence, active in cut]
-    assert np.mean(right) > 0.9  # a cut may take the only rest word away: then the rule abstains
+    assert np.mean(right) > 0.9  # the cut may remove the only rest word: then the rule abstains
     assert not any(wrong)
 
 
@@ -74,7 +74,7 @@ def test_composed_sentence_names_exactly_its_units(length: int) -> None:
                 assert "-" not in sentence, "tags are only for faces with more than eight actions"
 
 
-def test_compose_depends_on_nothing_but_its_generator() -> None:
+def test_composing_depends_only_on_its_generator() -> None:
     active = ["AU12", "AU06", "AU25"]
     first = [composing.compose(active, np.random.default_rng(seed)) for seed in range(20)]
     second = [composing.compose(reversed(active), np.random.default_rng(seed)) for seed in range(20)]
@@ -82,7 +82,7 @@ def test_compose_depends_on_nothing_but_its_generator() -> None:
     assert len(set(first)) > 5
 
 
-def test_reading_back_refuses_what_was_not_composed() -> None:
+def test_reading_refuses_sentences_that_were_not_composed() -> None:
     assert named("the face is at rest") == set()
     assert named("The face shows raised cheeks, parted lips and closed eyes.") == {
         "AU06",
@@ -107,7 +107,7 @@ def test_subjects_are_optional_and_read_back() -> None:
         composing.compose([], rng, subject="a robot")
 
 
-def test_tokens_go_there_and_back() -> None:
+def test_encoding_and_decoding_are_inverse() -> None:
     corpus = loading.load(SHIPPED)
     vocabulary = build(corpus)
     assert vocabulary[:3] == ("<pad>", "<start>", "<end>")
@@ -122,7 +122,7 @@ def test_tokens_go_there_and_back() -> None:
         encode("the " * 24, vocabulary, 24)
 
 
-def test_sampled_targets_say_the_labels() -> None:
+def test_sampled_targets_match_the_labels() -> None:
     corpus = loading.load(SHIPPED)
     vocabulary = build(corpus)
     rng = np.random.default_rng(0)
@@ -137,40 +137,40 @@ def test_sampled_targets_say_the_labels() -> None:
                 assert not local[b, a].any()
             else:
                 assert reading.state_of(unit, decode(local[b, a], vocabulary)) is bool(row[a])
-        said = named(decode(whole[b], vocabulary))
+        units = named(decode(whole[b], vocabulary))
         if (row < 0).any():
             assert not whole[b].any()
         else:
-            assert said == {unit for unit, label in zip(SHIPPED, row) if label}
+            assert units == {unit for unit, label in zip(SHIPPED, row) if label}
     again = targets.sample_tokens(labels, corpus, vocabulary, 24, np.random.default_rng(7))
     np.testing.assert_array_equal(again[0], local)
     np.testing.assert_array_equal(again[1], whole)
     other = targets.sample_tokens(labels, corpus, vocabulary, 24, np.random.default_rng(8))
     assert (other[0] != local).any()
     states = np.maximum(labels, 0)
-    told = targets.sample_tokens(labels, corpus, vocabulary, 24, np.random.default_rng(7), states=states)[1]
-    assert named(decode(told[3], vocabulary)) == {u for u, s in zip(SHIPPED, states[3]) if s}
-    assert not told[4].any()  # a picture without a face
+    described = targets.sample_tokens(labels, corpus, vocabulary, 24, np.random.default_rng(7), states=states)[1]
+    assert named(decode(described[3], vocabulary)) == {u for u, s in zip(SHIPPED, states[3]) if s}
+    assert not described[4].any()  # an image without a face
 
 
-def test_targets_say_who_where_that_is_known_and_fits() -> None:
+def test_targets_name_the_subject_if_known_and_if_it_fits() -> None:
     corpus = loading.load(SHIPPED)
     vocabulary = build(corpus, subjects=True)
     rng = np.random.default_rng(0)
     labels = (rng.random((60, len(SHIPPED))) < 0.25).astype(np.int8)
-    words, labels[0] = 20, 1  # so much that nothing else fits
-    people = ["a woman"] * 20 + ["a man"] * 20 + [""] * 20
-    whole = targets.sample_tokens(labels, corpus, vocabulary, words, np.random.default_rng(7), descriptions=people)[1]
-    said = [decode(tokens, vocabulary) for tokens in whole]
-    for row, (sentence, who) in enumerate(zip(said, people)):
+    words, labels[0] = 20, 1  # so many that nothing else fits
+    subjects = ["a woman"] * 20 + ["a man"] * 20 + [""] * 20
+    whole = targets.sample_tokens(labels, corpus, vocabulary, words, np.random.default_rng(7), descriptions=subjects)[1]
+    sentences = [decode(tokens, vocabulary) for tokens in whole]
+    for row, (sentence, subject) in enumerate(zip(sentences, subjects)):
         assert named(sentence) == {u for u, label in zip(SHIPPED, labels[row]) if label}
-        assert sentence.lower().count("man") == 0 or who
-    assert "woman" not in said[0]
-    assert sum("woman" in sentence for sentence in said[1:20]) >= 15
-    assert sum(" man " in f" {sentence.lower()} " for sentence in said[20:40]) >= 15
-    off = Texts(corpus, build(corpus), words).targets(labels, np.random.default_rng(7), people)["global_tokens"]
+        assert sentence.lower().count("man") == 0 or subject
+    assert "woman" not in sentences[0]
+    assert sum("woman" in sentence for sentence in sentences[1:20]) >= 15
+    assert sum(" man " in f" {sentence.lower()} " for sentence in sentences[20:40]) >= 15
+    off = Texts(corpus, build(corpus), words).targets(labels, np.random.default_rng(7), subjects)["global_tokens"]
     assert not any("man" in decode(tokens, build(corpus)) for tokens in off.numpy())
-    on = Texts(corpus, vocabulary, words, subjects=True).targets(labels, np.random.default_rng(7), people)
+    on = Texts(corpus, vocabulary, words, subjects=True).targets(labels, np.random.default_rng(7), subjects)
     np.testing.assert_array_equal(on["global_tokens"].numpy(), whole)
 
 
@@ -178,7 +178,7 @@ SENTENCE = '"no lift shows at the inner brows"'
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("[units.AU43]", "[units.AU99]", "AU99: unknown action unit"),
         (SENTENCE, '"no lift shows at the inner brows ' + "and so on " * 6 + '"', "too long"),
@@ -194,16 +194,16 @@ SENTENCE = '"no lift shows at the inner brows"'
     ],
 )
 def test_checker_names_file_line_unit_and_remedy(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, message: str
 ) -> None:
     good = loading.SHIPPED.read_text(encoding="utf-8")
     assert good.count(old) >= 1
     path = tmp_path / "mine.toml"
     path.write_text(good.replace(old, new, 1), encoding="utf-8")
     assert __main__.main([str(path)]) == 2
-    shown = capsys.readouterr().err
-    assert said in shown
-    assert f"{path}:" in shown
+    output = capsys.readouterr().err
+    assert message in output
+    assert f"{path}:" in output
     with pytest.raises(UserError):
         loading.load(path=path)
 
@@ -223,12 +223,12 @@ def test_checker_refuses_empty_states_and_strange_words(tmp_path: Path, capsys: 
     assert __main__.main([str(loading.SHIPPED)]) == 0
 
 
-def test_told_states_differ_from_the_true_ones_little_in_some_faces_and_much_in_others() -> None:
-    """Sets of units that no data holds are decided now and then, ten units and more; sentences learn to say them."""
+def test_input_states_are_flipped_rarely_in_some_faces_and_often_in_others() -> None:
+    """Decisions can be combinations that no data holds, of ten units and more; sentences must describe them, too."""
     corpus = loading.load()
     labels = np.zeros((400, len(corpus.units)), np.int8)
-    told = Texts(corpus, build(corpus), 24, conditioned=True, noise=0.25)
-    wrong = told.targets(labels, np.random.default_rng(3))["active"].numpy().mean(1)
+    texts = Texts(corpus, build(corpus), 24, conditioned=True, noise=0.25)
+    wrong = texts.targets(labels, np.random.default_rng(3))["active"].numpy().mean(1)
     assert wrong.mean() == pytest.approx(0.25, abs=0.03)
     assert (wrong < 0.06).mean() > 0.1
     assert (wrong > 0.45).mean() > 0.1
