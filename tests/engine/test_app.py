@@ -51,8 +51,8 @@ class NumberFaces:
         return np.array([POINTS * FACE * 0.4 + (25 + 35 * k, 60) for k in range(count)], np.float32).reshape(-1, 68, 2)
 
     def find(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Detections]:
-        found = map(self.points, pictures)
-        return [Detections(box_of(p), np.full(len(p), 0.9, np.float32), five_points(p)) for p in found]
+        faces = map(self.points, pictures)
+        return [Detections(box_of(p), np.full(len(p), 0.9, np.float32), five_points(p)) for p in faces]
 
     def locate(self, picture: NDArray[np.uint8], boxes: NDArray[np.floating]) -> Located:
         truth = self.points(picture)
@@ -97,7 +97,7 @@ def _nothing_left() -> Iterator[None]:
 
 
 def ready_runtime(bundle: Bundle) -> Runtime:
-    """One whose first frame has its sentence, however long graphs take to compile."""
+    """A runtime that is ready to explain, so that the first frame has its sentence."""
     runtime = open_runtime(bundle, "openvino")
     while not runtime.ready_to_explain:
         time.sleep(0.01)
@@ -118,8 +118,8 @@ def engine(
         "min_quality": 0.0,
         "min_face": 5.0,
     } | settings
-    made = for_python(tuple(map(str, sources)), settings)
-    return Engine(made, threads=threads, open_runtime=opener, open_finder=number_finder)
+    engine_settings = for_python(tuple(map(str, sources)), settings)
+    return Engine(engine_settings, threads=threads, open_runtime=opener, open_finder=number_finder)
 
 
 def comparable(reports: Sequence[Report]) -> list[dict[str, Any]]:
@@ -154,7 +154,7 @@ def test_where_sentences_come_late_threads_change_nothing_either(bundle: Path, c
         (report.frame, face.text_frame) for report in chain for face in report.faces if face.text_frame is not None
     ]
     assert texts
-    assert all(made < frame for frame, made in texts)
+    assert all(described < frame for frame, described in texts)
 
 
 def test_the_number_of_faces_is_followed_from_frame_to_frame(bundle: Path, clip: Path) -> None:
@@ -167,36 +167,36 @@ def test_several_sources_at_once_each_complete_and_in_order(bundle: Path, clip: 
     other = tmp_path / "other.mkv"
     write_clip(other, (numbered(i) for i in range(40, 90)))
     with engine(bundle, clip, other, clip, name=["a"]) as running:
-        found = list(running)
+        received = list(running)
     for stream, first, count in (("a", 0, 80), ("other", 40, 50), ("clip", 0, 80)):
-        own = [report for report in found if report.stream == stream]
+        own = [report for report in received if report.stream == stream]
         assert [report.seq for report in own] == list(range(count))
         alone_clip = other if first else clip
         with engine(bundle, alone_clip, name=[stream]) as alone:
-            assert comparable(own) == comparable(list(alone)), "company changes nothing"
+            assert comparable(own) == comparable(list(alone)), "the other streams change nothing"
 
 
 @pytest.mark.parametrize("cores", [2, 16])
 def test_eight_streams_at_once(bundle: Path, clip: Path, monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
-    """With cores to spare, several threads find faces."""
+    """With enough cores, several threads find faces."""
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     with engine(bundle, *[clip] * 8, duration=1.0) as running:
         reports = iter(running)
-        found = [next(reports)]
+        received = [next(reports)]
         finders = [thread for thread in threading.enumerate() if thread.name.startswith("vlfau-find-")]
         assert len(finders) == max(1, cores // 4)
-        found += reports
+        received += reports
         assert threading.active_count() <= 20, "a thread per source and stage, the ticker and the runtime's own"
-    streams = {report.stream for report in found}
+    streams = {report.stream for report in received}
     assert len(streams) == 8
     for stream in streams:
-        assert [report.frame for report in found if report.stream == stream] == list(range(25))
+        assert [report.frame for report in received if report.stream == stream] == list(range(25))
 
 
 def test_thirty_faces_in_one_frame(bundle: Path, tmp_path: Path) -> None:
-    """And they all come out of the network's batches as themselves."""
-    people = [Walk((70 + 110 * (k % 8), 70 + 110 * (k // 8)), (0, 0), k) for k in range(30)]
-    world = World(people, width=950, height=520, miss_rate=0.0)
+    """Each gets its own result back from the batches of the network."""
+    walks = [Walk((70 + 110 * (k % 8), 70 + 110 * (k // 8)), (0, 0), k) for k in range(30)]
+    world = World(walks, width=950, height=520, miss_rate=0.0)
     write_clip(tmp_path / "crowd.mkv", (world.frame(0.0, i).pixels for i in range(8)), codec="ffv1", pix_fmt="bgr0")
 
     def finder(bundle: Bundle, engine: Engine) -> FaceFinder:
@@ -206,10 +206,10 @@ def test_thirty_faces_in_one_frame(bundle: Path, tmp_path: Path) -> None:
         (str(tmp_path / "crowd.mkv"),), {"model": str(bundle), "runtime": "openvino", "min_quality": 0.0}
     )
     with Engine(settings, open_finder=finder) as reports:
-        found = list(reports)
-    assert [len(report.faces) for report in found] == [30] * 8
-    assert all(face.valid and face.text for report in found for face in report.faces)
-    answers = {tuple(unit.p for unit in face.aus.values()) for face in found[0].faces}
+        received = list(reports)
+    assert [len(report.faces) for report in received] == [30] * 8
+    assert all(face.valid and face.text for report in received for face in report.faces)
+    answers = {tuple(unit.p for unit in face.aus.values()) for face in received[0].faces}
     assert len(answers) > 25
 
 
@@ -243,10 +243,10 @@ def test_an_error_in_a_network_reaches_the_caller(bundle: Path, clip: Path) -> N
     assert broken.counters["clip"].ended
 
 
-def test_a_source_that_fails_later_keeps_its_frames_and_is_told_last(
+def test_a_source_that_fails_later_keeps_its_frames_and_is_reported_last(
     bundle: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The intact stream beside it runs to its end."""
+    """The intact stream runs to its end."""
     whole = Decoder._decoded
 
     def failing(decoder: Decoder) -> Iterator[Any]:
@@ -258,25 +258,25 @@ def test_a_source_that_fails_later_keeps_its_frames_and_is_told_last(
     broken = clip.with_name("broken.mp4")
     broken.write_bytes(clip.read_bytes())
     monkeypatch.setattr(Decoder, "_decoded", failing)
-    found: list[Report] = []
+    received: list[Report] = []
 
     def watch() -> None:
         with engine(bundle, broken, clip) as reports:
-            found.extend(reports)
+            received.extend(reports)
 
     with pytest.raises(StreamFailed, match="'broken' is damaged after frame 29: the index is damaged"):
         watch()
-    assert sum(report.stream == "broken" for report in found) == 30
-    assert sum(report.stream == "clip" for report in found) == 80
+    assert sum(report.stream == "broken" for report in received) == 30
+    assert sum(report.stream == "clip" for report in received) == 80
 
 
 def test_a_wall_clock_that_jumps_changes_no_latency(bundle: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jumps = iter([10**18, 5, 2 * 10**18, 7] * 1000)
     monkeypatch.setattr("vlfau.engine.sources.base.time.time_ns", lambda: next(jumps))
     with engine(bundle, clip, duration=1.0) as reports:
-        found = list(reports)
-    assert {report.captured_ns for report in found} >= {10**18, 5}, "the clock did jump"
-    for report in found:
+        received = list(reports)
+    assert {report.captured_ns for report in received} >= {10**18, 5}, "the clock did jump"
+    for report in received:
         parts = report.latency_ms
         assert all(0 <= getattr(parts, name) < 60_000 for name in ("decode", "detect", "align", "predict", "total"))
 
@@ -346,18 +346,18 @@ def test_a_signal_flushes_and_leaves_within_two_seconds(
         time.sleep(0.05)
     running.send_signal(number)
     began = time.monotonic()
-    _, said = running.communicate(timeout=20)
+    _, errors = running.communicate(timeout=20)
     took = time.monotonic() - began
     assert took < 2 * slowness()
-    assert running.returncode == 130, said
+    assert running.returncode == 130, errors
     rows = write_out(out)
     assert 0 < len(rows) < 160
-    assert "stopped" in said
-    assert "Traceback" not in said
+    assert "stopped" in errors
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nowhere.mp4"], "does not exist"),
         ([], "No source was given"),
@@ -366,17 +366,17 @@ def test_a_signal_flushes_and_leaves_within_two_seconds(
         (["CLIP", "--every", "0"], "--every needs a number above 0"),
     ],
 )
-def test_the_command_says_what_is_wrong_without_a_traceback(
-    bundle: Path, clip: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+def test_the_command_reports_mistakes_without_a_traceback(
+    bundle: Path, clip: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    given = [str(clip) if a == "CLIP" else a for a in arguments]
-    assert main([*given, "--model", str(bundle), "--runtime", "openvino", "--bind", "none", "--quiet"]) == 2
-    told = capsys.readouterr().err
-    assert said in told
-    assert "Traceback" not in told
+    sources = [str(clip) if a == "CLIP" else a for a in arguments]
+    assert main([*sources, "--model", str(bundle), "--runtime", "openvino", "--bind", "none", "--quiet"]) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert "Traceback" not in errors
 
 
-def test_a_configuration_file_says_the_same_as_flags(bundle: Path, clip: Path, tmp_path: Path) -> None:
+def test_a_configuration_file_sets_the_same_as_flags(bundle: Path, clip: Path, tmp_path: Path) -> None:
     config, out = tmp_path / "engine.toml", tmp_path / "out.jsonl"
     config.write_text(
         f'sources = ["{clip}"]\n[source]\nevery = 4\n[predict]\nruntime = "openvino"\nmodel = "{bundle}"\n'
@@ -388,14 +388,14 @@ def test_a_configuration_file_says_the_same_as_flags(bundle: Path, clip: Path, t
     assert main(["--config", str(config)]) == 2
 
 
-def test_check_says_what_works_and_what_does_not(
+def test_check_reports_what_works_and_what_does_not(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vlfau.engine.commands.check.RUNTIMES", ("auto", "openvino", "tensorrt"))
     assert main(["--check", "--model", str(bundle), "--runtime", "openvino"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for expected in ("openvino: openvino", "self-test: openvino", "embedded detector", "H.264 is written", "all good"):
-        assert expected in said
+        assert expected in output
     damaged = tmp_path / "damaged"
     shutil.copytree(bundle, damaged)
     (damaged / "encoder.onnx").write_bytes(b"no")
@@ -443,7 +443,7 @@ def test_a_run_that_is_stopped_accounts_for_every_frame(bundle: Path, clip: Path
     with running as reports:
         next(iter(reports))
         until = time.monotonic() + 10
-        while counters.frames_in < 10 and time.monotonic() < until:  # nobody takes reports: the queues fill
+        while counters.frames_in < 10 and time.monotonic() < until:  # reports are not taken, so the queues fill
             time.sleep(0.01)
     assert counters.ended
     assert counters.frames_in > counters.frames_out >= 1, "frames were in flight"

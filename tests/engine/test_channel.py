@@ -1,4 +1,4 @@
-"""Channels: what waits, what is forgotten and counted, who gets a turn."""
+"""Channels: what waits, what is dropped and counted, and how a junction takes turns."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_full_channel_makes_its_sender_wait() -> None:
     assert channel.dropped == 0
 
 
-def test_take_gives_what_is_there_and_nothing_at_the_end() -> None:
+def test_take_returns_what_is_queued_and_nothing_at_the_end() -> None:
     channel: Channel[int] = Channel(8)
     reader = Junction([channel])
     for i in range(5):
@@ -45,7 +45,7 @@ def test_take_gives_what_is_there_and_nothing_at_the_end() -> None:
     assert reader.take(8) == []
 
 
-def test_put_after_close_says_that_nobody_reads() -> None:
+def test_put_after_close_raises() -> None:
     channel: Channel[int] = Channel(1, lossy=True)
     channel.close()
     with pytest.raises(Closed):
@@ -55,24 +55,24 @@ def test_put_after_close_says_that_nobody_reads() -> None:
 def test_closing_wakes_a_sender_that_waits() -> None:
     channel: Channel[int] = Channel(1)
     channel.put(0)
-    told: list[str] = []
+    outcomes: list[str] = []
 
     def send() -> None:
         try:
             channel.put(1)
         except Closed:
-            told.append("closed")
+            outcomes.append("closed")
 
     sender = threading.Thread(target=send)
     sender.start()
     time.sleep(0.02)
     channel.close(discard=True)
     sender.join(1)
-    assert told == ["closed"]
+    assert outcomes == ["closed"]
     assert len(channel) == 0
 
 
-def test_a_fast_channel_starves_nobody() -> None:
+def test_a_fast_channel_starves_no_other() -> None:
     fast: Channel[str] = Channel(100)
     slow: Channel[str] = Channel(100)
     reader = Junction([fast, slow])
@@ -111,10 +111,10 @@ def test_order_within_a_channel_is_kept_through_a_junction() -> None:
     senders = [threading.Thread(target=send, args=(k,)) for k in range(4)]
     for sender in senders:
         sender.start()
-    got: list[tuple[int, int]] = []
+    received: list[tuple[int, int]] = []
     while items := reader.take(5):
-        got += items
+        received += items
     for k in range(4):
-        assert [i for who, i in got if who == k] == list(range(200))
+        assert [i for sender, i in received if sender == k] == list(range(200))
     for sender in senders:
         sender.join()

@@ -1,4 +1,4 @@
-"""Completion scripts, run by the shells that are here."""
+"""Completion scripts, run by the shells that are installed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def complete(words: list[str], folder: Path) -> list[str]:
-    """What bash would offer after these words."""
+    """What bash offers after these words."""
     quoted = " ".join(f"'{word}'" for word in words)
     check = f"COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _vlfau_toy; printf '%s\\n' \"${{COMPREPLY[@]}}\""
     done = subprocess.run(
@@ -46,7 +46,7 @@ def complete(words: list[str], folder: Path) -> list[str]:
 
 def test_bash_offers_flags_choices_and_files(tmp_path: Path) -> None:
     if not shutil.which("bash"):
-        pytest.skip("no bash here")
+        pytest.skip("bash is not installed")
     (tmp_path / "clip.mp4").touch()
     assert complete(["vlfau-toy", "--enc"], tmp_path) == ["--encoding"]
     assert complete(["vlfau-toy", "--sh"], tmp_path) == ["--show"]
@@ -72,7 +72,7 @@ CASES = [
 @pytest.mark.parametrize(("typed", "offered"), CASES)
 def test_fish_offers_flags_choices_and_files(tmp_path: Path, typed: str, offered: str) -> None:
     if not shutil.which("fish"):
-        pytest.skip("no fish here")
+        pytest.skip("fish is not installed")
     (tmp_path / "clip.mp4").touch()
     (tmp_path / "script").write_text(script(parser(), "fish"))
     code = f"source script; complete --do-complete 'vlfau-toy {typed}'"
@@ -85,9 +85,9 @@ def test_fish_offers_flags_choices_and_files(tmp_path: Path, typed: str, offered
 
 
 def test_zsh_offers_flags_choices_and_files(tmp_path: Path) -> None:
-    """Typed into a real one, with the tabulator key, on a terminal of its own."""
+    """Typed into a real zsh with the tab key, on a pseudo-terminal."""
     if not shutil.which("zsh"):
-        pytest.skip("no zsh here")
+        pytest.skip("zsh is not installed")
     (tmp_path / "clip.mp4").touch()
     (tmp_path / "functions").mkdir()
     (tmp_path / "functions" / "_vlfau-toy").write_text(script(parser(), "zsh"))
@@ -110,7 +110,7 @@ def test_zsh_offers_flags_choices_and_files(tmp_path: Path) -> None:
 
 
 def read_until(terminal: int, words: str) -> str:
-    """All that the terminal shows up to these words."""
+    """What the terminal shows up to these words."""
     shown, deadline = "", time.monotonic() + PATIENCE_S
     while not shown.endswith(words):
         assert time.monotonic() < deadline, shown
@@ -126,13 +126,13 @@ def test_every_script_parses(of: Callable[[], argparse.ArgumentParser], shell: s
     assert "completion" in text
     assert "$HOME" not in text
     if not shutil.which(shell):
-        pytest.skip(f"no {shell} here")
+        pytest.skip(f"{shell} is not installed")
     (tmp_path / "script").write_text(text)
     subprocess.run([shell, "-n", str(tmp_path / "script")], check=True, capture_output=True)
 
 
-def test_the_flag_prints_and_leaves(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as leaving:
+def test_the_flag_prints_and_exits(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
         parser().parse_args(["--completion", "fish"])
-    assert leaving.value.code == 0
+    assert exit.value.code == 0
     assert "complete -c vlfau-toy -l encoding -x -a 'json msgpack'" in capsys.readouterr().out

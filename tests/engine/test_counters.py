@@ -1,4 +1,4 @@
-"""What is counted: quantiles over a whole run in constant memory, rates, drops by cause."""
+"""Counters: quantiles over a whole run in constant memory, rates, drops by cause."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ def latency(total: float) -> wire.LatencyMs:
 
 def test_quantiles_of_a_whole_run_are_within_two_percent_and_the_recent_ones_exact() -> None:
     values = np.random.default_rng(0).lognormal(3, 0.7, 5000)
-    kept = Latencies()
+    latencies = Latencies()
     for value in values:
-        kept.add(latency(float(value)))
-    whole, recent = kept.overall()["total"], kept.recent()["total"]
+        latencies.add(latency(float(value)))
+    whole, recent = latencies.overall()["total"], latencies.recent()["total"]
     for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
         assert getattr(whole, name) == pytest.approx(np.quantile(values, share), rel=0.02)
         assert getattr(recent, name) == pytest.approx(np.quantile(values[-RECENT:], share), rel=1e-3)
     assert whole.p95 != pytest.approx(recent.p95, rel=0.001), "the two differ"
 
 
-def test_nothing_measured_is_nothing_said() -> None:
+def test_without_measurements_there_are_no_quantiles() -> None:
     assert Latencies().overall() == {}
     assert Latencies().recent() == {}
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-9, 1e9, -1.0])
 def test_extreme_values_fit(value: float) -> None:
-    kept = Latencies()
-    kept.add(latency(value))
-    assert np.isfinite(kept.overall()["total"].p50)
+    latencies = Latencies()
+    latencies.add(latency(value))
+    assert np.isfinite(latencies.overall()["total"].p50)
 
 
 def test_drops_are_summed_over_causes() -> None:

@@ -13,7 +13,7 @@ from vlfau.models.errors import UserError
 THRESHOLDS = np.array([0.5, 0.3], np.float32)
 
 
-def memory(baseline_s: float = 0.0, **settings: object) -> TrackState:
+def track_state(baseline_s: float = 0.0, **settings: object) -> TrackState:
     return TrackState(PredictSettings(**settings), THRESHOLDS, baseline_s)  # type: ignore[arg-type]
 
 
@@ -22,8 +22,8 @@ def logit(*probabilities: float) -> np.ndarray:
     return np.asarray(np.log(p / (1 - p)))
 
 
-def run(remembered: TrackState, rows: list[tuple[float, float]], fps: float = 25.0) -> list[Decision]:
-    return [remembered.decide(logit(*row), i / fps) for i, row in enumerate(rows)]
+def run(track: TrackState, rows: list[tuple[float, float]], fps: float = 25.0) -> list[Decision]:
+    return [track.decide(logit(*row), i / fps) for i, row in enumerate(rows)]
 
 
 def rested(log_odds: np.ndarray, seconds: float, fps: float = 25.0) -> np.ndarray:
@@ -33,7 +33,7 @@ def rested(log_odds: np.ndarray, seconds: float, fps: float = 25.0) -> np.ndarra
 
 
 def test_the_bundles_thresholds_decide() -> None:
-    decided = run(memory(), [(0.49, 0.31), (0.51, 0.29)])
+    decided = run(track_state(), [(0.49, 0.31), (0.51, 0.29)])
     assert decided[0].states.tolist() == [False, True]
     assert decided[1].states.tolist() == [True, True], "0.29 is within the hysteresis of 0.3"
     assert decided[0].probabilities == pytest.approx([0.49, 0.31])
@@ -43,7 +43,7 @@ def test_hysteresis_stops_the_flicker_that_is_there_without_it() -> None:
     rows = [(0.5 + (0.02 if i % 2 else -0.02), 0.1) for i in range(40)]
 
     def changes(hysteresis: float) -> int:
-        states = [d.states[0] for d in run(memory(hysteresis=hysteresis), rows)]
+        states = [d.states[0] for d in run(track_state(hysteresis=hysteresis), rows)]
         return int(np.diff(np.array(states).astype(int)).__abs__().sum())
 
     assert changes(0.05) == 1
@@ -51,7 +51,7 @@ def test_hysteresis_stops_the_flicker_that_is_there_without_it() -> None:
 
 
 def test_off_below_the_hysteresis() -> None:
-    assert [d.states[0] for d in run(memory(), [(0.6, 0.1), (0.46, 0.1), (0.44, 0.1)])] == [True, True, False]
+    assert [d.states[0] for d in run(track_state(), [(0.6, 0.1), (0.46, 0.1), (0.44, 0.1)])] == [True, True, False]
 
 
 def test_a_unit_with_a_low_threshold_goes_off_too() -> None:
@@ -64,17 +64,17 @@ def test_smoothing_delays_a_step_by_its_time_constant_whatever_the_frame_rate() 
     for fps in (10.0, 25.0, 100.0):
         n = int(2 * fps)
         rows = [(0.1, 0.1)] * n + [(0.9, 0.9)] * n
-        level = [logit(float(d.probabilities[0]))[0] for d in run(memory(smooth=0.3), rows, fps)]
+        level = [logit(float(d.probabilities[0]))[0] for d in run(track_state(smooth=0.3), rows, fps)]
         reached = next(i for i, z in enumerate(level[n:]) if z >= logit(0.1)[0] + 0.632 * 2 * logit(0.9)[0])
         assert reached / fps == pytest.approx(0.3, abs=1.01 / fps)
-    assert run(memory(), rows)[n].probabilities[0] == pytest.approx(0.9)  # off by default: no delay
+    assert run(track_state(), rows)[n].probabilities[0] == pytest.approx(0.9)  # off by default: no delay
 
 
 def test_a_clock_that_jumps_does_not_upset_smoothing() -> None:
-    remembered = memory(smooth=0.3)
-    remembered.decide(logit(0.1, 0.1), 5.0)
+    track = track_state(smooth=0.3)
+    track.decide(logit(0.1, 0.1), 5.0)
     for pts in (5.0, -1e9, 1e9, 4.0):
-        assert np.isfinite(remembered.decide(logit(0.9, 0.1), pts).probabilities).all()
+        assert np.isfinite(track.decide(logit(0.9, 0.1), pts).probabilities).all()
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,13 @@ def test_a_clock_that_jumps_does_not_upset_smoothing() -> None:
     ],
 )
 def test_when_sentences_are_due(when: str, expected: list[int]) -> None:
-    remembered = memory(explain=when)
+    track = track_state(explain=when)
     due = []
     for i, p in enumerate([0.1, 0.2, 0.9, 0.8, 0.8, 0.1]):
-        decision = remembered.decide(logit(p, 0.1), i / 25)
+        decision = track.decide(logit(p, 0.1), i / 25)
         due.append(int(decision.explain))
         if decision.explain:
-            remembered.describe(decision.states, i / 25)
+            track.describe(decision.states, i / 25)
     assert due == expected
 
 
@@ -131,8 +131,8 @@ def test_the_baseline_is_causal_and_the_same_offline_and_in_the_engine() -> None
     log_odds = np.random.default_rng(1).normal(size=(200, 2)).astype(np.float32)
     whole = rested(log_odds, seconds=4.0)
     assert np.array_equal(rested(log_odds[:120], seconds=4.0), whole[:120])
-    remembered = memory(baseline_s=4.0)
-    decided = [remembered.decide(row, i / 25) for i, row in enumerate(log_odds)]
+    track = track_state(baseline_s=4.0)
+    decided = [track.decide(row, i / 25) for i, row in enumerate(log_odds)]
     levels = logit(*np.array([d.probabilities for d in decided]).ravel()).reshape(200, 2)
     assert levels == pytest.approx(whole, abs=1e-4)
     assert [d.rested for d in decided].index(True) == pytest.approx(99, abs=1)

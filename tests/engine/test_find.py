@@ -1,4 +1,4 @@
-"""When the detector runs and which faces count: region, number, size, stills, jumps of size and time."""
+"""When the detector runs and which faces count: region, number, size, stills, jumps of frame size and time."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def finder(world: World, stills: tuple[str, ...] = (), **settings: Any) -> FaceF
     return FaceFinder(FaceSettings(**settings), world, world, 64, stills=stills)
 
 
-def look(made: FaceFinder, world: World, times: list[float]) -> list[Faces]:
-    return [next(made.find([world.frame(t, i)])) for i, t in enumerate(times)]
+def look(finder: FaceFinder, world: World, times: list[float]) -> list[Faces]:
+    return [next(finder.find([world.frame(t, i)])) for i, t in enumerate(times)]
 
 
 def steady(seconds: float, fps: float = 25.0) -> list[float]:
@@ -31,9 +31,9 @@ def steady(seconds: float, fps: float = 25.0) -> list[float]:
 
 def test_the_detector_rests_while_all_faces_hold() -> None:
     world = World(STANDING, miss_rate=0.0)
-    found = look(finder(world), world, steady(4))
-    assert [len(faces) for faces in found] == [4] * 100
-    assert world.detections == 4, "once a second for somebody new"
+    results = look(finder(world), world, steady(4))
+    assert [len(faces) for faces in results] == [4] * 100
+    assert world.detections == 4, "once a second for new faces"
     every = World(STANDING, miss_rate=0.0)
     look(finder(every, detect_every=1), every, steady(4))
     assert every.detections == 100
@@ -41,27 +41,27 @@ def test_the_detector_rests_while_all_faces_hold() -> None:
 
 def test_without_a_face_the_detector_looks_ten_times_a_second() -> None:
     world = World([])
-    found = look(finder(world), world, steady(4))
-    assert all(len(faces) == 0 for faces in found)
+    results = look(finder(world), world, steady(4))
+    assert all(len(faces) == 0 for faces in results)
     assert world.detections == pytest.approx(40, abs=8)
-    assert found[0].crops.shape == (0, 64, 64, 3)
+    assert results[0].crops.shape == (0, 64, 64, 3)
 
 
-def test_a_lost_face_is_looked_for_in_the_same_frame_and_soon_again() -> None:
-    person = Walk((200, 200), (0, 0), 0, absent=(1.0, 1.6))
-    world = World([person], miss_rate=0.0)
-    found = look(finder(world), world, steady(3))
-    missing = [i for i, faces in enumerate(found) if not len(faces)]
+def test_a_lost_face_is_searched_for_in_the_same_frame_and_soon_found_again() -> None:
+    walk = Walk((200, 200), (0, 0), 0, absent=(1.0, 1.6))
+    world = World([walk], miss_rate=0.0)
+    results = look(finder(world), world, steady(3))
+    missing = [i for i, faces in enumerate(results) if not len(faces)]
     assert missing[0] == 25
     assert missing[-1] <= 41, "it is back within three frames"
-    assert {int(track) for faces in found for track in faces.tracks} == {0}
+    assert {int(track) for faces in results for track in faces.tracks} == {0}
 
 
-def test_somebody_new_is_found_within_the_scan() -> None:
+def test_a_new_face_is_found_within_the_scan() -> None:
     new = Walk((400, 200), (0, 0), 1, absent=(0.0, 1.5))
     world = World([STANDING[0], new], miss_rate=0.0)
-    found = look(finder(world, scan=0.4), world, steady(3))
-    first = next(i for i, faces in enumerate(found) if len(faces) == 2)
+    results = look(finder(world, scan=0.4), world, steady(3))
+    first = next(i for i, faces in enumerate(results) if len(faces) == 2)
     assert 1.5 <= first / 25 <= 1.95
 
 
@@ -81,12 +81,12 @@ def test_a_wrong_region_is_refused(roi: tuple[float, ...]) -> None:
         FaceSettings(roi=roi)
 
 
-def test_a_region_outside_the_picture_is_no_crash() -> None:
+def test_a_region_outside_the_frame_finds_nothing() -> None:
     world = World(STANDING)
     assert len(look(finder(world, roi=(5000.0, 5000.0, 6000.0, 6000.0)), world, [0.0, 0.04])[1]) == 0
 
 
-def test_a_face_half_outside_the_picture_is_not_valid() -> None:
+def test_a_face_half_outside_the_frame_is_not_valid() -> None:
     world = World([Walk((3, 200), (0, 0), 0), Walk((300, 200), (0, 0), 1)], miss_rate=0.0)
     faces = look(finder(world), world, [0.0])[0]
     order = np.argsort(faces.boxes[:, 0])
@@ -95,29 +95,29 @@ def test_a_face_half_outside_the_picture_is_not_valid() -> None:
 
 def test_stills_stand_alone() -> None:
     world = World(STANDING[:1], miss_rate=0.0)
-    found = look(finder(world, stills=("walk",)), world, steady(0.2))
-    assert [faces.tracks.tolist() for faces in found] == [[i] for i in range(5)]
+    results = look(finder(world, stills=("walk",)), world, steady(0.2))
+    assert [faces.tracks.tolist() for faces in results] == [[i] for i in range(5)]
     assert world.detections == 5
 
 
 @pytest.mark.parametrize("times", [[0, 0.04, -1e6, -1e6 + 0.04, 7, 7, 7, 1e12], [5.0] * 8])
-def test_a_clock_that_jumps_loses_nobody(times: list[float]) -> None:
+def test_a_clock_that_jumps_loses_no_face(times: list[float]) -> None:
     world = World(STANDING, miss_rate=0.0)
-    made = finder(world)
+    used = finder(world)
     for i, t in enumerate(times):
         still = world.frame(0.0, i)
-        faces = next(made.find([Frame(Stamp("walk", i, t, 0, time.monotonic_ns()), still.pixels)]))
+        faces = next(used.find([Frame(Stamp("walk", i, t, 0, time.monotonic_ns()), still.pixels)]))
         assert faces.tracks.tolist() == [0, 1, 2, 3]
         assert np.isfinite(faces.boxes).all()
 
 
-def test_a_change_of_the_picture_size_keeps_the_ids() -> None:
+def test_a_change_of_the_frame_size_keeps_the_ids() -> None:
     world = World([Walk((200, 200), (0, 0), 0)], miss_rate=0.0)
-    made = finder(world)
-    assert look(made, world, [0.0])[0].tracks.tolist() == [0]
+    used = finder(world)
+    assert look(used, world, [0.0])[0].tracks.tolist() == [0]
     half = World([Walk((100, 100), (0, 0), 0)], width=320, height=240, miss_rate=0.0)
-    made.detector = made.landmarks = half
-    faces = next(made.find([half.frame(0.04, 1)]))
+    used.detector = used.landmarks = half
+    faces = next(used.find([half.frame(0.04, 1)]))
     assert faces.tracks.tolist() == [0]
     assert faces.boxes[0, 0] < 100
 
@@ -133,18 +133,18 @@ def test_frames_of_several_streams_share_one_call_of_the_detector() -> None:
     world = Counting(STANDING, miss_rate=0.0)
     frame = world.frame(0.0, 0)
     streams = [Frame(Stamp(name, 0, 0.0, 0, 0), frame.pixels) for name in "abc"]
-    found = list(finder(world).find(streams))
+    results = list(finder(world).find(streams))
     assert Counting.calls == [3]
-    assert [len(faces) for faces in found] == [4, 4, 4]
-    assert [faces.stamp.stream for faces in found] == ["a", "b", "c"]
+    assert [len(faces) for faces in results] == [4, 4, 4]
+    assert [faces.stamp.stream for faces in results] == ["a", "b", "c"]
 
 
 def test_the_stage_keeps_order_and_passes_ends_on() -> None:
     world = World(STANDING, miss_rate=0.0)
     frames = [world.frame(i / 25, i) for i in range(5)]
     items: list[Frame | Ended] = [*frames[:3], Ended("walk", "finished"), *frames[3:]]
-    found = list(find_faces(items, finder(world), streams=2))
-    assert [item.reason if isinstance(item, Ended) else item.stamp.index for item in found] == [
+    results = list(find_faces(items, finder(world), streams=2))
+    assert [item.reason if isinstance(item, Ended) else item.stamp.index for item in results] == [
         0,
         1,
         2,
@@ -154,9 +154,9 @@ def test_the_stage_keeps_order_and_passes_ends_on() -> None:
     ]
 
 
-def test_pictures_are_let_go_unless_somebody_shows_them() -> None:
+def test_pixels_are_dropped_unless_a_sink_shows_them() -> None:
     world = World(STANDING, miss_rate=0.0)
     assert look(finder(world), world, [0.0])[0].pixels is None
-    kept = finder(world)
-    kept.keep_pixels = True
-    assert look(kept, world, [0.0])[0].pixels is not None
+    keeping = finder(world)
+    keeping.keep_pixels = True
+    assert look(keeping, world, [0.0])[0].pixels is not None

@@ -1,4 +1,4 @@
-"""Ids: through crossings, misses and absences, on synthetic walks whose truth is known; with negative controls."""
+"""Ids through crossings, misses and absences, on synthetic walks with known identities; with negative controls."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def test_assignment_of_many_agrees_with_scipy() -> None:
     assert costs[np.arange(30), chosen].sum() == pytest.approx(costs[rows, columns].sum())
 
 
-def seen(boxes: list[list[float]], origin: list[int], who: list[int] | None = None) -> Seen:
-    """Faces whose looks are drawn by identity."""
-    faces = [np.random.default_rng(100 + k).normal(size=64) for k in (who or range(len(boxes)))]
+def seen(boxes: list[list[float]], origin: list[int], identities: list[int] | None = None) -> Seen:
+    """Faces with random looks, one per identity."""
+    faces = [np.random.default_rng(100 + k).normal(size=64) for k in (identities or range(len(boxes)))]
     vectors = np.array([face / np.linalg.norm(face) for face in faces], np.float32).reshape(len(boxes), 64)
     return Seen(np.array(boxes, np.float32).reshape(-1, 4), vectors, np.array(origin, np.int64))
 
@@ -60,21 +60,21 @@ def test_a_face_keeps_its_id_through_a_short_absence_and_not_a_long_one() -> Non
 def test_another_face_in_the_same_place_gets_another_id() -> None:
     tracker = Tracker()
     box = [[100.0, 100, 200, 200]]
-    tracker.update(seen(box, [-1], who=[0]), 0.0)
+    tracker.update(seen(box, [-1], identities=[0]), 0.0)
     tracker.update(seen([], []), 0.3)
-    assert tracker.update(seen(box, [-1], who=[1]), 0.9).tolist() == [1]
+    assert tracker.update(seen(box, [-1], identities=[1]), 0.9).tolist() == [1]
 
 
-def test_a_face_that_comes_back_elsewhere_is_known_by_its_looks() -> None:
+def test_a_face_that_reappears_elsewhere_is_recognised_by_its_looks() -> None:
     tracker = Tracker()
     tracker.update(seen([[0.0, 100, 100, 200], [400, 100, 500, 200]], [-1, -1]), 0.0)
-    tracker.update(seen([[400.0, 100, 500, 200]], [1], who=[1]), 0.04)
-    ids = tracker.update(seen([[400.0, 100, 500, 200], [700, 300, 800, 400]], [1, -1], who=[1, 0]), 2.0)
+    tracker.update(seen([[400.0, 100, 500, 200]], [1], identities=[1]), 0.04)
+    ids = tracker.update(seen([[400.0, 100, 500, 200], [700, 300, 800, 400]], [1, -1], identities=[1, 0]), 2.0)
     assert ids.tolist() == [1, 0]
 
 
 def test_a_jump_from_one_face_to_another_is_undone() -> None:
-    """Both boxes slid onto the wrong face while they touched: the looks say so."""
+    """Both boxes slid onto the wrong face while they touched; the looks reveal it."""
     tracker = Tracker()
     for i in range(30):
         tracker.update(seen([[100.0, 100, 200, 200], [300.0, 100, 400, 200]], [-1, -1] if i == 0 else [0, 1]), i / 25)
@@ -83,19 +83,19 @@ def test_a_jump_from_one_face_to_another_is_undone() -> None:
     assert tracker.update(seen(near, [1, 0]), 1.28).tolist() == [0, 1]
 
 
-def test_ids_survive_a_change_of_the_picture_size() -> None:
+def test_ids_survive_a_change_of_the_frame_size() -> None:
     tracker = Tracker()
     tracker.update(seen([[100.0, 100, 200, 200]], [-1]), 0.0)
     tracker.rescale(np.array([0.5, 0.5], np.float32))
     assert tracker.expected(0.04)[0] == pytest.approx([50, 50, 100, 100])
 
 
-def test_a_face_is_not_there_twice() -> None:
+def test_a_face_is_not_reported_twice() -> None:
     boxes = np.array([[0, 0, 100, 100], [5, 5, 104, 103], [90, 0, 190, 100]], np.float32)
     assert distinct(boxes, np.array([0.5, 0.9, 0.8], np.float32)) == [1, 2]
 
 
-def test_looks_ignore_light_and_tell_people_apart() -> None:
+def test_looks_ignore_light_and_distinguish_people() -> None:
     random = np.random.default_rng(0)
     one, two = (random.integers(0, 200, (9, 9, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1) for _ in range(2))
     dark = (one * 0.5 + 20).astype(np.uint8)
@@ -108,7 +108,7 @@ def test_looks_ignore_light_and_tell_people_apart() -> None:
 @pytest.mark.parametrize("speed", [80, 240])
 @pytest.mark.parametrize("gap", [0, 30])
 def test_two_faces_that_cross_keep_their_ids(speed: float, gap: float) -> None:
-    """One passes before the other and hides it for a while (`gap` is how far the paths are apart, in pixels)."""
+    """One passes in front of the other and hides it for a while; `gap` is the distance of their paths in pixels."""
     result = follow_walk(crossing(speed, gap))
     assert switches(result) == 0
     assert {identity for frame in result for identity, _ in frame} == {0, 1}
@@ -116,7 +116,7 @@ def test_two_faces_that_cross_keep_their_ids(speed: float, gap: float) -> None:
 
 
 def test_without_looks_and_motion_the_crossing_does_mix_them_up() -> None:
-    """The negative control: nearest position alone fails on the same walk, so the walk is a test."""
+    """The negative control: the nearest position alone fails on the same walk."""
     assert switches(follow_walk(crossing(240, 0), naive=True)) > 0
 
 

@@ -16,7 +16,7 @@ def test_a_pair_is_stored_and_read(tmp_path: Path) -> None:
     public_file, secret_file = make_pair(tmp_path / "new", "alice")
     public, secret = read_pair(secret_file)
     assert read_public(public_file) == public != secret
-    assert read_public(public.decode()) == public, "the forty characters will do"
+    assert read_public(public.decode()) == public, "the forty characters are enough"
     assert secret.decode() not in public_file.read_text(encoding="utf-8")
     assert stat.S_IMODE(secret_file.stat().st_mode) == 0o600
 
@@ -65,16 +65,18 @@ def test_a_secret_key_that_others_can_read_is_reported_once(tmp_path: Path, caps
     assert f"chmod 600 {secret_file}" in warning
 
 
-def test_the_command_makes_pairs_and_says_what_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_creates_pairs_and_prints_which_file_is_which(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["engine", "alice", "--folder", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "alice.key",
         "alice.key_secret",
         "engine.key",
         "engine.key_secret",
     ]
-    assert read_public(tmp_path / "engine.key").decode() in said
-    assert read_pair(tmp_path / "engine.key_secret")[1].decode() not in said, "a secret is never printed"
+    assert read_public(tmp_path / "engine.key").decode() in output
+    assert read_pair(tmp_path / "engine.key_secret")[1].decode() not in output, "a secret is never printed"
     assert main(["engine", "--folder", str(tmp_path)]) == 2
     assert "will not be replaced" in capsys.readouterr().err

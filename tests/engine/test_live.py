@@ -1,4 +1,4 @@
-"""Live sources on real parts: an RTSP server that dies and comes back, an HTTP server that stalls, UDP."""
+"""Live sources against real servers: RTSP that dies and comes back, HTTP that stalls, UDP, HLS."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def transport_stream(first: int, count: int) -> bytes:
 def http_server(
     answer: Callable[[BaseHTTPRequestHandler, int], None], tls: ssl.SSLContext | None = None
 ) -> Iterator[str]:
-    """`answer` gets the handler and the number of the connection; it writes the body."""
+    """`answer` gets the handler and the number of the connection, and writes the response."""
     connections = 0
 
     class Handler(BaseHTTPRequestHandler):
@@ -102,7 +102,7 @@ def start(handler: BaseHTTPRequestHandler, length: int | None = None) -> None:
     handler.end_headers()
 
 
-def test_a_stalled_http_stream_is_taken_up_again_and_its_index_and_time_go_on() -> None:
+def test_a_stalled_http_stream_is_reopened_and_its_index_and_time_go_on() -> None:
     release = threading.Event()
 
     def answer(handler: BaseHTTPRequestHandler, connection: int) -> None:
@@ -113,14 +113,14 @@ def test_a_stalled_http_stream_is_taken_up_again_and_its_index_and_time_go_on() 
 
     states: list[str] = []
     with http_server(answer) as address:
-        given = context(f"{address}/live.ts")
+        source_context = context(f"{address}/live.ts")
         frames: list[tuple[int, float, int]] = []
-        for item in open_source(given).frames():
+        for item in open_source(source_context).frames():
             assert isinstance(item, Frame)
-            states.append(given.counters.state)
+            states.append(source_context.counters.state)
             frames.append((item.stamp.index, item.stamp.pts, number_of(item.pixels)))
             if item.stamp.index == 130:
-                given.stopping.set()
+                source_context.stopping.set()
         release.set()
     assert [index for index, _, _ in frames] == list(range(131))
     numbers = [number for _, _, number in frames]
@@ -129,12 +129,12 @@ def test_a_stalled_http_stream_is_taken_up_again_and_its_index_and_time_go_on() 
     times = [pts for _, pts, _ in frames]
     assert times == sorted(times)
     gap = max(b - a for a, b in pairwise(times))
-    assert 0.45 < gap < 5, "the time that was missed is in the timestamps"
-    assert given.counters.reconnects == 1
+    assert 0.45 < gap < 5, "the missed time is in the timestamps"
+    assert source_context.counters.reconnects == 1
 
 
 class OneFace:
-    """A detector and a landmark network that see one face, always in the same place."""
+    """A detector and landmark network with one face, always in the same place."""
 
     threshold, name, reason, landmarks = 0.5, "one", "one", None
     points = (POINTS * FACE * 0.7 + (80, 50)).astype(np.float32)[None]
@@ -159,24 +159,24 @@ def test_name_index_and_track_outlive_a_connection(tmp_path: Path) -> None:
             handler.wfile.write(data[i : i + len(data) // 20])
             time.sleep(0.04)
 
-    found = []
+    received = []
     with http_server(answer) as address:
         settings = for_python((f"{address}/live.ts",), {"model": str(bundle), "runtime": "openvino", "name": ["door"]})
         engine = Engine(settings, open_finder=lambda *_: FaceFinder(settings.faces, OneFace(), OneFace(), SIDE))
         counters = engine.counters["door"]
         with engine as reports:
             for report in reports:
-                found.append(report)
+                received.append(report)
                 if counters.reconnects and counters.frames_in > 130:
                     break
-    assert [report.seq for report in found] == list(range(len(found)))
-    frames = [report.frame for report in found]
+    assert [report.seq for report in received] == list(range(len(received)))
+    frames = [report.frame for report in received]
     assert frames == sorted(set(frames))
-    assert frames[-1] > 100, "both connections gave"
-    times = [report.pts for report in found]
+    assert frames[-1] > 100, "both connections delivered"
+    times = [report.pts for report in received]
     assert times == sorted(times)
     assert max(b - a for a, b in pairwise(times)) > 0.4, "the outage is in the timestamps"
-    assert [[face.track for face in report.faces] for report in found] == [[0]] * len(found)
+    assert [[face.track for face in report.faces] for report in received] == [[0]] * len(received)
 
 
 def test_a_stop_during_a_stall_waits_no_longer_than_the_read_timeout() -> None:
@@ -189,9 +189,9 @@ def test_a_stop_during_a_stall_waits_no_longer_than_the_read_timeout() -> None:
         release.wait(10)
 
     with http_server(answer) as address:
-        given = context(f"{address}/live.ts", read_timeout=1.5)
-        pipeline = Pipeline(given.stopping)
-        pipeline.add("read", read, open_source(given).frames(), lossy=True, capacity=1)
+        source_context = context(f"{address}/live.ts", read_timeout=1.5)
+        pipeline = Pipeline(source_context.stopping)
+        pipeline.add("read", read, open_source(source_context).frames(), lossy=True, capacity=1)
         with pipeline as items:
             next(iter(items))
             time.sleep(0.2)
@@ -201,27 +201,27 @@ def test_a_stop_during_a_stall_waits_no_longer_than_the_read_timeout() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
-def test_a_stop_while_nobody_answers_waits_no_longer_than_the_open_timeout(scheme: str) -> None:
+def test_a_stop_while_a_server_is_silent_waits_no_longer_than_the_open_timeout(scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        given = context(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/live", open_timeout=1.5)
-        pipeline = Pipeline(given.stopping)
-        pipeline.add("read", read, open_source(given).frames(), lossy=True, capacity=1)
+        source_context = context(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/live", open_timeout=1.5)
+        pipeline = Pipeline(source_context.stopping)
+        pipeline.add("read", read, open_source(source_context).frames(), lossy=True, capacity=1)
         with pipeline:
             time.sleep(0.3)
             began = time.monotonic()
         assert time.monotonic() - began < 1.4 + 0.2 * slowness()
-    assert not given.counters.frames_in
+    assert not source_context.counters.frames_in
 
 
 def test_giving_up_after_the_allowed_attempts() -> None:
-    given = context(f"http://127.0.0.1:{free_port()}/live.ts", reconnect=2)
+    source_context = context(f"http://127.0.0.1:{free_port()}/live.ts", reconnect=2)
     began = time.monotonic()
-    [ended] = open_source(given).frames()
+    [ended] = open_source(source_context).frames()
     assert isinstance(ended, Ended)
     assert ended.reason == "lost"
     assert "refused" in ended.error.lower()
     assert 1.4 < time.monotonic() - began < 6 * slowness(), "0.5 s and 1 s of waiting"
-    assert given.counters.reconnects == 2
+    assert source_context.counters.reconnects == 2
 
 
 def test_back_off_grows_to_its_cap_and_a_good_connection_resets_it() -> None:
@@ -242,7 +242,7 @@ def test_time_rises_through_reconnections_and_jumps() -> None:
     assert line.at(-899.0, 8 * second) == pytest.approx(56.0)
 
 
-def test_a_film_over_http_is_a_file_and_a_stall_is_its_damage(tmp_path: Path) -> None:
+def test_a_recording_over_http_is_a_file_and_a_stall_counts_as_damage(tmp_path: Path) -> None:
     write_clip(tmp_path / "film.mkv", (numbered(i) for i in range(250)))
     film = (tmp_path / "film.mkv").read_bytes()
     release = threading.Event()
@@ -273,7 +273,7 @@ def test_a_film_over_http_is_a_file_and_a_stall_is_its_damage(tmp_path: Path) ->
 
 def test_udp_is_read_until_it_falls_silent() -> None:
     port = free_port()
-    given = context(f"udp://127.0.0.1:{port}", reconnect=0)
+    source_context = context(f"udp://127.0.0.1:{port}", reconnect=0)
     data = transport_stream(0, 100)
     done = threading.Event()
 
@@ -288,7 +288,7 @@ def test_udp_is_read_until_it_falls_silent() -> None:
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
     frames, ended = 0, None
-    for item in open_source(given).frames():
+    for item in open_source(source_context).frames():
         if isinstance(item, Ended):
             ended = item
             continue
@@ -302,7 +302,7 @@ def test_udp_is_read_until_it_falls_silent() -> None:
     assert frames >= 40, ended.error
 
 
-def test_a_slow_reader_gets_the_newest_frame_and_the_count_of_the_others() -> None:
+def test_a_slow_reader_gets_the_newest_frame_and_the_others_are_counted() -> None:
     def answer(handler: BaseHTTPRequestHandler, connection: int) -> None:
         start(handler)
         data = transport_stream(0, 200)
@@ -311,9 +311,9 @@ def test_a_slow_reader_gets_the_newest_frame_and_the_count_of_the_others() -> No
             time.sleep(0.04)
 
     with http_server(answer) as address:
-        given = context(f"{address}/live.ts", reconnect=0)
-        pipeline = Pipeline(given.stopping)
-        channel = pipeline.add("read", read, open_source(given).frames(), lossy=True, capacity=1)
+        source_context = context(f"{address}/live.ts", reconnect=0)
+        pipeline = Pipeline(source_context.stopping)
+        channel = pipeline.add("read", read, open_source(source_context).frames(), lossy=True, capacity=1)
         indices = []
         with pipeline as items:
             for item in items:
@@ -322,11 +322,11 @@ def test_a_slow_reader_gets_the_newest_frame_and_the_count_of_the_others() -> No
                     time.sleep(0.05)
     assert indices == sorted(set(indices))
     assert 5 < len(indices) < 60
-    assert given.counters.frames_in > 100
-    assert channel.dropped == given.counters.frames_in - len(indices), "every gap is counted"
+    assert source_context.counters.frames_in > 100
+    assert channel.dropped == source_context.counters.frames_in - len(indices), "every gap is counted"
 
 
-def test_a_missing_camera_is_told() -> None:
+def test_a_missing_camera_is_reported() -> None:
     with pytest.raises(UserError, match=r"Camera '/dev/video97' cannot be opened: .* This machine has.*plugged in"):
         open_source(context("/dev/video97"))
     with pytest.raises(UserError, match=r"Camera '97' cannot be opened: there is no such device\."):
@@ -334,7 +334,7 @@ def test_a_missing_camera_is_told() -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="devices are named so on Linux")
-def test_something_that_is_no_camera_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_is_not_a_camera_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "video0").write_bytes(b"no device")
     monkeypatch.setattr(LiveSource, "_camera", lambda _: (str(tmp_path / "video0"), "v4l2", {}))
     with pytest.raises(UserError, match=r"Camera '0' cannot be opened: .*\. This machine has"):
@@ -360,29 +360,29 @@ def test_numbers_and_names_of_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
         assert derived_name(address) == name
 
 
-def test_a_camera_that_is_unplugged_is_taken_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No machine that tests run on has a camera, so one of FFmpeg's own input devices stands in for Video4Linux: it is
-    opened the same way, by device and format, gives pictures without a container, and goes away after 20 of them."""
+def test_a_camera_that_is_unplugged_is_reopened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test machines have no camera, so one of FFmpeg's input devices stands in for Video4Linux: it is opened the same
+    way, by device and format, delivers frames without a container, and ends after 20 of them."""
     device = "testsrc=size=320x240:rate=25:duration=0.8"
     monkeypatch.setattr("vlfau.engine.sources.live.Path.exists", lambda _: True)
     monkeypatch.setattr(LiveSource, "_camera", lambda _: (device, "lavfi", {}))
-    given = context("0")
+    source_context = context("0")
     stamps = []
-    for item in open_source(given).frames():
+    for item in open_source(source_context).frames():
         assert isinstance(item, Frame)
         assert item.pixels.shape == (240, 320, 3)
         stamps.append(item.stamp)
         if len(stamps) == 45:
-            given.stopping.set()
+            source_context.stopping.set()
     assert [stamp.index for stamp in stamps] == list(range(45))
     times = [stamp.pts for stamp in stamps]
     assert times == sorted(times)
-    assert given.counters.reconnects == 2
+    assert source_context.counters.reconnects == 2
 
 
 @cache
 def segments(count: int) -> list[bytes]:
-    """A film in pieces of one second, as a server of HTTP Live Streaming has them."""
+    """A recording in segments of one second, as served by HTTP Live Streaming."""
     with TemporaryDirectory() as folder:
         options = {"hls_time": "1", "hls_list_size": "0", "hls_segment_filename": f"{folder}/%d.ts"}
         with av.open(f"{folder}/list.m3u8", "w", format="hls", options=options) as output:
@@ -397,7 +397,7 @@ def segments(count: int) -> list[bytes]:
 
 
 def hls(handler: BaseHTTPRequestHandler, first: int, there: int, over: bool) -> None:
-    """Answers for the list, which names the segments from `first` on that are there, or for a segment."""
+    """Serves a segment, or the list of available segments from `first` on."""
     name = handler.path.rpartition("/")[2]
     if name.endswith(".ts"):
         body = segments(8)[int(name[:-3])]
@@ -412,8 +412,8 @@ def hls(handler: BaseHTTPRequestHandler, first: int, there: int, over: bool) -> 
     handler.wfile.write(body)
 
 
-def test_a_film_in_hls_is_played_to_its_end() -> None:
-    """It is a recording: nothing is dropped."""
+def test_a_recording_in_hls_is_played_to_its_end() -> None:
+    """Nothing is dropped from a recording."""
     with http_server(lambda handler, _: hls(handler, 0, 8, over=True)) as address:
         source = open_source(context(f"{address}/film.m3u8"))
         assert not source.live
@@ -422,8 +422,8 @@ def test_a_film_in_hls_is_played_to_its_end() -> None:
     assert items[-1] == Ended("live", "finished")
 
 
-def test_live_hls_goes_on_with_what_is_added_to_the_list() -> None:
-    """Pieces appear two at a time, with a pause that would be a stall elsewhere, and old ones go."""
+def test_live_hls_continues_with_segments_that_are_added_to_the_list() -> None:
+    """Segments appear two at a time, after a pause that would count as a stall elsewhere, and old ones disappear."""
     began = time.monotonic()
 
     def answer(handler: BaseHTTPRequestHandler, _: int) -> None:
@@ -431,21 +431,21 @@ def test_live_hls_goes_on_with_what_is_added_to_the_list() -> None:
         hls(handler, max(0, there - 5), there, over=there == 8)
 
     with http_server(answer) as address:
-        given = context(f"{address}/camera.m3u8")
-        source = open_source(given)
+        source_context = context(f"{address}/camera.m3u8")
+        source = open_source(source_context)
         assert source.live
         items = list(source.frames())
     assert items[-1] == Ended("live", "finished")
     frames = [item for item in items if isinstance(item, Frame)]
     numbers = [number_of(frame.pixels) for frame in frames]
-    assert numbers == list(range(200 - len(numbers), 200)), "nothing missing, nothing twice"
+    assert numbers == list(range(200 - len(numbers), 200)), "nothing missing, nothing repeated"
     assert len(numbers) >= 150
     assert [frame.stamp.index for frame in frames] == list(range(len(frames)))
-    assert given.counters.reconnects == 0
+    assert source_context.counters.reconnects == 0
 
 
 def test_https(tmp_path: Path) -> None:
-    """With a certificate of our own making: cameras have such, and FFmpeg takes them."""
+    """With a self-signed certificate, as cameras have and FFmpeg accepts."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("no openssl to make a certificate with")
@@ -502,7 +502,7 @@ def rtsp() -> Iterator[RtspServer]:
 
 
 def test_an_rtsp_server_that_is_killed_and_restarted(rtsp: RtspServer) -> None:
-    given = context(rtsp.address, read_timeout=1.0, open_timeout=5.0)
+    source_context = context(rtsp.address, read_timeout=1.0, open_timeout=5.0)
     restarted = threading.Event()
     stamps = []
 
@@ -513,7 +513,7 @@ def test_an_rtsp_server_that_is_killed_and_restarted(rtsp: RtspServer) -> None:
 
     after = 0
     deadline = time.monotonic() + 40
-    for item in open_source(given).frames():
+    for item in open_source(source_context).frames():
         assert isinstance(item, Frame)
         assert item.pixels.shape == (240, 320, 3)
         stamps.append(item.stamp)
@@ -522,22 +522,22 @@ def test_an_rtsp_server_that_is_killed_and_restarted(rtsp: RtspServer) -> None:
             threading.Thread(target=restart).start()
         after += restarted.is_set()
         if after == 20 or time.monotonic() > deadline:
-            given.stopping.set()
-    assert after >= 20, given.counters.note
+            source_context.stopping.set()
+    assert after >= 20, source_context.counters.note
     assert [stamp.index for stamp in stamps] == list(range(len(stamps)))
     times = [stamp.pts for stamp in stamps]
     assert times == sorted(times)
     outage = max(b - a for a, b in pairwise(times))
     assert 1.0 < outage < 20
-    assert given.counters.reconnects >= 1
-    assert given.counters.state == "playing"
+    assert source_context.counters.reconnects >= 1
+    assert source_context.counters.state == "playing"
 
 
 def test_the_delay_of_an_rtsp_stream_stays_flat(rtsp: RtspServer) -> None:
-    """Our clock and the stream's run together: nothing queues up before us."""
-    given = context(rtsp.address, read_timeout=2.0, open_timeout=5.0, duration=3.0)
+    """The delay does not grow, so nothing queues up before the reader."""
+    source_context = context(rtsp.address, read_timeout=2.0, open_timeout=5.0, duration=3.0)
     delays = []
-    for item in open_source(given).frames():
+    for item in open_source(source_context).frames():
         if isinstance(item, Frame):
             delays.append(item.stamp.monotonic_ns / 1e9 - item.stamp.pts)
     assert len(delays) > 50

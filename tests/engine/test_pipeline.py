@@ -1,4 +1,4 @@
-"""Threads change nothing, errors arrive, nothing is left behind."""
+"""Threads change no result, errors reach the caller, and no thread is left behind."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_an_error_in_one_of_several_sources_stops_them_all() -> None:
             pass
 
 
-def test_the_first_of_two_failures_is_told() -> None:
+def test_the_first_of_two_failures_is_raised() -> None:
     def first(items: Iterable[int]) -> Generator[int, None, None]:
         raise ValueError("first")
         yield
@@ -107,7 +107,7 @@ def test_an_interrupt_of_the_caller_stops_everything() -> None:
         watch()
 
 
-def test_a_stop_wakes_who_waits_elsewhere() -> None:
+def test_a_stop_wakes_stages_that_wait_for_something_else() -> None:
     pipeline = Pipeline()
 
     def sleepy() -> Iterator[int]:
@@ -153,8 +153,8 @@ def test_a_source_is_closed_too() -> None:
     assert closed.is_set()
 
 
-def test_a_live_source_is_not_held_up() -> None:
-    """Only the first channel forgets; the reader gets the last frame, and every gap is counted."""
+def test_a_live_source_is_not_delayed() -> None:
+    """Only the first channel drops items; the reader gets the last one, and every gap is counted."""
     pipeline = Pipeline()
     channel: Channel[int] = pipeline.add("double", double, range(1000), capacity=1, lossy=True)
     with pipeline:

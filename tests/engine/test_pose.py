@@ -1,4 +1,4 @@
-"""Head pose: the angles that a face was turned by come back, with the documented signs; and quality figures."""
+"""Head pose recovers the angles of a turned face, with the documented signs; and quality."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 1280, 720
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
-    """Built from the words of the documentation, not from the code: each turn moves the named part the named way."""
+    """Built from the documentation, not from the code: each turn moves the named part in the named direction."""
     y, p, r = np.radians([yaw, pitch, roll])
     # x right, y down, z away; the nose is at -z
     turn_y = np.array([[np.cos(y), 0, -np.sin(y)], [0, 1, 0], [np.sin(y), 0, np.cos(y)]])
@@ -56,11 +56,11 @@ def test_signs() -> None:
 
 def test_a_wrong_focal_length_costs_a_few_degrees() -> None:
     for focal in (900.0, 2000.0):
-        found = head_pose(projected(rotation(25, 10, 5), distance=900 * focal / 1280, focal=focal), WIDTH, HEIGHT)[0]
-        assert found == pytest.approx([25, 10, 5], abs=4)
+        pose = head_pose(projected(rotation(25, 10, 5), distance=900 * focal / 1280, focal=focal), WIDTH, HEIGHT)[0]
+        assert pose == pytest.approx([25, 10, 5], abs=4)
 
 
-def test_points_that_are_no_face_give_no_number_or_a_finite_one() -> None:
+def test_points_that_are_not_a_face_give_nan_or_a_finite_pose() -> None:
     assert np.isnan(head_pose(np.full((1, 68, 2), np.nan, np.float32), WIDTH, HEIGHT)).all()
     same = head_pose(np.full((2, 68, 2), 50, np.float32), WIDTH, HEIGHT)
     assert same.shape == (2, 3)
@@ -68,7 +68,7 @@ def test_points_that_are_no_face_give_no_number_or_a_finite_one() -> None:
 
 
 def face(blur: float = 0.0, side: int = 112) -> NDArray[np.uint8]:
-    """A drawn face with eyes, brows and a mouth on shaded skin, as sharp as asked."""
+    """A drawn face with eyes, brows and a mouth on shaded skin, blurred by `blur` pixels."""
     picture = np.full((side, side, 3), (190, 150, 130), np.uint8)
     cv2.circle(picture, (side // 2, side // 2), side // 2, (210, 170, 150), -1)
     for x in (0.35, 0.65):
@@ -98,7 +98,7 @@ def test_quality_falls_with_size_blur_and_pose() -> None:
     assert turns[0] == turns[1] > turns[2] > turns[3] == 0
     assert quality(landmarks(60), np.full((1, 3), np.nan, np.float32), crop)[0] == 0, "no pose, no face"
     cut_off = [quality(landmarks(60), straight, crop, np.array([share]))[0] for share in (1.0, 0.8, 0.5)]
-    assert cut_off[0] == good > cut_off[1] > cut_off[2] == 0, "a face over the border of the picture"
+    assert cut_off[0] == good > cut_off[1] > cut_off[2] == 0, "a face across the border of the frame"
     assert quality(np.empty((0, 5, 2), np.float32), np.empty((0, 3), np.float32), crop[:0]).shape == (0,)
 
 

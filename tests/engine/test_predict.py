@@ -1,4 +1,4 @@
-"""Batches give each face its own result back; sentences come when and where they should."""
+"""Each face gets its own result back from a batch; sentences appear when and where they should."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VOCABULARY = ("<pad>", "<start>", "<end>", "unit", "global", *(str(i) for i in r
 
 
 class MeanExecutor:
-    """Log-odds grow with the crop's mean, so a result can be traced to its crop; its sentence says the mean."""
+    """Log-odds grow with the mean of the crop, so a result can be traced to its crop; the sentence names the mean."""
 
     name, device, precision, max_batch = "mean", "test", "fp32", 4
 
@@ -51,10 +51,10 @@ class MeanExecutor:
         means = memory["visual"][:, 0].astype(int)
         self.captioned += means.tolist()
         ends = np.full(len(means), 2)
-        said = [[4, 5 + m, 2] for m in means]
+        whole = [[4, 5 + m, 2] for m in means]
         local = [[3, 5 + unit, 2] for _, unit in rows]
         assert (active[rows[:, 0], rows[:, 1]] == 1).all() or len(rows) == 1 or self.all_units
-        return {"local_tokens": np.array(local), "global_tokens": np.array(said), "ends": ends}
+        return {"local_tokens": np.array(local), "global_tokens": np.array(whole), "ends": ends}
 
     all_units = False
 
@@ -121,11 +121,11 @@ def test_each_face_gets_its_own_result_back_however_it_was_batched() -> None:
     chained = results(list(predict_faces(packets, predictor())))
     assert threaded == chained
     assert max(used.executor.sizes) == 4, "batches did form"  # type: ignore[attr-defined]
-    for i, (_, index, found) in enumerate(chained):
+    for i, (_, index, own) in enumerate(chained):
         assert index == i
         means = [(i * 7 + k) % 200 for k in range(i % 4)]
         expected = [1 / (1 + np.exp(-(mean - 100) / 10)) for mean in means]
-        assert [face[1]["AU12"].p for face in found] == pytest.approx(expected, abs=1e-4)
+        assert [face[1]["AU12"].p for face in own] == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_face_that_is_not_valid_gets_no_units_and_costs_nothing() -> None:
@@ -147,49 +147,49 @@ def test_a_frame_without_faces_travels_on() -> None:
     assert used.executor.sizes == []  # type: ignore[attr-defined]
 
 
-def test_a_sentence_is_made_at_a_change_and_kept_until_the_next() -> None:
+def test_a_sentence_is_generated_at_a_change_and_kept_until_the_next() -> None:
     means = [50, 52, 150, 152, 151, 50]
-    told = results(list(predict_faces([faces(i, [m]) for i, m in enumerate(means)], predictor())))
-    assert [face[3] for _, _, [face] in told] == [0, 0, 2, 2, 2, 5]
-    assert [face[2] for _, _, [face] in told] == [f"Global {m}." for m in (50, 50, 150, 150, 150, 50)]
-    assert told[3][2][0][4] == {"AU01": "Unit 0.", "AU04": "Unit 1.", "AU12": "Unit 2."}
-    assert told[0][2][0][4] == {}, "no unit is active, so none is explained"
+    outcomes = results(list(predict_faces([faces(i, [m]) for i, m in enumerate(means)], predictor())))
+    assert [face[3] for _, _, [face] in outcomes] == [0, 0, 2, 2, 2, 5]
+    assert [face[2] for _, _, [face] in outcomes] == [f"Global {m}." for m in (50, 50, 150, 150, 150, 50)]
+    assert outcomes[3][2][0][4] == {"AU01": "Unit 0.", "AU04": "Unit 1.", "AU12": "Unit 2."}
+    assert outcomes[0][2][0][4] == {}, "no unit is active, so none is explained"
 
 
 def test_all_units_can_be_explained() -> None:
     used = runtime()
     used.executor.all_units = True  # type: ignore[attr-defined]
-    made = Predictor(used, PredictSettings(), all_units=True)
-    [outcome] = predict_faces([faces(0, [50])], made)
+    explaining = Predictor(used, PredictSettings(), all_units=True)
+    [outcome] = predict_faces([faces(0, [50])], explaining)
     assert isinstance(outcome, Outcome)
     assert set(outcome.faces[0].why) == set(UNITS)
 
 
 def test_a_live_stream_does_not_wait_for_its_sentence() -> None:
-    """The first report has none yet; the sentence of frame 0 is in the report of frame 1, and says so."""
+    """The first report has none yet; the sentence of frame 0 is in the report of frame 1, with its `text_frame`."""
     packets = [faces(i, [m]) for i, m in enumerate([50, 52, 150, 152])]
-    told = results(list(predict_faces(packets, predictor(late=["cam"]))))
-    assert [face[3] for _, _, [face] in told] == [None, 0, 0, 2]
-    assert [face[1]["AU12"].on for _, _, [face] in told] == [False, False, True, True], "states never wait"
+    outcomes = results(list(predict_faces(packets, predictor(late=["cam"]))))
+    assert [face[3] for _, _, [face] in outcomes] == [None, 0, 0, 2]
+    assert [face[1]["AU12"].on for _, _, [face] in outcomes] == [False, False, True, True], "states never wait"
 
 
-def test_a_live_stream_does_not_wait_for_what_makes_sentences() -> None:
-    """While that is compiled units go out, and the first sentence is of the first frame after it; a file waits."""
+def test_a_live_stream_does_not_wait_for_the_captioner_to_compile() -> None:
+    """Until it is ready only units are reported; the first sentence is of the first frame after that. A file waits."""
     used = runtime()
-    asked = iter([False, False, True, True, True])
-    with patch.object(Runtime, "ready_to_explain", PropertyMock(side_effect=lambda: next(asked))):
-        told = results(list(predict_faces([faces(i, [150]) for i in range(5)], predictor(used, late=["cam"]))))
-    assert [face[3] for _, _, [face] in told] == [None, None, None, 2, 2]
-    assert all(face[1]["AU12"].on for _, _, [face] in told)
+    ready = iter([False, False, True, True, True])
+    with patch.object(Runtime, "ready_to_explain", PropertyMock(side_effect=lambda: next(ready))):
+        outcomes = results(list(predict_faces([faces(i, [150]) for i in range(5)], predictor(used, late=["cam"]))))
+    assert [face[3] for _, _, [face] in outcomes] == [None, None, None, 2, 2]
+    assert all(face[1]["AU12"].on for _, _, [face] in outcomes)
     with patch.object(Runtime, "ready_to_explain", PropertyMock(return_value=False)):
-        told = results(list(predict_faces([faces(i, [150]) for i in range(2)], predictor())))
-    assert [face[3] for _, _, [face] in told] == [0, 0]
+        outcomes = results(list(predict_faces([faces(i, [150]) for i in range(2)], predictor())))
+    assert [face[3] for _, _, [face] in outcomes] == [0, 0]
 
 
 def test_sentences_can_be_turned_off() -> None:
     used = runtime()
-    told = results(list(predict_faces([faces(i, [150]) for i in range(3)], predictor(used, explain="never"))))
-    assert all(face[2] is None for _, _, [face] in told)
+    outcomes = results(list(predict_faces([faces(i, [150]) for i in range(3)], predictor(used, explain="never"))))
+    assert all(face[2] is None for _, _, [face] in outcomes)
     assert used.executor.captioned == []  # type: ignore[attr-defined]
 
 
@@ -197,18 +197,18 @@ def test_streams_do_not_mix() -> None:
     packets = []
     for i in range(10):
         packets += [faces(i, [50], "a"), faces(i, [150], "b")]
-    told = results(list(predict_faces(packets, predictor())))
-    assert {face[2] for stream, _, [face] in told if stream == "a"} == {"Global 50."}
-    assert {face[2] for stream, _, [face] in told if stream == "b"} == {"Global 150."}
+    outcomes = results(list(predict_faces(packets, predictor())))
+    assert {face[2] for stream, _, [face] in outcomes if stream == "a"} == {"Global 50."}
+    assert {face[2] for stream, _, [face] in outcomes if stream == "b"} == {"Global 150."}
 
 
-def test_an_end_passes_behind_its_frames() -> None:
+def test_an_end_passes_after_its_frames() -> None:
     items: list[Faces | Ended] = [faces(0, [50]), Ended("cam", "finished"), faces(0, [60], "other")]
-    told = list(predict_faces(items, predictor()))
-    assert [type(item).__name__ for item in told] == ["Outcome", "Ended", "Outcome"]
+    outcomes = list(predict_faces(items, predictor()))
+    assert [type(item).__name__ for item in outcomes] == ["Outcome", "Ended", "Outcome"]
 
 
-def test_what_is_remembered_has_a_bound() -> None:
+def test_the_number_of_remembered_tracks_is_bounded() -> None:
     """The oldest track is forgotten, so a face that comes back under its number is described again."""
     used = predictor()
 

@@ -27,7 +27,7 @@ def scrape(metrics: Metrics) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_a_scrape_shows_what_happened() -> None:
+def test_a_scrape_shows_the_numbers_of_the_run() -> None:
     with Metrics("127.0.0.1:0") as metrics:
         for frame in range(5):
             metrics.write(make_report(frame, faces=2, valid=frame > 0))
@@ -96,7 +96,7 @@ def wait_for_threads(count: int) -> None:
     assert threading.active_count() == count
 
 
-def test_it_listens_here_only_unless_told() -> None:
+def test_it_listens_on_this_machine_only_by_default() -> None:
     assert parse(":9100") == ("127.0.0.1", 9100)
     assert parse("9100") == ("127.0.0.1", 9100)
     assert parse("0.0.0.0:9100") == ("0.0.0.0", 9100)

@@ -47,7 +47,7 @@ def play(publisher: Publisher, frames: int, stream: str = "cam") -> None:
 
 @pytest.mark.parametrize("bind", [LOCAL, "ipc"])
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])
-def test_a_waited_for_subscriber_misses_nothing(bind: str, encoding: str, tmp_path: Path) -> None:
+def test_a_subscriber_that_is_waited_for_misses_nothing(bind: str, encoding: str, tmp_path: Path) -> None:
     bind = f"ipc://{tmp_path}/s" if bind == "ipc" else bind
     settings = PublishSettings(bind=bind, encoding=encoding, wait_subscribers=1)
     with Publisher(settings) as publisher, subscribe(publisher.address, timeout_s=PATIENCE_S) as reports:
@@ -65,8 +65,8 @@ def test_topics_are_kinds_or_single_streams(publisher: Publisher) -> None:
             both.write(make_report(0, stream))
         both.end(make_end(stream="cam1"))
         both.end(make_end(stream="cam10"))
-        heard = [wire.topic(message) for message in messages]
-    assert heard == ["au/cam1", "text/cam1", "text/cam10", "end/cam1", "end/cam10"], "cam10 only shares a prefix"
+        received = [wire.topic(message) for message in messages]
+    assert received == ["au/cam1", "text/cam1", "text/cam10", "end/cam1", "end/cam10"], "cam10 only shares a prefix"
 
 
 def test_the_plain_socket_gets_one_part_topic_space_payload(publisher: Publisher) -> None:
@@ -89,8 +89,8 @@ def test_a_late_subscriber_gets_status_and_sentences_at_once(publisher: Publishe
         sinks.write(make_report(0, faces=3))
         sinks.write(make_report(1, faces=2, sentence=1))
         sinks.status(make_status(4))
-        heard = [early.receive() for _ in range(6)]
-        assert len({(wire.topic(one), one.seq) for one in heard if one}) == 6
+        received = [early.receive() for _ in range(6)]
+        assert len({(wire.topic(one), one.seq) for one in received if one}) == 6
         with subscribe(publisher.address, ("status/", "text/"), timeout_s=PATIENCE_S) as late:
             deadline = time.monotonic() + PATIENCE_S
             while publisher.subscriptions < 6 and time.monotonic() < deadline:  # status/, text/ and end/ of both
@@ -102,10 +102,10 @@ def test_a_late_subscriber_gets_status_and_sentences_at_once(publisher: Publishe
             assert kinds["status/cam"].seq == 4
             assert all(one is not None and one.again for one in first)  # type: ignore[union-attr]
             texts = [(one.track, one.seq) for one in first if isinstance(one, wire.Text)]
-            assert texts == [(0, 3), (1, 4)], "the sentences of the faces that are there, not of the one that left"
+            assert texts == [(0, 3), (1, 4)], "the sentences of faces that are present, not of the one that left"
             assert late.lost_total == 0, "joining late is no loss"
         sinks.status(make_status(5))
-        assert early.receive() == make_status(5), "repetitions for others are not shown to those who had them"
+        assert early.receive() == make_status(5), "repetitions for others are not delivered again"
         assert early.lost_total == 0
 
 
@@ -117,8 +117,8 @@ def test_the_status_of_a_late_subscriber_is_the_control_of_an_empty_publisher(pu
             early.receive(timeout_s=0.3)
 
 
-def test_a_slow_subscriber_holds_nobody_up_and_sees_its_losses() -> None:
-    """One reads at once, one not before all is over; queues are small and reports big, so that the second must lose."""
+def test_a_slow_subscriber_delays_no_other_and_sees_its_losses() -> None:
+    """One reads at once, one only at the end; queues are small and reports large, so that the second must lose some."""
     faces = make_report(0, faces=30).faces
     frames = 3000
     with (
@@ -141,16 +141,16 @@ def test_a_slow_subscriber_holds_nobody_up_and_sees_its_losses() -> None:
         reader.join(PATIENCE_S)
         assert not reader.is_alive()
         assert slowest < 0.5
-        got = drain(slow)
+        received = drain(slow)
         publisher.write(make_report(frames))
-        assert slow.receive(timeout_s=PATIENCE_S) == make_report(frames), "it is still there"
-        assert 0 < got < frames, "the test must overfill the queues to show anything"
-        assert slow.lost == {"au/cam": frames - got}
-        assert len(arrived) > got, "the quick one got more"
+        assert slow.receive(timeout_s=PATIENCE_S) == make_report(frames), "it is still connected"
+        assert 0 < received < frames, "the test must overfill the queues to show anything"
+        assert slow.lost == {"au/cam": frames - received}
+        assert len(arrived) > received, "the quick one received more"
 
 
 def drain(subscription: Subscription[Any]) -> int:
-    """Messages until nothing comes any more."""
+    """Counts messages until no more arrive."""
     count = 0
     while True:
         try:
@@ -203,17 +203,17 @@ def test_a_dead_subscriber_is_forgotten(publisher: Publisher) -> None:
     assert publisher.subscribers == 0
 
 
-def test_losses_and_restarts_are_told_apart() -> None:
+def test_losses_and_restarts_are_distinguished() -> None:
     subscription = subscribe("tcp://127.0.0.1:9")
 
-    def hear(report: wire.Report) -> None:
+    def receive(report: wire.Report) -> None:
         topic, _, payload = wire.encode(report).partition(b" ")
         subscription._accept(topic.decode(), payload)
 
     with subscription:
-        for seq in (5, 6, 9, 10, 0, 1, 3):  # 7 and 8 lost; then the engine started anew; then 2 lost
-            hear(make_report(seq))
-        hear(make_report(0, "other"))
+        for seq in (5, 6, 9, 10, 0, 1, 3):  # 7 and 8 lost; then the engine restarted; then 2 lost
+            receive(make_report(seq))
+        receive(make_report(0, "other"))
         assert subscription.lost == {"au/cam": 3}
 
 
@@ -223,7 +223,7 @@ def test_waiting_can_be_stopped(publisher: Publisher) -> None:
     assert time.monotonic() - started < 2
 
 
-def test_the_end_arrives_although_the_engine_leaves_at_once() -> None:
+def test_the_end_arrives_even_if_the_engine_exits_at_once() -> None:
     publisher = Publisher(PublishSettings(bind=LOCAL, wait_subscribers=1))
     with publisher, subscribe(publisher.address, "end/", timeout_s=PATIENCE_S) as ends:
         joined(publisher)
@@ -233,10 +233,10 @@ def test_the_end_arrives_although_the_engine_leaves_at_once() -> None:
         publisher.__enter__()
 
 
-# Who may listen
+# Access
 
 
-def test_a_public_address_needs_a_word() -> None:
+def test_a_public_address_has_to_be_allowed() -> None:
     for bind in ("tcp://0.0.0.0:5556", "tcp://*:5556", "tcp://192.0.2.7:5556", "tcp://eth0:5556", "tcp://[::]:5556"):
         with pytest.raises(UserError, match="--allow-public"):
             Publisher(PublishSettings(bind=bind))
@@ -246,7 +246,7 @@ def test_a_public_address_needs_a_word() -> None:
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:5556", "http://127.0.0.1:5556", "tcp://", "inproc://x"])
-def test_an_address_that_is_none_is_refused(bind: str) -> None:
+def test_an_invalid_address_is_refused(bind: str) -> None:
     with pytest.raises(UserError, match="Give tcp://HOST:PORT"):
         Publisher(PublishSettings(bind=bind))
 
@@ -270,17 +270,17 @@ def test_none_opens_no_socket() -> None:
 
 @pytest.fixture
 def keys(tmp_path: Path) -> dict[str, tuple[Path, Path]]:
-    made = {name: make_pair(tmp_path / "keys", name) for name in ("engine", "alice", "eve")}
+    pairs = {name: make_pair(tmp_path / "keys", name) for name in ("engine", "alice", "eve")}
     (tmp_path / "allowed").mkdir()
-    (tmp_path / "allowed" / "alice.key").write_text(made["alice"][0].read_text(encoding="utf-8"))
-    return made
+    (tmp_path / "allowed" / "alice.key").write_text(pairs["alice"][0].read_text(encoding="utf-8"))
+    return pairs
 
 
 ANOTHER = "encryption on one side only, or another server key"
 
 
 def first(subscription: Subscription[Any], publisher: Publisher) -> wire.AnyMessage | None:
-    """The first message, sent again and again until one arrives or the door stays shut."""
+    """The first message, sent repeatedly until one arrives or time runs out."""
     with subscription:
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
@@ -292,7 +292,7 @@ def first(subscription: Subscription[Any], publisher: Publisher) -> wire.AnyMess
     raise TimeoutError
 
 
-def test_only_the_allow_list_gets_in(keys: dict[str, tuple[Path, Path]], tmp_path: Path) -> None:
+def test_only_keys_of_the_allow_list_are_admitted(keys: dict[str, tuple[Path, Path]], tmp_path: Path) -> None:
     settings = PublishSettings(bind=LOCAL, curve_secret=keys["engine"][1], allow=tmp_path / "allowed")
     with Publisher(settings) as publisher:
         alice = subscribe(publisher.address, server_key=keys["engine"][0], secret=keys["alice"][1])
@@ -306,10 +306,10 @@ def test_only_the_allow_list_gets_in(keys: dict[str, tuple[Path, Path]], tmp_pat
         with pytest.raises(UserError, match=ANOTHER):  # another server's key
             first(subscribe(publisher.address, server_key=keys["eve"][0], secret=keys["alice"][1]), publisher)
         again = subscribe(publisher.address, server_key=keys["engine"][0], secret=keys["alice"][1])
-        assert first(again, publisher) == make_report(), "strangers did not hurt it"
+        assert first(again, publisher) == make_report(), "refused subscribers did no harm"
 
 
-def test_without_an_allow_list_the_server_key_is_the_ticket(keys: dict[str, tuple[Path, Path]]) -> None:
+def test_without_an_allow_list_the_server_key_is_enough(keys: dict[str, tuple[Path, Path]]) -> None:
     with Publisher(PublishSettings(bind=LOCAL, curve_secret=keys["engine"][1])) as publisher:
         assert first(subscribe(publisher.address, server_key=keys["engine"][0]), publisher) == make_report()
         with pytest.raises(UserError, match=ANOTHER):
@@ -318,13 +318,13 @@ def test_without_an_allow_list_the_server_key_is_the_ticket(keys: dict[str, tupl
 
 def test_nothing_readable_is_on_the_line_with_curve(keys: dict[str, tuple[Path, Path]]) -> None:
     with Publisher(PublishSettings(bind=LOCAL, curve_secret=keys["engine"][1])) as publisher:
-        assert heard_on_the_line(publisher, keys["engine"][0]).count(b"landmarks") == 0
+        assert bytes_on_the_line(publisher, keys["engine"][0]).count(b"landmarks") == 0
     with Publisher(PublishSettings(bind=LOCAL)) as publisher:
-        assert heard_on_the_line(publisher, None).count(b"landmarks") > 0, "the control: plain text shows"
+        assert bytes_on_the_line(publisher, None).count(b"landmarks") > 0, "the control: plain text shows"
 
 
-def heard_on_the_line(publisher: Publisher, server_key: Path | None) -> bytes:
-    """Everything that a relay between both sides sees."""
+def bytes_on_the_line(publisher: Publisher, server_key: Path | None) -> bytes:
+    """Everything that a relay between both sides can read."""
     import socket
 
     port = int(publisher.address.rpartition(":")[2])

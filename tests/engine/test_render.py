@@ -33,7 +33,7 @@ def times_of(path: Path) -> list[float]:
 
 
 def make_source(path: Path, seconds: float = 2.0, codec: str = "aac") -> Path:
-    """A film with a beep that starts after one second."""
+    """A video with a beep that starts after one second."""
     with av.open(str(path), "w") as film:
         video = film.add_stream("libx264", rate=25)
         video.width, video.height, video.pix_fmt = 320, 240, "yuv420p"
@@ -66,7 +66,7 @@ def beep_begins(path: Path) -> float:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
-def test_timestamps_are_the_sources_also_where_they_are_uneven(tmp_path: Path, suffix: str) -> None:
+def test_timestamps_are_those_of_the_source_even_if_uneven(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
     uneven = [0.0, 0.04, 0.12, 0.16, 0.5, 0.533, 1.2, 1.24]
     render(path, uneven)
@@ -80,7 +80,7 @@ def test_a_live_stream_begins_at_zero(tmp_path: Path) -> None:
     assert times_of(tmp_path / "out.mp4") == pytest.approx([0, 0.04, 0.2], abs=1e-4)
 
 
-def test_a_clock_that_is_set_back_goes_on(tmp_path: Path) -> None:
+def test_a_clock_that_is_set_back_continues(tmp_path: Path) -> None:
     render(tmp_path / "out.mp4", [9.0, 9.04, 2.0, 2.04, 2.04])
     times = times_of(tmp_path / "out.mp4")
     assert len(times) == 5
@@ -108,7 +108,7 @@ def test_sound_follows_a_start_in_the_middle(tmp_path: Path) -> None:
     assert beep_begins(tmp_path / "out.mp4") < 0.15, "the beep began half a second before"
 
 
-def test_the_picture_holds_the_drawing_and_the_original_is_untouched() -> None:
+def test_the_drawing_is_in_a_copy_and_the_original_is_untouched() -> None:
     picture = make_picture()
     before = picture.copy()
     drawn = draw(picture, make_report(3))
@@ -165,7 +165,7 @@ def test_streams_get_a_file_each(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.a.mp4", "out.b.mp4"]
 
 
-def test_a_kill_leaves_a_film_that_plays(tmp_path: Path) -> None:
+def test_a_kill_leaves_a_video_that_plays(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     script = (
         "import sys, time; sys.path.insert(0, sys.argv[1])\n"

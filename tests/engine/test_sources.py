@@ -1,4 +1,4 @@
-"""Files, pictures and standard input: every frame once, in order, upright, at its time; and what the user is told."""
+"""Files, images and standard input: every frame once, in order, upright, at its time; and error messages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLAIN = SourceSettings()
 
 
 def play(address: Path | str, **changes: Any) -> tuple[list[Frame], Ended, Counters]:
-    """Everything a source gives, with copies of the pixels, because the decoder may use its memory again."""
+    """All that a source delivers, with copies of the pixels, because the decoder may reuse its memory."""
     context = Context(str(address), replace(PLAIN, **changes), Counters("clip"), threading.Event())
     frames, ended = [], None
     for item in open_source(context).frames():
@@ -74,7 +74,7 @@ def test_every_frame_of_a_file_once_and_in_order(tmp_path: Path, name: str, code
     assert middle[1, 2] > 150 > middle[1, 0], "blue is right"
     steps = np.diff([frame.stamp.pts for frame in frames])
     assert steps == pytest.approx(0.04, abs=0.011)  # GIF counts hundredths
-    assert frames[0].stamp.pts == pytest.approx(0, abs=0.05)  # also where the container begins elsewhere, as TS does
+    assert frames[0].stamp.pts == pytest.approx(0, abs=0.05)  # even if the container starts elsewhere, as TS does
 
 
 def test_odd_sizes_keep_every_pixel(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_variable_frame_rate_keeps_the_times_of_the_container(tmp_path: Path) ->
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 def test_rotation_metadata_is_applied(tmp_path: Path, degrees: int) -> None:
-    """A phone held upright writes a lying picture and a matrix that says so; we write such a matrix into the header."""
+    """A phone held upright stores a rotated picture and a matrix; the test writes such a matrix into the header."""
     path = tmp_path / "turned.mp4"
     write_clip(path, (numbered(i) for i in range(3)))
     cos, sin = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
@@ -155,14 +155,14 @@ def test_realtime_keeps_the_pace_of_the_file(tmp_path: Path) -> None:
     write_clip(path, (numbered(i) for i in range(20)))
     frames, _, _ = play(path, realtime=True)
     passed = (frames[-1].stamp.monotonic_ns - frames[0].stamp.monotonic_ns) / 1e9
-    assert 0.74 < passed < 1.2
+    assert 0.74 < passed < 1.2 * slowness()
     assert numbers(frames) == list(range(20))
     hurried, _, _ = play(path)
-    assert (hurried[-1].stamp.monotonic_ns - hurried[0].stamp.monotonic_ns) / 1e9 < 0.6
+    assert (hurried[-1].stamp.monotonic_ns - hurried[0].stamp.monotonic_ns) / 1e9 < 0.6 * slowness()
 
 
 @pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine has an NVIDIA device")
-def test_hardware_decoding_falls_back_or_says_why(tmp_path: Path) -> None:
+def test_hardware_decoding_falls_back_or_explains_why(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mp4", (numbered(i) for i in range(5)))
     frames, _, _ = play(tmp_path / "clip.mp4", hwaccel="auto")
     assert numbers(frames) == list(range(5))
@@ -189,7 +189,7 @@ def test_a_truncated_file_keeps_the_frames_before_the_damage(tmp_path: Path) -> 
     assert numbers(frames)[:15] == list(range(15))
 
 
-def test_damage_in_the_middle_is_skipped_and_told(tmp_path: Path) -> None:
+def test_damage_in_the_middle_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "clip.ts"
     write_clip(path, (numbered(i) for i in range(60)), container="mpegts")
     data = bytearray(path.read_bytes())
@@ -197,9 +197,9 @@ def test_damage_in_the_middle_is_skipped_and_told(tmp_path: Path) -> None:
     data[middle : middle + 4000] = os.urandom(4000)
     path.write_bytes(bytes(data))
     frames, ended, _ = play(path)
-    found = numbers(frames)
-    assert found[:15] == list(range(15))
-    assert found[-5:] == list(range(55, 60))
+    arrived = numbers(frames)
+    assert arrived[:15] == list(range(15))
+    assert arrived[-5:] == list(range(55, 60))
     assert ended.reason == "finished"
 
 
@@ -220,7 +220,7 @@ def only_sound(path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [empty, noise, only_sound])
-def test_what_is_no_video_is_refused_before_anything_starts(tmp_path: Path, write: Callable[[Path], None]) -> None:
+def test_a_file_without_video_is_refused_before_anything_starts(tmp_path: Path, write: Callable[[Path], None]) -> None:
     path = tmp_path / "clip.mp4"
     write(path)
     with pytest.raises(UserError, match=r"'clip' cannot be read as video: .*complete video file"):
@@ -228,7 +228,7 @@ def test_what_is_no_video_is_refused_before_anything_starts(tmp_path: Path, writ
 
 
 @pytest.mark.parametrize(
-    ("addresses", "said"),
+    ("addresses", "message"),
     [
         ([], "No source was given"),
         (["nowhere.mp4"], "'nowhere.mp4' does not exist"),
@@ -236,13 +236,15 @@ def test_what_is_no_video_is_refused_before_anything_starts(tmp_path: Path, writ
         (["."], "holds no images"),
     ],
 )
-def test_wrong_names_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, addresses: list[str], said: str) -> None:
+def test_wrong_names_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, addresses: list[str], message: str
+) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         open_sources(addresses, PLAIN, threading.Event())
 
 
-def test_pictures_in_natural_order(tmp_path: Path) -> None:
+def test_images_in_natural_order(tmp_path: Path) -> None:
     for i in range(12):
         cv2.imwrite(str(tmp_path / f"p{i}.png"), numbered(i)[..., ::-1])
     (tmp_path / "note.txt").write_text("not a picture")
@@ -255,7 +257,7 @@ def test_pictures_in_natural_order(tmp_path: Path) -> None:
     assert numbers(single) == [7]
 
 
-def test_an_unreadable_picture_is_counted_not_fatal(tmp_path: Path) -> None:
+def test_an_unreadable_image_is_counted_not_fatal(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), numbered(1))
     (tmp_path / "b.png").write_bytes(b"no")
     (tmp_path / "c.png").write_bytes(b"")
@@ -279,7 +281,7 @@ def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: s
     assert ended.reason == "finished"
 
 
-def test_an_index_that_a_pipe_cannot_reach_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_that_a_pipe_cannot_reach_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_clip(tmp_path / "clip.mp4", (numbered(i, 640, 480) for i in range(250)))
     with subprocess.Popen(["cat", str(tmp_path / "clip.mp4")], stdout=subprocess.PIPE) as cat:
         monkeypatch.setattr("sys.stdin", cat.stdout)
@@ -313,9 +315,9 @@ def test_addresses_that_end_like_files_are_files() -> None:
     assert is_live("rtsp://host/film.mp4")
 
 
-def test_the_pixels_of_a_kept_frame_stay_what_they_were(tmp_path: Path) -> None:
-    """Frames are views into the decoder's memory; several wait in channels while it goes on."""
+def test_the_pixels_of_a_queued_frame_do_not_change(tmp_path: Path) -> None:
+    """Frames are views into the memory of the decoder, and several wait in channels while it goes on."""
     write_clip(tmp_path / "clip.mp4", (numbered(i) for i in range(60)))
     context = Context(str(tmp_path / "clip.mp4"), PLAIN, Counters("clip"), threading.Event())
-    kept = [item for item in open_source(context).frames() if isinstance(item, Frame)]
-    assert numbers(kept) == list(range(60))
+    frames = [item for item in open_source(context).frames() if isinstance(item, Frame)]
+    assert numbers(frames) == list(range(60))

@@ -1,4 +1,4 @@
-"""Captions: times, both formats, and that a real reader of subtitles understands them."""
+"""Captions: times, both formats, and a real reader of subtitles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlfau.models.errors import UserError
 
 def write(path: Path, *, faces: int = 1, streams: tuple[str, ...] = ("cam",)) -> str:
     with Subtitles(path, streams) as sink:
-        for frame in range(75):  # three seconds; a sentence a second, and nobody there in the last 15 frames
+        for frame in range(75):  # three seconds, one sentence a second, no face in the last 15 frames
             sink.write(make_report(frame, streams[0], faces=faces if frame < 60 else 0, sentence=frame // 25))
     return path.read_text(encoding="utf-8") if path.exists() else ""
 

@@ -1,4 +1,4 @@
-"""Rows as files: OpenFace's columns, kills, full disks, and what scripts for other tools read from them."""
+"""Tables: OpenFace's columns, kills, full disks, and scripts written for other tools."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_columns_are_openfaces_in_their_order() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_a_row_says_what_the_report_says(tmp_path: Path) -> None:
+def test_a_row_holds_the_values_of_its_report(tmp_path: Path) -> None:
     report = make_report(7, faces=2)
     with CsvTable(tmp_path / "out.csv", UNITS) as table:
         table.write(report)
@@ -64,7 +64,7 @@ def test_a_row_says_what_the_report_says(tmp_path: Path) -> None:
         assert float(row["pose_Rz"]) == pytest.approx(math.radians(face.pose.roll), abs=1e-3)
 
 
-def test_no_face_and_no_judgement_are_rows_without_made_up_units(tmp_path: Path) -> None:
+def test_frames_without_valid_faces_are_rows_without_invented_units(tmp_path: Path) -> None:
     with CsvTable(tmp_path / "out.csv", UNITS) as table:
         table.write(make_report(0, faces=0))
         table.write(make_report(1, valid=False))
@@ -74,7 +74,7 @@ def test_no_face_and_no_judgement_are_rows_without_made_up_units(tmp_path: Path)
     assert unjudged["confidence"] == "0.97"
 
 
-def test_words_with_commas_and_quotes_survive(tmp_path: Path) -> None:
+def test_text_with_commas_and_quotes_survives(tmp_path: Path) -> None:
     words = 'raised, "dimpled"\ncheeks'
     face = make_face()
     spoken = wire.Face(**{name: getattr(face, name) for name in face.__struct_fields__} | {"text": words})
@@ -110,7 +110,7 @@ def test_parquet_holds_the_rows_of_the_csv(tmp_path: Path) -> None:
     for row, expected in zip(stored.to_pylist(), read(tmp_path / "o.csv")):
         assert {name: "" if value is None else str(value) for name, value in row.items()} == expected
     assert stored.num_rows == len(read(tmp_path / "o.csv")) == 13
-    assert [path.name for path in tmp_path.glob("out.parquet*")] == ["out.parquet"], "nothing is left beside it"
+    assert [path.name for path in tmp_path.glob("out.parquet*")] == ["out.parquet"], "no other file is left"
 
 
 def test_an_empty_run_leaves_an_empty_parquet_file(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def write_one(sink: Sink) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """256 KiB that can really be full."""
+    """A disk of 256 KiB that can really fill up."""
     disk = tmp_path / "disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
@@ -202,19 +202,19 @@ def test_a_disk_that_fills_up_keeps_whole_rows(small_disk: Path) -> None:
 
 @pytest.mark.parametrize("group", [50, 10**6])
 def test_a_disk_that_fills_up_keeps_the_parts(small_disk: Path, monkeypatch: pytest.MonkeyPatch, group: int) -> None:
-    """Whether it fills up under a part or under the whole file."""
+    """Whether it fills up while a part or the single file is written."""
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr("vlfau.engine.sinks.parquet.GROUP_ROWS", group)
     with pytest.raises(UserError, match=r"The disk is full: .*o\.parquet cannot grow"):
         fill(Sinks([ParquetTable(small_disk / "o.parquet", UNITS, part_rows=20)]))
     assert not (small_disk / "o.parquet").exists(), "no file that lacks rows"
-    found = parquet.read_table(small_disk / "o.parquet.parts")["frame"].to_pylist()
-    assert found == list(range(len(found)))
-    assert len(found) >= 40
+    frames = parquet.read_table(small_disk / "o.parquet.parts")["frame"].to_pylist()
+    assert frames == list(range(len(frames)))
+    assert len(frames) >= 40
 
 
-def test_hours_of_rows_are_finished_in_a_moment(tmp_path: Path) -> None:
-    """A stop may take two seconds; what is left to do at the end must not grow with the time that it ran."""
+def test_hours_of_rows_are_finished_quickly(tmp_path: Path) -> None:
+    """A stop may take two seconds, so the work left at the end must not grow with the length of the run."""
     parquet = pytest.importorskip("pyarrow.parquet")
     table = ParquetTable(tmp_path / "o.parquet", UNITS, part_rows=300)
     report = make_report()
@@ -236,7 +236,7 @@ def fill(sinks: Sinks) -> None:
             sinks.write(make_report(frame))
 
 
-def test_the_first_error_is_the_one_that_is_told_and_all_are_closed() -> None:
+def test_the_first_error_is_raised_and_all_sinks_are_closed() -> None:
     closed: list[str] = []
 
     class Faulty(Sink):
@@ -257,14 +257,14 @@ def test_the_first_error_is_the_one_that_is_told_and_all_are_closed() -> None:
     assert sorted(closed) == ["first", "second", "third"]
 
 
-@pytest.mark.parametrize(("name", "said"), [("no/such/o.csv", "does not exist"), ("", "is a folder")])
-def test_places_that_cannot_be_written_are_named_before_the_run(tmp_path: Path, name: str, said: str) -> None:
+@pytest.mark.parametrize(("name", "message"), [("no/such/o.csv", "does not exist"), ("", "is a folder")])
+def test_places_that_cannot_be_written_are_named_before_the_run(tmp_path: Path, name: str, message: str) -> None:
     settings = OutputSettings(PublishSettings(bind="none"), FileSettings(csv=tmp_path / name))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         open_sinks(settings, UNITS, [])
 
 
-def test_existing_files_are_kept_if_asked(tmp_path: Path) -> None:
+def test_existing_files_are_kept_with_no_overwrite(tmp_path: Path) -> None:
     (tmp_path / "o.csv").write_text("mine")
     settings = OutputSettings(PublishSettings(bind="none"), FileSettings(csv=tmp_path / "o.csv", overwrite=False))
     with pytest.raises(UserError, match="exists"):
@@ -273,14 +273,18 @@ def test_existing_files_are_kept_if_asked(tmp_path: Path) -> None:
 
 
 def test_a_script_written_for_openface_runs(tmp_path: Path) -> None:
-    """What such scripts do: strip the names, keep successes above a confidence, average intensities and states."""
+    """Such scripts strip the names, keep successes above a confidence, and average intensities and states."""
     with CsvTable(tmp_path / "out.csv", UNITS) as table:
         for frame in range(20):
             table.write(make_report(frame, valid=frame % 4 != 0))
     rows = [{name.strip(): value for name, value in row.items()} for row in read(tmp_path / "out.csv")]
-    kept = [row for row in rows if int(row["success"]) == 1 and float(row["confidence"]) >= 0.8]
-    intensities = {name: sum(float(row[name]) for row in kept) / len(kept) for name in kept[0] if name.endswith("_r")}
-    shares = {name: sum(float(row[name]) == 1 for row in kept) / len(kept) for name in kept[0] if name.endswith("_c")}
-    assert len(kept) == 15
+    valid = [row for row in rows if int(row["success"]) == 1 and float(row["confidence"]) >= 0.8]
+    intensities = {
+        name: sum(float(row[name]) for row in valid) / len(valid) for name in valid[0] if name.endswith("_r")
+    }
+    shares = {
+        name: sum(float(row[name]) == 1 for row in valid) / len(valid) for name in valid[0] if name.endswith("_c")
+    }
+    assert len(valid) == 15
     assert len(intensities) == len(shares) == 17
     assert all(0 <= mean <= 5 for mean in intensities.values())

@@ -30,7 +30,7 @@ def shown(board: Board, width: int = 120) -> str:
 
 @pytest.fixture
 def engine() -> Iterator[str]:
-    """A publisher that sends a report every 20 ms and a status now and then."""
+    """A publisher that sends a report every 20 ms and a status every tenth time."""
     stop = threading.Event()
     with Publisher(PublishSettings(bind="tcp://127.0.0.1:*")) as publisher:
         sinks = Sinks([publisher], ["cam", "door"])
@@ -68,7 +68,7 @@ def test_a_board_shows_streams_faces_units_and_sentences() -> None:
     assert "openvino on CPU" in text
 
 
-def test_a_board_says_what_is_not_judged_what_has_ended_and_what_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_board_marks_faces_not_judged_and_streams_that_ended_or_are_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     board = Board("tcp://here")
     board.add(make_report(0, valid=False))
     assert "not judged" in shown(board)
@@ -98,7 +98,7 @@ def test_bars_grow_with_the_share() -> None:
     assert all(len(bar(share, "red").plain) == BAR_CELLS for share in (-1.0, 0.5, 2.0))
 
 
-def test_a_picture_is_an_svg_with_the_words(tmp_path: Path) -> None:
+def test_a_snapshot_is_an_svg_with_the_text(tmp_path: Path) -> None:
     board = Board("tcp://here")
     board.add(make_report(3))
     save_picture(board, str(tmp_path / "out.svg"))

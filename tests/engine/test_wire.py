@@ -43,7 +43,7 @@ def test_the_payload_is_schema_1_with_its_keys_in_order() -> None:
     assert (len(face["box"]), len(face["landmarks"]), len(face["landmarks"][0])) == (4, 5, 2)
 
 
-def test_optional_fields_appear_only_when_they_say_something() -> None:
+def test_optional_fields_appear_only_when_set() -> None:
     face = make_report().faces[0]
     assert b"baseline" not in wire.ENCODINGS["json"](face)
     changed = wire.Face(**{name: getattr(face, name) for name in face.__struct_fields__} | {"baseline": True})
@@ -51,12 +51,12 @@ def test_optional_fields_appear_only_when_they_say_something() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])
-def test_every_kind_survives_the_journey(encoding: str) -> None:
+def test_every_kind_survives_encoding(encoding: str) -> None:
     for message in messages():
         assert wire.decode(wire.encode(message, encoding)) == message
 
 
-def test_a_topic_comes_first_and_tells_the_kind() -> None:
+def test_a_topic_comes_first_and_names_the_kind() -> None:
     topics = [wire.encode(message).partition(b" ")[0] for message in messages()]
     assert topics == [b"au/cam", b"au/cam", b"au/cam", b"text/cam", b"text/cam", b"status/cam", b"end/cam"]
 
@@ -69,7 +69,7 @@ def test_numbers_are_short() -> None:
     assert wire.quantiles([1.0, 2.0, 3.0]) == wire.Quantiles(2.0, 2.9, 2.98)
 
 
-def test_the_shipped_schema_is_the_one_the_code_says() -> None:
+def test_the_shipped_schema_is_that_of_the_code() -> None:
     assert json.loads(SCHEMA_FILE.read_text(encoding="utf-8")) == wire.json_schema(), (
         "python -m vlfau.engine.wire > engine/schema-1.json"
     )
@@ -103,14 +103,14 @@ def test_real_messages_fit_the_shipped_schema_and_damaged_ones_do_not() -> None:
         b"au/cam ",
     ],
 )
-def test_what_is_not_schema_1_is_refused_in_words(message: bytes) -> None:
+def test_messages_of_another_schema_are_refused(message: bytes) -> None:
     with pytest.raises(UserError, match=r"schema 1|Unknown kind"):
         wire.decode(message)
 
 
-def test_a_field_of_tomorrow_is_ignored_today() -> None:
-    known = wire.encode(make_report())
-    assert wire.decode(known.replace(b'"dropped":', b'"new":{"a":[1]},"dropped":')) == wire.decode(known)
+def test_an_unknown_field_is_ignored() -> None:
+    message = wire.encode(make_report())
+    assert wire.decode(message.replace(b'"dropped":', b'"new":{"a":[1]},"dropped":')) == wire.decode(message)
 
 
 def test_stream_names_fit_into_a_topic() -> None:
@@ -118,14 +118,14 @@ def test_stream_names_fit_into_a_topic() -> None:
     assert wire.stream_name("///") == "stream"
 
 
-def test_a_text_goes_out_when_a_sentence_changes_and_not_before() -> None:
+def test_a_text_is_sent_only_when_a_sentence_changes() -> None:
     changes = Changes()
     assert [text.seq for text in changes(make_report(0, faces=2))] == [0, 1]
     same = make_report(0, faces=2)
     assert changes(same) == []
     assert changes(make_report(1, faces=2, valid=False)) == [], "no sentence is not a new sentence"
     assert [(text.seq, text.track) for text in changes(make_report(0, faces=1, sentence=1))] == [(2, 0)]
-    assert [text.seq for text in changes(make_report(0, "other"))] == [0], "each topic counts by itself"
+    assert [text.seq for text in changes(make_report(0, "other"))] == [0], "each topic counts separately"
 
 
 def test_encoding_one_face_costs_less_than_a_tenth_of_a_millisecond(capsys: pytest.CaptureFixture[str]) -> None:

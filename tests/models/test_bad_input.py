@@ -1,7 +1,7 @@
-"""What is wrong with the input is said by the command that was typed: the file, the line and what to do; exit code 2.
+"""Commands report bad input with the file, the line and the remedy, and exit with code 2.
 
-Faults of single readers are in the tests of those readers; here each kind goes through `vlfau-train`, `vlfau-evaluate`
-or `vlfau-export` from end to end.
+Readers are tested on their own elsewhere; here each kind of fault goes through `vlfau-train`, `vlfau-evaluate` or
+`vlfau-export` from end to end.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ stem_options = { depths = [1, 1, 1, 1], dims = [8, 8, 16, 16] }
 
 def train(tmp_path: Path, *more: str) -> int:
     (tmp_path / "small.toml").write_text(SMALL)
-    made = [
+    paths = [
         "--config",
         str(tmp_path / "small.toml"),
         "--data",
@@ -39,7 +39,7 @@ def train(tmp_path: Path, *more: str) -> int:
         str(tmp_path / "run"),
     ]
     fast = ["--size", "tiny", "--no-pretrained", "--no-align", "--batch", "8", "--workers", "0", "--device", "cpu"]
-    return train_command.main([*made, *fast, *more])
+    return train_command.main([*paths, *fast, *more])
 
 
 def labels(tmp_path: Path, change: Callable[[list[str]], list[str]]) -> None:
@@ -57,7 +57,9 @@ def drop_picture(tmp_path: Path) -> None:
         path.unlink()
 
 
-FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {  # what is done, where it is said to be, the remedy
+FAULTS: dict[
+    str, tuple[Callable[[Path], object], str, str]
+] = {  # name -> (how to cause it, where it is reported, the remedy)
     "missing image": (drop_picture, r"pF001_T1_1\d\.png \(\S*labels\.csv:\d+\) does not exist", "Restore it"),
     "truncated image": (cut_picture, r"pF001_T1_1\d\.png \(\S*labels\.csv:\d+\) is truncated", "Copy it again"),
     "row of the wrong length": (
@@ -86,14 +88,14 @@ def test_faults_of_data_end_the_command_with_file_line_and_remedy(
     spoil, where, remedy = FAULTS[fault]
     spoil(tmp_path)
     assert train(tmp_path, "--epochs", "1") == 2
-    said = capsys.readouterr().err
-    assert re.search(where, said), said
-    assert remedy in said
-    assert "Traceback" not in said
+    errors = capsys.readouterr().err
+    assert re.search(where, errors), errors
+    assert remedy in errors
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         ("leak", r"Fold 1 trains on and tests the same subjects: F007 (first at"),
         ("empty", "BP4D_test_img_path_fold1.txt:1: the list is empty"),
@@ -101,7 +103,7 @@ def test_faults_of_data_end_the_command_with_file_line_and_remedy(
     ],
 )
 def test_faults_of_folds_end_the_command(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: str, said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: str, message: str
 ) -> None:
     synthetic.make_graphau(tmp_path / "data", "BP4D")
     lists = tmp_path / "data" / "list"
@@ -117,9 +119,9 @@ def test_faults_of_folds_end_the_command(
     else:
         more = ["--units", "AU01", "AU99"]
     assert train(tmp_path, "--epochs", "1", *more) == 2
-    found = capsys.readouterr().err
-    assert said in found
-    assert str(lists) in found
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert str(lists) in errors
 
 
 def test_faults_of_a_run_end_the_next_command_and_spare_the_finished_epoch(
@@ -132,10 +134,10 @@ def test_faults_of_a_run_end_the_next_command_and_spare_the_finished_epoch(
     capsys.readouterr()
 
     def refused(code: int, *parts: str) -> None:
-        said = capsys.readouterr().err
+        errors = capsys.readouterr().err
         assert code == 2
         for part in parts:
-            assert part in said
+            assert part in errors
         assert (run / "last.safetensors").read_bytes() == finished
 
     # another set of units
@@ -161,7 +163,7 @@ def test_faults_of_a_run_end_the_next_command_and_spare_the_finished_epoch(
         export_command.main([*arguments, "--output", str(tmp_path / "b")]), "best.safetensors is missing or damaged"
     )
     refused(evaluate_command.main([*arguments, "--no-plots"]), "best.safetensors is missing or damaged")
-    # and nothing of this stands in the way of going on
+    # none of this keeps the run from being continued
     assert train(tmp_path, "--epochs", "2") == 0
     assert [row["epoch"] for row in RunFolder(run).rows("epoch")] == [0, 1]
 
@@ -177,6 +179,6 @@ def test_a_corrupted_file_of_a_bundle_ends_evaluation(tmp_path: Path, capsys: py
     path.write_bytes(body)
     options = ["--data", str(tmp_path / "data"), "--no-align"]
     assert evaluate_command.main([str(tmp_path / "bundle"), *options]) == 2
-    said = capsys.readouterr().err
-    assert "encoder.onnx has sha256" in said
-    assert "copy it again or export again" in said
+    errors = capsys.readouterr().err
+    assert "encoder.onnx has sha256" in errors
+    assert "copy it again or export again" in errors
