@@ -9,7 +9,7 @@ lint:
 
 types:
 	mypy -p vlfau.engine -p vlfau.models -p vlfau.calibration
-	MYPYPATH=bench:tests/helpers mypy bench tests
+	MYPYPATH=bench:tests/helpers mypy bench tests docs examples
 
 test:
 	pytest -n 2 --dist loadfile -m "not slow and not gpu"

@@ -71,7 +71,7 @@ def watch(moment: float, drawing: Path) -> None:
         command = [*ENGINE, "--realtime", "--bind", address, "--wait-subscribers", "1"]
         with subprocess.Popen(command) as engine, subscribe(address, ("au/", "status/"), timeout_s=120) as messages:
             for message in messages:
-                board.hear(message)
+                board.add(message)
                 if isinstance(message, Report) and message.pts >= moment and board.statuses:
                     break
             engine.terminate()
