@@ -17,7 +17,8 @@ RUN apt-get update \
     && install -d -o vlfau -g vlfau /cache /data
 COPY --from=build /opt/vlfau /opt/vlfau
 ENV PATH=/opt/vlfau/bin:$PATH VLFAU_CACHE=/cache NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
-USER vlfau
+# A number, so that Kubernetes can see that it is not root. It has the groups of vlfau.
+USER 1000
 WORKDIR /data
 VOLUME ["/cache"]
 EXPOSE 5556
