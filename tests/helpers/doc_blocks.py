@@ -338,8 +338,9 @@ def check_docker(arguments: Sequence[str], folder: Path) -> None:
     build.add_argument("-f", type=Path)
     build.add_argument("-t")
     build.add_argument("context", type=Path)
-    run.add_argument("--rm", action="store_true")
-    for flag in ("-v", "-p", "--gpus", "--device", "--user"):
+    for flag in ("--rm", "--read-only"):
+        run.add_argument(flag, action="store_true")
+    for flag in ("-v", "-p", "--gpus", "--device", "--user", "--tmpfs", "--cap-drop", "--security-opt"):
         run.add_argument(flag)
     run.add_argument("image")
     run.add_argument("words", nargs=argparse.REMAINDER)
