@@ -210,7 +210,7 @@ def variants() -> list[Variant]:
         def opened(bundle: Bundle) -> Executor:
             from vlfau.models.runtimes.tensorrt import TensorRT
 
-            return TensorRT(bundle, asked=flavour, sizes=(1, 2, 4, 8, 16, 32), **how)
+            return TensorRT(bundle, flavour_name=flavour, sizes=(1, 2, 4, 8, 16, 32), **how)
 
         return opened
 
@@ -221,9 +221,9 @@ def variants() -> list[Variant]:
 
     def on_cpu(name: str) -> Callable[[Bundle], Executor]:
         def opened(bundle: Bundle) -> Executor:
-            from vlfau.models.runtimes import _executor
+            from vlfau.models.runtimes import open_executor
 
-            return _executor(bundle, name, None, "fp32", None)
+            return open_executor(bundle, name, precision="fp32")
 
         return opened
 

@@ -11,9 +11,8 @@ from typing import Any
 
 from vlfau.models.errors import UserError, unknown
 from vlfau.models.faces import CHOICES as DETECTORS
+from vlfau.models.runtimes import PRECISIONS, RUNTIMES
 from vlfau.models.settings import add_flags, load_toml, read, setting
-
-RUNTIMES = ("auto", "openvino", "onnxruntime", "torch", "tensorrt", "torch-tensorrt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +96,7 @@ class PredictSettings:
     device: str | None = setting(
         None, "Device of the runtime, such as cpu or cuda:0; chosen by the runtime if left out."
     )
-    precision: str = setting(
-        "auto", "Number format of the network.", choices=("auto", "fp32", "bf16", "fp16", "int8", "fp8")
-    )
+    precision: str = setting("auto", "Number format of the network.", choices=PRECISIONS)
     threads: int | None = setting(None, "Threads of a CPU runtime; chosen by the runtime if left out.", metavar="N")
     explain: str = setting(
         "change", "When to generate sentences: change, every, never, or interval:SECONDS.", metavar="WHEN"

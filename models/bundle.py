@@ -1,10 +1,10 @@
-"""The bundle: one folder that training exports and every runtime loads. Reads, verifies and writes it; runs nothing.
+"""The bundle: one folder that training exports and every runtime loads; read, verified and written here.
 
 manifest.json           everything below except the numbers; schema version; sha256 of each file
-encoder.onnx            crops -> log-odds and what the captioner looks at
+encoder.onnx            crops -> log-odds, and the memory that sentences are made from
 caption.onnx            greedy decoding inside the graph (absent for a network without sentences)
-weights.safetensors     for the torch runtime and for training on
-selftest.npz            a stored input and output, with which each runtime proves itself at start
+weights.safetensors     for the torch runtime and for further training
+selftest.npz            a stored input and its output, which each runtime reproduces when it starts
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from .errors import UserError, unknown
 from .faces import align
 
-PAD, START, END = 0, 1, 2  # the first three entries of every vocabulary
-MEMORY = ("visual", "channel", "spatial")  # what the captioner looks at, as named in both graphs
+MEMORY = ("visual", "channel", "spatial")  # what sentences are made from, as named in both graphs
 
 CLIP, TRUTH = "demo.mp4", "demo.json"
 
@@ -40,7 +39,7 @@ class Manifest:
     name: str
     units: tuple[str, ...]  # "AU01", "AU02", ...
     side: int  # pixels; crops are (N, side, side, 3) uint8 RGB
-    network: dict[str, Any]  # {"kind": "vlfau", ...}: what the torch runtime needs to build it again
+    network: dict[str, Any]  # {"kind": "vlfau", ...}: what the torch runtime builds it from
     thresholds: tuple[float, ...]
     temperatures: tuple[float, ...]
     tiers: tuple[str, ...]
@@ -49,7 +48,7 @@ class Manifest:
     vocabulary: tuple[str, ...] = ()  # token -> word; empty without captions
     words: int = 0  # T, the longest sentence; 0 without captions
     precision: str = "fp32"
-    baseline_seconds: float = 0.0  # the neutral baseline that measured best for this bundle; 0 is off
+    baseline_seconds: float = 0.0  # the neutral baseline that was best for this bundle; 0: off
     files: dict[str, str] = field(default_factory=dict)  # name -> sha256
     provenance: dict[str, Any] = field(default_factory=dict)  # data, code revision, metrics, licence, date
     schema: int = SCHEMA
@@ -76,7 +75,7 @@ class Bundle:
 
     @cached_property
     def checksum(self) -> str:
-        """Names this bundle's content; compiled engines are keyed by it."""
+        """Identifies this bundle's content; compiled engines are keyed by it."""
         body = json.dumps(self.manifest.files, sort_keys=True).encode()
         return hashlib.sha256(body).hexdigest()[:16]
 
@@ -93,8 +92,8 @@ class Bundle:
 
 
 def embedded() -> Path:
-    """The folder of the bundle that comes with the package."""
-    return Path(__file__).with_name("embedded")  # a folder without Python, which importlib does not find when editable
+    """The folder of the bundle inside the package."""
+    return Path(__file__).with_name("embedded")  # importlib does not find it in editable installs
 
 
 def sha256(path: Path) -> str:
@@ -106,7 +105,7 @@ def sha256(path: Path) -> str:
 
 
 def open_bundle(where: str | Path) -> Bundle:
-    """Load and verify. `where` is a folder, or 'embedded' for the bundle inside the package."""
+    """Loads and verifies. `where` is a folder, or 'embedded' for the bundle inside the package."""
     folder = embedded() if str(where) == "embedded" else Path(where)
     path = folder / MANIFEST
     if not path.is_file():
@@ -118,20 +117,21 @@ def open_bundle(where: str | Path) -> Bundle:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not readable JSON ({error}). Export the bundle again.") from None
     manifest = _manifest(table, path)
+    _check_template(manifest, path)
     for name, expected in manifest.files.items():
         file = folder / name
         if not file.is_file():
             raise UserError(f"Bundle {folder} is incomplete: {name} is missing. Copy it again or export again.")
-        if (found := sha256(file)) != expected:
+        if (actual := sha256(file)) != expected:
             raise UserError(
-                f"Bundle {folder} does not verify: {name} has sha256 {found[:12]}, the manifest says {expected[:12]}. "
+                f"Bundle {folder} does not verify: {name} has sha256 {actual[:12]}, its manifest {expected[:12]}. "
                 "It was changed or damaged after export; copy it again or export again."
             )
     return Bundle(folder, manifest)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
-    """Take the checksum of each listed file anew and write `manifest.json` in one step."""
+    """Updates the checksums of all listed files and replaces `manifest.json` in one step."""
     manifest = replace(manifest, files={name: sha256(folder / name) for name in sorted(manifest.files)})
     path = folder / MANIFEST
     partial = path.with_suffix(".partial")
@@ -146,15 +146,26 @@ def _manifest(table: Any, path: Path) -> Manifest:
         raise UserError(
             f"{path} has schema {came!r}; this version reads {SCHEMA}. Export the bundle with the same version."
         )
-    known = {field.name for field in fields(Manifest)}
+    keys = {field.name for field in fields(Manifest)}
     for key in table:
-        if key not in known:
-            raise unknown(f"key in {path}", key, known)
+        if key not in keys:
+            raise unknown(f"key in {path}", key, keys)
     try:
-        frozen = {key: _frozen(value) for key, value in table.items()}
-        return Manifest(**frozen)
+        return Manifest(**{key: _frozen(value) for key, value in table.items()})
     except TypeError as error:
         raise UserError(f"{path} is incomplete: {error}. Export the bundle again.") from None
+
+
+def _check_template(manifest: Manifest, path: Path) -> None:
+    """Faces are aligned by the constants of `faces/align.py`, which must be those that the network was trained with."""
+    for name, constants in (("template", align.TEMPLATE), ("template_weights", align.WEIGHTS)):
+        expected = constants.astype(np.float64)
+        stored = np.array(getattr(manifest, name), np.float64)
+        if stored.shape != expected.shape or not np.allclose(stored, expected, rtol=0, atol=1e-6):
+            raise UserError(
+                f"{path} was made for crops with the {name} {stored.round(4).tolist()}; this version aligns faces to "
+                f"{expected.round(4).tolist()}. Use the version that exported it, or train and export it again."
+            )
 
 
 def _frozen(value: Any) -> Any:
@@ -164,5 +175,5 @@ def _frozen(value: Any) -> Any:
 def demo_clip() -> Path:
     clip = embedded() / CLIP
     if not clip.is_file():
-        raise UserError(f"The demonstration clip {clip} is missing. Install the package again, or name a source.")
+        raise UserError(f"The demonstration clip {clip} is missing. Reinstall the package, or name a source.")
     return clip

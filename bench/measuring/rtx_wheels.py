@@ -56,7 +56,7 @@ def trial(folder: Path) -> dict[str, Any]:
     if "failed" not in answer:
         with _step(answer, "build and run"):
             bundle = open_bundle(folder)
-            executor = tensorrt.TensorRT(bundle, asked="tensorrt_rtx", sizes=(1,), folder=folder / "trial")
+            executor = tensorrt.TensorRT(bundle, flavour_name="tensorrt_rtx", sizes=(1,), folder=folder / "trial")
             with Runtime(bundle, executor) as runtime:
                 answer["agreement"] = agreement(runtime)["said"]
                 answer["states_ms"] = times(runtime, 1, 0.5)["states"]

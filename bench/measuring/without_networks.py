@@ -22,7 +22,7 @@ from vlfau.models.bundle import Bundle, embedded
 from vlfau.models.faces.base import Detections
 from vlfau.models.faces.embedded import EmbeddedDetector
 from vlfau.models.faces.landmarks import BOX_GROWTH, CROP_GROWTH, LandmarkNet
-from vlfau.models.runtimes.base import Runtime
+from vlfau.models.runtimes.base import Executor, Runtime
 
 CERTAIN = 5.0  # log-odds of a face
 
@@ -54,7 +54,7 @@ class SamePoints(LandmarkNet):
         return np.repeat(self._points[None], len(crops), 0), np.full(len(crops), CERTAIN, np.float32)
 
 
-class Instant:
+class Instant(Executor):
     """An executor without a network: every unit at even odds, no sentences."""
 
     name, device, precision, max_batch = "none", "none", "fp32", 16

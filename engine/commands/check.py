@@ -12,9 +12,10 @@ import numpy as np
 
 from vlfau.models.bundle import Bundle, open_bundle
 from vlfau.models.errors import UserError
+from vlfau.models.runtimes import RUNTIMES
 from vlfau.models.terminal import FAILED, OK
 
-from ..settings import RUNTIMES, EngineSettings
+from ..settings import EngineSettings
 
 T = TypeVar("T")
 

@@ -136,7 +136,6 @@ def texts_of(network: AUNetwork, config: dict[str, Any], corpus: Corpus) -> Text
     """The sentences that the network was trained on."""
     vocabulary = tuple(config["vocabulary"])
     own = corpus.only(network.units)
-    conditioned = bool(config.get("state_conditioned"))
     strange = sorted(set(build_vocabulary(own)) - set(vocabulary))
     if strange:
         raise UserError(
@@ -145,4 +144,4 @@ def texts_of(network: AUNetwork, config: dict[str, Any], corpus: Corpus) -> Text
         )
     # A network that was trained without --subjects has no words for them.
     subjects = set(build_vocabulary(own, subjects=True)) <= set(vocabulary)
-    return Texts(own, vocabulary, network.words, conditioned, subjects=subjects)
+    return Texts(own, vocabulary, network.words, network.state_conditioned, subjects=subjects)

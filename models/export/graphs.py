@@ -14,22 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ..bundle import MEMORY
-from ..networks.base import AUNetwork
+from ..networks.base import AUNetwork, EncoderOutputs
 from .selftest import structured_crops
 
 OPSET = 18
-
-
-class EncoderGraph(nn.Module):
-    """crops -> log_odds, and the memory of networks with captions."""
-
-    def __init__(self, network: AUNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
-        encoded = self.network.encode(crops)
-        return (encoded.log_odds.float(), *(encoded.memory if self.network.has_captions else ()))
 
 
 class CaptionGraph(nn.Module):
@@ -47,8 +35,8 @@ class CaptionGraph(nn.Module):
 
 def encoder_graph(network: AUNetwork) -> onnx.ModelProto:
     crops = torch.from_numpy(structured_crops(2, network.side))
-    outputs = ["log_odds", *(MEMORY if network.has_captions else ())]
-    return trace(EncoderGraph(network), {"crops": crops}, outputs, {"crops": {0: "N"}})
+    outputs = EncoderOutputs(network)
+    return trace(outputs, {"crops": crops}, list(outputs.names), {"crops": {0: "N"}})
 
 
 def caption_graph(network: AUNetwork) -> onnx.ModelProto:

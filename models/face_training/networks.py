@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..faces.align import POINTS
 from ..faces.landmarks import SIDE
-from ..networks.pixels import DEVIATION, MEAN, cell_centres
+from ..networks.pixels import Normalise, cell_centres
 
 
 def conv(inside: int, outside: int, stride: int = 1) -> nn.Sequential:
@@ -48,12 +48,11 @@ class LandmarkNetwork(nn.Module):
         self.maps = nn.Conv2d(detail, POINTS, 1)
         self.presence = nn.Sequential(nn.Linear(2 * d, 32), nn.ReLU(inplace=True), nn.Linear(32, 1))
         self.register_buffer("grid", cell_centres(SIDE // 4), persistent=False)
-        self.register_buffer("mean", torch.tensor(MEAN) * 255, persistent=False)
-        self.register_buffer("deviation", torch.tensor(DEVIATION) * 255, persistent=False)
+        self.normalise = Normalise()
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """crops (N, SIDE, SIDE, 3) 0..255 RGB -> points (N, 68, 2) as fractions of the crop, presence (N,) log-odds."""
-        x = ((crops.float() - self.mean) / self.deviation).permute(0, 3, 1, 2)  # type: ignore[operator]
+        x = self.normalise(crops)
         fine = self.fine(x)
         middle = self.middle(fine)
         coarse = self.coarse(middle)
@@ -86,12 +85,11 @@ class FinderNetwork(nn.Module):
         self.head = nn.Conv2d(c, 4, 1)
         with torch.no_grad():  # faces are rare: start with low probabilities everywhere
             self.head.bias.copy_(torch.tensor([-4.0, 0.0, 0.0, 0.0]))  # type: ignore[union-attr]
-        self.register_buffer("mean", torch.tensor(MEAN) * 255, persistent=False)
-        self.register_buffer("deviation", torch.tensor(DEVIATION) * 255, persistent=False)
+        self.normalise = Normalise()
 
     def forward(self, pictures: Tensor) -> Tensor:
         """pictures (N, H, W, 3) 0..255 RGB -> (N, 4, H/8, W/8): log-odds, log2 of side / UNIT, x and y in cells."""
-        x = ((pictures.float() - self.mean) / self.deviation).permute(0, 3, 1, 2)  # type: ignore[operator]
+        x = self.normalise(pictures)
         eighth = self.eighth(x)
         sixteenth = self.sixteenth(eighth)
         up = self.to_sixteenth(self.last(sixteenth))

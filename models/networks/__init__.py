@@ -1,12 +1,13 @@
-"""The one place that knows which networks there are. Trainer, evaluation and export only see `AUNetwork`."""
+"""Opens networks: the table of kinds, their settings and sizes. Everything else only sees `AUNetwork`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import UserError, unknown
 from ..sentences.loading import SHIPPED
@@ -16,41 +17,44 @@ if TYPE_CHECKING:
     from ..sentences.corpus import Corpus
     from .base import AUNetwork
 
-KINDS = ("vlfau", "graphau")
+
+class Kind(NamedTuple):
+    module: str  # of this folder, imported when a network of the kind is opened
+    name: str  # of the class in it
+    about: str
+
+
+KINDS = {
+    "vlfau": Kind("vlfau", "VLFAU", "VL-FAU, with sentences"),
+    "graphau": Kind("graphau", "GraphAU", "the graph head of ME-GraphAU"),
+}
 
 
 @dataclass(frozen=True)
 class NetworkChoice:
     """[network] of a configuration file."""
 
-    network: str = setting("vlfau", "vlfau, or graphau for the head of ME-GraphAU", choices=KINDS)
-    size: str = setting("paper", "a named size; --describe SIZE says what it is made of")
+    network: str = setting(
+        "vlfau", "; ".join(f"{name}: {kind.about}" for name, kind in KINDS.items()), choices=tuple(KINDS)
+    )
+    size: str = setting("paper", "a named size; --describe SIZE prints what it is made of")
     weights: Path | None = setting(None, "local .safetensors file with ImageNet weights of the stem")  # noqa: RUF009
     start_from: tuple[Path, ...] = setting(
-        (), "run folder whose weights this run begins with, where they fit; the mean of several", metavar="RUN"
+        (), "run folder whose weights are the first ones, as far as they fit; the mean of several", metavar="RUN"
     )
-    pretrained: bool = setting(True, "ask timm for ImageNet weights where no --weights are given")
+    pretrained: bool = setting(True, "get ImageNet weights from timm if there is no --weights")
     corpus: Path | None = setting(None, "TOML file of sentences to teach; the package's own by default")  # noqa: RUF009
-    subjects: bool = setting(False, "say in the face's sentence who shows it ('a woman') where the data tells")
+    subjects: bool = setting(False, "name the subject in the face's sentence ('a woman') if the data says who it is")
 
 
 def build(config: Mapping[str, Any]) -> AUNetwork:
     """The network that a run folder or a manifest describes."""
-    match config.get("kind"):
-        case "vlfau":
-            from .vlfau import VLFAU
-
-            return VLFAU.from_config(dict(config))
-        case "graphau":
-            from .graphau import GraphAU
-
-            return GraphAU.from_config(dict(config))
-    raise unknown("network", config.get("kind"), KINDS)
+    return _class(config.get("kind")).from_config(config)
 
 
 def corpus_of(choice: NetworkChoice, units: tuple[str, ...]) -> Corpus | None:
-    """The sentences that the network is taught; None for a network that has none."""
-    if choice.network == "graphau":
+    """The sentences to teach; None for a network that has none."""
+    if not _class(choice.network).SPEAKS:
         return None
     from ..sentences import loading
 
@@ -58,8 +62,10 @@ def corpus_of(choice: NetworkChoice, units: tuple[str, ...]) -> Corpus | None:
     whole = loading.load(path=path)
     for unit in units:
         if unit not in whole.units:
-            remedy = f"Leave it out with --units, or describe it in a copy of {path.name} and give that with --corpus"
-            raise UserError(f"{path} has no sentences for {unit}, which the data codes. {remedy}.")
+            raise UserError(
+                f"{path} has no sentences for {unit}, which the data codes. Exclude it with --units, or describe it in "
+                f"a copy of {path.name} and give that with --corpus."
+            )
     return whole.only(units)
 
 
@@ -69,15 +75,13 @@ def configure(
     corpus: Corpus | None,
     changes: Mapping[str, Any],
     dataset: str = "",
+    *,
+    points: bool = True,
 ) -> dict[str, Any]:
-    """Everything that `build` needs: the named size, the changes to it, the units and the words."""
-    size = {**size_of(choice.size), **changes}
-    if choice.network == "graphau":
-        from .graphau import KEYS, NEIGHBOURS
-
-        named = size_of(choice.size)
-        size = {key: value for key, value in size.items() if key in KEYS or key not in named}
-        size = {"neighbours": NEIGHBOURS[dataset], **size} if dataset in NEIGHBOURS else size
+    """All that `build` needs: the named size, suited to the data, the changes to it, the units and the vocabulary."""
+    kind, named = _class(choice.network), size_of(choice.size)
+    size = kind.suited(named, dataset, points) | dict(changes)
+    size = {key: value for key, value in size.items() if key in kind.SETTINGS or key not in named}
     config = {"kind": choice.network, **size, "units": list(units)}
     if corpus is not None:
         from ..sentences.vocabulary import build as vocabulary
@@ -86,12 +90,14 @@ def configure(
     return config
 
 
+def side_of(choice: NetworkChoice, changes: Mapping[str, Any]) -> int:
+    """The crop side, which is needed before the units are known."""
+    return int({"side": _class(choice.network).SIDE, **size_of(choice.size), **changes}["side"])
+
+
 def settings_of_sizes() -> set[str]:
     """What a configuration file may change in a named size, of any network."""
-    from .graphau import KEYS
-    from .vlfau import Shape
-
-    return {one.name for one in fields(Shape)} | set(KEYS) - {"kind", "units"}
+    return {name for kind in KINDS for name in _class(kind).SETTINGS}
 
 
 def size_of(name: str) -> dict[str, Any]:
@@ -111,12 +117,19 @@ def describe(choice: NetworkChoice, changes: Mapping[str, Any]) -> str:
     units = tuple(loading.load(path=choice.corpus or SHIPPED).units)
     config = configure(choice, units, corpus_of(choice, units), changes)
     network = build(config)
-    found = cost(network)
     lines = [f"{choice.network}, size {choice.size}, {len(network.units)} action units"]
     for name, part in network.named_children():
         count = sum(parameter.numel() for parameter in part.parameters())
         lines.append(f"  {name:16} {count / 1e6:8.3f} M parameters  {type(part).__name__}")
     settings = {key: value for key, value in config.items() if key not in ("units", "vocabulary")}
     lines += [f"  {key} = {value}" for key, value in settings.items()]
-    facts = {"size": choice.size, "network": choice.network, "units": len(network.units), "side": network.side, **found}
-    return "\n".join([*lines, json.dumps(facts)])
+    facts = {"size": choice.size, "network": choice.network, "units": len(network.units), "side": network.side}
+    return "\n".join([*lines, json.dumps(facts | cost(network))])
+
+
+def _class(name: object) -> type[AUNetwork]:
+    if name not in KINDS:
+        raise unknown("network", name, KINDS)
+    kind = KINDS[str(name)]
+    found: type[AUNetwork] = getattr(import_module(f".{kind.module}", __name__), kind.name)
+    return found

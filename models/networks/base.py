@@ -1,31 +1,24 @@
-"""The interface that every AU network offers to trainer, evaluation and export."""
+"""The interface of a network: all that trainer, evaluation, export and runtimes know of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..bundle import MEMORY
 from ..errors import UserError
-from .stem import Stem
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-
-SENTENCES = ("describe_unit", "describe_face", "judge_face", "unit_state", "face_state")
-
-
-AFTER = (*SENTENCES, "judge_points")  # what stands on the encoder's features and leaves them alone
-
+    from .captioner import SentenceDecoder
 
 Batch = Mapping[str, Tensor]
-
-
-Memory = tuple[Tensor, Tensor, Tensor]  # visual (B, d, L), channel (B, A, d), spatial (B, A, L)
+Memory = tuple[Tensor, Tensor, Tensor]  # visual (B, d, L), channel (B, A, d), spatial (B, A, L), as `MEMORY` names them
 
 
 class Encoded(NamedTuple):
@@ -35,7 +28,7 @@ class Encoded(NamedTuple):
     channel: Tensor | None = None  # (B, A, d)
     spatial: Tensor | None = None  # (B, A, L)
     points: Tensor | None = None  # (B, 68, 2) in crop sides
-    judged: Tensor | None = None  # (B, A, 2) by where the points lie
+    point_logits: Tensor | None = None  # (B, A, 2) by where the points lie
 
     @property
     def memory(self) -> Memory:
@@ -45,38 +38,56 @@ class Encoded(NamedTuple):
         return self.visual, self.channel, self.spatial
 
 
-class AUNetwork(nn.Module):
-    """What trainer, evaluation and export know of a network. Without captions nobody calls the methods of words."""
+class Speaker(NamedTuple):
+    """A decoder with what it describes in R rows."""
 
+    decoder: SentenceDecoder
+    places: Tensor  # (R, L, d)
+    states: Tensor | None  # (R, h) encodes the decided states; None where sentences do not depend on them
+
+
+class AUNetwork(nn.Module):
+    """A network of one kind. Methods about sentences are only called if `has_captions`."""
+
+    # of the kind
+    SETTINGS: ClassVar[frozenset[str]] = frozenset()  # the settings that it takes from [network]
+    SIDE: ClassVar[int] = 224  # crop side in pixels where no setting says otherwise
+    SPEAKS: ClassVar[bool] = False  # can learn sentences
+    SENTENCE_PARTS: ClassVar[tuple[str, ...]] = ()  # its children and parameters that only sentences need
+    AFTER_ENCODER: ClassVar[tuple[str, ...]] = ()  # those that use the encoder's features and do not change them
+
+    # of one network
     units: tuple[str, ...]
     side: int
     words: int = 0  # T; 0 without captions
-    stem: Stem
+    state_conditioned: bool = False  # sentences depend on the decided states
     encoder_held = False
 
-    def hold_encoder(self) -> None:
-        """From now on only what follows learns: the encoder keeps its weights and the statistics of its norms."""
-        self.encoder_held = True
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad_(name.startswith(AFTER))
-        if not any(parameter.requires_grad for parameter in self.parameters()):
-            raise UserError("--hold-encoder trains what follows the encoder, and here nothing does. Leave it away.")
-        self.train(self.training)
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> AUNetwork:
+        """The network of a configuration: "kind", "units", SETTINGS, and "vocabulary" if it SPEAKS."""
+        raise NotImplementedError
 
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        if self.encoder_held:
-            for name, part in self.named_children():
-                part.train(mode and name.startswith(AFTER))
-        return self
+    @classmethod
+    def suited(cls, size: Mapping[str, Any], dataset: str, points: bool) -> dict[str, Any]:
+        """A named size, as a data set needs it; `points`: the face's 68 points are known or were learned before."""
+        return dict(size)
 
     @property
     def has_captions(self) -> bool:
         return self.words > 0
 
+    # ---- states
+
     def encode(self, crops: Tensor) -> Encoded:
         """(B, S, S, 3) uint8 RGB"""
         raise NotImplementedError
+
+    def unit_vectors(self, crops: Tensor) -> Tensor:
+        """One feature vector per unit, (B, A, d), for maps of what the network distinguishes."""
+        raise NotImplementedError
+
+    # ---- training
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Names -> weighted terms, whose sum is the loss. The batch: crops, labels, intensity, unit_weights, and with
@@ -84,21 +95,62 @@ class AUNetwork(nn.Module):
         raise NotImplementedError
 
     def load_imagenet(self, path: Path | None, download: bool) -> str:
-        """ImageNet weights for the stem, from a file or from timm; what was done, in words."""
-        return self.stem.load_imagenet(path, download)
-
-    def unit_vectors(self, crops: Tensor) -> Tensor:
-        """One feature vector per unit, (B, A, d), for maps of what the network tells apart."""
+        """Starts from ImageNet weights, of a file or of timm; returns a description of what was loaded."""
         raise NotImplementedError
+
+    def compile_encoder(self) -> None:
+        """Compiles, in place, what costs most and has the same shape in every step."""
+        raise NotImplementedError
+
+    def hold_encoder(self) -> None:
+        """Trains only AFTER_ENCODER from here on: weights and batch-norm statistics of the rest are frozen."""
+        self.encoder_held = True
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.startswith(self.AFTER_ENCODER))
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            raise UserError(
+                "--hold-encoder trains only what follows the encoder, and this network has nothing there. Leave it out."
+            )
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.encoder_held:
+            for name, part in self.named_children():
+                part.train(mode and name.startswith(self.AFTER_ENCODER))
+        return self
+
+    # ---- sentences
 
     def caption(self, memory: Memory, active: Tensor, rows: Tensor, beam: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """Sentences, greedy or the best of a beam: local tokens (R, T), global tokens (B, T), and the global head's
         log-odds (B, A)."""
         raise NotImplementedError
 
+    def speakers(self, memory: Memory, active: Tensor, rows: Tensor) -> dict[str, Speaker]:
+        """For "local" tokens (of `rows`) and "global" tokens (of faces) the decoder, if it can be run step by step;
+        runtimes get the tokens of other networks from `caption`."""
+        return {}
+
     def word_logits(self, batch: Batch) -> dict[str, Tensor]:
         """Words under teacher forcing: "local" (B, A, T, Voc), "global" (B, T, Voc)."""
         raise NotImplementedError
+
+
+class EncoderOutputs(nn.Module):
+    """`encode` as a module that returns a tuple of tensors, as graphs need it: log-odds, with captions the memory."""
+
+    def __init__(self, network: AUNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("log_odds", *(MEMORY if self.network.has_captions else ()))
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
+        encoded = self.network.encode(crops)
+        return (encoded.log_odds.float(), *(encoded.memory if self.network.has_captions else ()))
 
 
 def cost(network: AUNetwork) -> dict[str, float]:
@@ -111,7 +163,7 @@ def cost(network: AUNetwork) -> dict[str, float]:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.encode(crops)
     network.train(was_training)
-    captions = sum(p.numel() for name, p in network.named_parameters() if name.startswith(SENTENCES))
+    captions = sum(p.numel() for name, p in network.named_parameters() if name.startswith(network.SENTENCE_PARTS))
     whole = sum(p.numel() for p in network.parameters())
     return {
         "parameters": whole - captions,

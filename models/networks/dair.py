@@ -1,6 +1,6 @@
 """Dual-level AU individual refinement (eq. 2-3) and the classifiers, for all action units at once.
 
-V_i = V * channel_i * spatial_i is never kept whole: pooling and sentences are computed from the three small factors.
+V_i = V * channel_i * spatial_i is never stored: pooling and sentences are computed from its three small factors.
 Axes: B faces, A units, d channels, L = g * g places.
 """
 
@@ -28,9 +28,8 @@ class Refinement(nn.Module):
     def forward(self, visual: Tensor) -> tuple[Tensor, Tensor]:
         """(B, d, L) -> channel (B, A, d), spatial (B, A, L)"""
         vectors = torch.stack([visual.mean(2), visual.amax(2)])  # (2, B, d)
-        inner = F.relu(torch.unflatten(self.down(vectors), 2, (self.units, -1))).sum(
-            0
-        )  # the second layer is linear: sum first
+        inner = F.relu(torch.unflatten(self.down(vectors), 2, (self.units, -1)))
+        inner = inner.sum(0)  # the second layer is linear: sum first
         channel = torch.sigmoid((inner.transpose(0, 1) @ self.up + 2 * self.up_bias).transpose(0, 1))  # eq. 2
         mean = channel @ visual / visual.shape[1]  # (B, A, L)
         most = (channel.unsqueeze(3) * visual.unsqueeze(1)).amax(2)

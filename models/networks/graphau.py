@@ -1,12 +1,10 @@
-"""ME-GraphAU as a second network behind the same interface: a timm stem, the graph head, no sentences.
-
-The proof that trainer, evaluation, export and bundle know networks by their interface. K is 4 on BP4D and 3 on DISFA.
-"""
+"""ME-GraphAU: a timm stem and the graph head, no sentences. K is 4 on BP4D and 3 on DISFA."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +16,12 @@ from .stem import Stem
 
 KEYS = ("kind", "units", "stem", "stem_options", "side", "width", "neighbours")
 NEIGHBOURS = {"BP4D": 4, "DISFA": 3}  # K of the paper
-SAFE = 1e-4  # probabilities nearer to 0 or 1 than this have the same log-odds
+SAFE = 1e-4  # probabilities are clamped to this distance from 0 and 1
 
 
 class GraphAU(AUNetwork):
+    SETTINGS: ClassVar[frozenset[str]] = frozenset(KEYS) - {"kind", "units"}
+
     def __init__(
         self,
         units: Sequence[str],
@@ -37,8 +37,12 @@ class GraphAU(AUNetwork):
         self.stem = Stem(stem, stem_options)
         self.head = GraphHead(len(self.units), self.stem.channels[-1], width, neighbours)
 
-    @staticmethod
-    def from_config(config: Mapping[str, Any]) -> GraphAU:
+    @classmethod
+    def suited(cls, size: Mapping[str, Any], dataset: str, points: bool) -> dict[str, Any]:
+        return {"neighbours": NEIGHBOURS[dataset], **size} if dataset in NEIGHBOURS else dict(size)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> GraphAU:
         for key in config:
             if key not in KEYS:
                 raise unknown("setting of graphau", key, KEYS)
@@ -46,8 +50,8 @@ class GraphAU(AUNetwork):
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (B, A) and the units' vectors (B, A, D)."""
-        found: tuple[Tensor, Tensor] = self.head(self.stem(crops)[-1].flatten(2).transpose(1, 2))
-        return found
+        outputs: tuple[Tensor, Tensor] = self.head(self.stem(crops)[-1].flatten(2).transpose(1, 2))
+        return outputs
 
     def unit_vectors(self, crops: Tensor) -> Tensor:
         vectors: Tensor = self(crops)[1]
@@ -60,9 +64,15 @@ class GraphAU(AUNetwork):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         return {"au": asymmetric_loss(self(batch["crops"])[0], batch["labels"], batch["unit_weights"])}
 
+    def load_imagenet(self, path: Path | None, download: bool) -> str:
+        return self.stem.load_imagenet(path, download)
+
+    def compile_encoder(self) -> None:
+        self.stem.compile()
+
 
 class UnitBlocks(nn.Module):
-    """One linear layer, batch norm and ReLU per unit, as one grouped operation; then the mean over places."""
+    """One linear layer, batch norm and ReLU per unit, as one grouped operation; then the mean over the places."""
 
     def __init__(self, units: int, width: int) -> None:
         super().__init__()
@@ -73,13 +83,13 @@ class UnitBlocks(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, D) -> (B, A, D)"""
         units, width = self.weight.shape[:2]
-        weight = self.weight.permute(2, 0, 1).reshape(width, units * width)  # its bias would be undone by the norm
+        weight = self.weight.permute(2, 0, 1).reshape(width, units * width)  # no bias: the norm would remove it
         y = F.relu(self.norm((x @ weight).transpose(1, 2)))  # (B, A * D, L)
         return y.mean(2).view(-1, units, width)
 
 
 class NearestUnits(nn.Module):
-    """One graph layer over the units of a face: each listens to the K units whose vectors agree most with its own."""
+    """One graph layer over the units of a face: each is joined to the K units whose vectors are most similar to its."""
 
     def __init__(self, units: int, width: int, neighbours: int) -> None:
         super().__init__()
@@ -111,13 +121,13 @@ class GraphHead(nn.Module):
         """(B, L, C) -> probabilities (B, A), vectors of the units (B, A, D)"""
         x = F.relu(self.reduce_norm(self.reduce(places).transpose(1, 2))).transpose(1, 2)
         vectors = self.graph(self.blocks(x))
-        # Both sides are not negative, so the cosine lies in 0..1 and is the probability itself.
+        # Neither side is negative, so the cosine lies in 0..1 and serves as the probability.
         centres = F.normalize(F.relu(self.centres), dim=1, eps=1e-6)
         return (F.normalize(vectors, dim=2, eps=1e-6) * centres).sum(2), vectors
 
 
 def asymmetric_loss(probabilities: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """The weighted asymmetric loss: easy negatives count little (times p); labels (B, A) of -1 count nothing.
+    """The weighted asymmetric loss: negatives count in proportion to p; labels (B, A) of -1 are ignored.
 
     `weights` (A,) sum to one; the paper's w_i are A times that.
     """

@@ -1,4 +1,4 @@
-"""The terms of the joint loss (eq. 8-12). Unknown labels (-1, NaN for intensities) and padding count nowhere."""
+"""The terms of the joint loss (eq. 8-12). Unknown labels (-1; NaN for intensities, points) and padding are ignored."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ def multi_label(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
 
 def per_word(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean negative log-likelihood per word: logits (R, T, Voc), targets (R, T) (eq. 10-11)."""
-    said = (targets != PAD).float().flatten()
+    words = (targets != PAD).float().flatten()
     each = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-    return (each * said).sum() / said.sum().clamp(min=1.0)
+    return (each * words).sum() / words.sum().clamp(min=1.0)
 
 
 def strength(logits: Tensor, intensity: Tensor) -> Tensor:
     """Cross-entropy against intensities of 0..1: logits and intensity (B, A)."""
     known = torch.isfinite(intensity)
-    wanted = torch.where(known, intensity, torch.zeros_like(intensity)).clamp(0.0, 1.0)
-    each = F.binary_cross_entropy_with_logits(logits.float(), wanted.float(), reduction="none")
+    targets = torch.where(known, intensity, torch.zeros_like(intensity)).clamp(0.0, 1.0)
+    each = F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="none")
     return _mean(each, known)
 
 
-def distance(found: Tensor, wanted: Tensor) -> Tensor:
+def distance(points: Tensor, targets: Tensor) -> Tensor:
     """Mean error of points (B, P, 2) along an axis, in distances between the eyes of an aligned crop."""
-    known = torch.isfinite(wanted)
-    each = (found.float() - torch.where(known, wanted, torch.zeros_like(wanted))).abs()
+    known = torch.isfinite(targets)
+    each = (points.float() - torch.where(known, targets, torch.zeros_like(targets))).abs()
     return _mean(each, known) / EYES_APART
 
 
 def _mean(each: Tensor, known: Tensor) -> Tensor:
-    """Over what is known; 0 where nothing is."""
+    """Over what is known; 0 if nothing is."""
     return (each * known).sum() / known.sum().clamp(min=1)

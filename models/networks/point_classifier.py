@@ -1,7 +1,7 @@
-"""A second opinion on the states: from where the face's points lie, not from how the face looks.
+"""The point classifier: states from where the face's points lie, not from how the face looks.
 
-Skin, light and wrinkles of renders differ from those of photographs, places of brows and lips hardly do: on real faces
-the two classifiers err apart, and their mean agrees better than either. Not in the paper.
+Skin, light and wrinkles of renders differ from those of photographs, positions of brows and lips differ little. On real
+faces the errors of the two classifiers are nearly independent, and their mean is better than either. Not in the paper.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ..faces.align import LEFT_EYE, POINTS, RIGHT_EYE
 
-# Added to standardised coordinates in training. Points found on real faces are worse than on renders, and a classifier
-# that hangs on a single one of them would be wrong with it.
+# Added to standardised coordinates in training. Points are less exact on real faces than on renders, and a classifier
+# that relied on a single point would repeat its error.
 NOISE = 0.5
-NARROWEST = 0.1  # crop sides; eyes that are found closer together belong to no face
+NARROWEST = 0.1  # crop sides; no face has its eyes closer together
 
 
 class PointClassifier(nn.Module):
@@ -34,7 +34,7 @@ class PointClassifier(nn.Module):
 
 
 def upright(points: Tensor) -> Tensor:
-    """(B, 68, 2) seen from between the eyes, turned level, in distances between the eyes: however the crop lies."""
+    """(B, 68, 2) relative to the midpoint of the eyes, levelled, in distances between the eyes."""
     left, right = points[:, LEFT_EYE].mean(1), points[:, RIGHT_EYE].mean(1)
     across = right - left  # (B, 2)
     apart = across.square().sum(1, keepdim=True).clamp(min=NARROWEST**2).sqrt()

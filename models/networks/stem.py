@@ -1,6 +1,6 @@
-"""The picture side: any timm network with four feature stages, and their multi-scale combination (eq. 1).
+"""The visual half: any timm network with four feature stages, and their multi-scale combination (eq. 1).
 
-Knows no action units. Axes: B faces, S crop side, g grid side, L = g * g places, d channels.
+Axes: B faces, S crop side, g grid side, L = g * g places, d channels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..faces.align import POINTS
 from ..tensors import load_tensors
-from .pixels import DEVIATION, MEAN, cell_centres
+from .pixels import Normalise, cell_centres
 
 STAGES = 4
 
@@ -25,58 +25,56 @@ STAGES = 4
 class Stem(nn.Module):
     """uint8 crops (B, S, S, 3) -> the maps of four stages, fine to coarse, each (B, C, side, side)."""
 
-    pixel_mean: Tensor
-    pixel_deviation: Tensor
-
     def __init__(self, name: str, options: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         try:
             self.body = timm.create_model(name, pretrained=False, features_only=True, **(options or {}))
         except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-            raise UserError(f"timm cannot make the stem '{name}' with {dict(options or {})}: {error}.") from None
+            raise UserError(f"timm cannot build the stem '{name}' with {dict(options or {})}: {error}.") from None
         self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels()[-STAGES:])
         if len(self.channels) < STAGES:
             raise UserError(f"The stem '{name}' gives {len(self.channels)} feature stages, {STAGES} are needed.")
         self.name = name
         self.depth_last = str(getattr(self.body, "output_fmt", "")).endswith("NHWC")
-        self.register_buffer("pixel_mean", 255 * torch.tensor(MEAN), persistent=False)
-        self.register_buffer("pixel_deviation", 255 * torch.tensor(DEVIATION), persistent=False)
+        self.normalise = Normalise()
 
     def forward(self, crops: Tensor) -> list[Tensor]:
-        x = ((crops.float() - self.pixel_mean) / self.pixel_deviation).permute(0, 3, 1, 2)
-        maps = self.body(x)[-STAGES:]
+        x = self.normalise(crops)
+        precision = next(self.body.parameters()).dtype
+        maps = self.body(x if x.dtype == precision else x.to(precision))[-STAGES:]
         return [m.permute(0, 3, 1, 2) for m in maps] if self.depth_last else list(maps)
 
     def load_imagenet(self, path: Path | None, download: bool) -> str:
-        """Weights from a local file, or from timm where it can get them; what was done, in words."""
+        """Weights from a local file, or from timm if it can get them; returns a description of what was loaded."""
         if path is not None:
             return self._take(load_tensors(path), str(path))
         if not download:
-            return "from scratch, as asked"
+            return "random initialisation, as requested"
         try:
             whole = timm.create_model(self.name, pretrained=True)
         except Exception as error:  # timm lets through whatever its hub, the network or the file raise
             return (
-                f"from scratch: no ImageNet weights could be had ({type(error).__name__}); give a file with --weights"
+                f"random initialisation: no ImageNet weights available ({type(error).__name__}); "
+                "give a file with --weights"
             )
         return self._take(whole.state_dict(), f"timm's {self.name}")
 
     def _take(self, tensors: Mapping[str, Tensor], source: str) -> str:
-        """The tensors whose names and shapes fit; classifiers do not. timm writes stages as layers_0 or layers.0."""
-        mine = self.body.state_dict()
-        plain = {_plain(name): name for name in mine}
-        found = {}
-        for name, value in tensors.items():
-            own = plain.get(_plain(name))
-            if own is not None and mine[own].shape == value.shape:
-                found[own] = value
-        if len(found) < len(mine) / 2:
+        """Loads what fits by name and shape, which classifiers do not. timm writes stages as layers_0 or layers.0."""
+        current = self.body.state_dict()
+        names = {_plain(name): name for name in current}
+        fitting = {}
+        for source_name, value in tensors.items():
+            name = names.get(_plain(source_name))
+            if name is not None and current[name].shape == value.shape:
+                fitting[name] = value
+        if len(fitting) < len(current) / 2:
             raise UserError(
-                f"{source} fits only {len(found)} of {len(mine)} tensors of the stem '{self.name}'. "
+                f"{source} fits only {len(fitting)} of {len(current)} tensors of the stem '{self.name}'. "
                 "Give weights of this very timm network."
             )
-        self.body.load_state_dict(found, strict=False)
-        return f"{len(found)} of {len(mine)} tensors from {source}"
+        self.body.load_state_dict(fitting, strict=False)
+        return f"{len(fitting)} of {len(current)} tensors from {source}"
 
 
 def _plain(name: str) -> str:
@@ -97,14 +95,14 @@ class MultiScale(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """-> (B, d, L)"""
-        found = [conv(at_grid(m, self.grid)) for conv, m in zip(self.convolutions, maps)]
-        joined = torch.cat(found, 1).flatten(2).transpose(1, 2)  # (B, L, D)
+        reduced = [conv(at_grid(m, self.grid)) for conv, m in zip(self.convolutions, maps)]
+        joined = torch.cat(reduced, 1).flatten(2).transpose(1, 2)  # (B, L, D)
         mixed: Tensor = self.mix(joined)
         return mixed.transpose(1, 2)
 
 
 class LastStage(nn.Module):
-    """In the place of MSC when it is switched off: the last stage alone, mapped to d."""
+    """Replaces MSC when it is switched off: the last stage alone, mapped to d."""
 
     def __init__(self, channels: int, grid: int, width: int) -> None:
         super().__init__()
@@ -116,7 +114,7 @@ class LastStage(nn.Module):
 
 
 class Locator(nn.Module):
-    """The face's points as centres of mass of maps, in training alone: what moves is seen where it moves."""
+    """The face's points as centres of mass of maps, which makes features move with what moves in the face."""
 
     centres: Tensor
 

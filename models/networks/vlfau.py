@@ -1,4 +1,4 @@
-"""VL-FAU, the whole network, and the interface that every AU network offers to trainer, evaluation and export.
+"""VL-FAU: action units, a sentence for each of them and one for the face.
 
 Axes: B faces, S crop side, A action units, d channels, L places, T words, R rows of (face, unit), Voc vocabulary.
 """
@@ -6,8 +6,9 @@ Axes: B faces, S crop side, A action units, d channels, L places, T words, R row
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +16,12 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..sentences.vocabulary import PAD
 from ..settings import read, setting
-from .base import AUNetwork, Batch, Encoded, Memory
-from .captioner import Decoder
+from .base import AUNetwork, Batch, Encoded, Memory, Speaker
+from .captioner import SentenceDecoder
 from .dair import Refinement, UnitClassifiers, unit_maps, unit_vectors
 from .losses import distance, multi_label, per_word, strength
 from .point_classifier import PointClassifier
 from .stem import LastStage, Locator, MultiScale, Stem
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -40,26 +38,34 @@ class Shape:
     hidden: int = setting(512, "LSTM width")
     attention: int = setting(512, "width of the decoders' attention")
     embedding: int = setting(512, "word embedding width")
-    words: int = setting(24, "longest sentence, with its end")
+    words: int = setting(24, "tokens of the longest sentence, with its end")
     dropout: float = setting(0.0, "on the decoders' output and the classifiers' input")
     msc: bool = setting(True, "multi-scale combination; without it the last stage alone")
     dair: bool = setting(True, "refinement per unit; without it all units share the pooled features")
     local_captions: bool = setting(True, "a sentence per unit")
     global_caption: bool = setting(True, "a sentence for the face, and the global AU head")
     spatial_sigmoid: bool = setting(False, "CBAM's sigmoid on the spatial map")
-    state_conditioned: bool = setting(False, "decoders are told the decided states")
-    caption_rows: int = setting(0, "describe only this many units of each face in a training step; 0 is all")
+    state_conditioned: bool = setting(False, "sentences depend on the decided states")
+    caption_rows: int = setting(0, "describe only this many units of each face in a training step; 0: all")
     intensity: float = setting(0.0, "weight of intensities as an additional target")
     landmarks: float = setting(0.0, "weight of the face's 68 points as an additional target, for renders")
-    judge_points: int = setting(0, "width of a second classifier of states, on these points alone; 0 is none")
+    judge_points: int = setting(0, "width of a second classifier of states, on these points alone; 0: none")
 
 
 class VLFAU(AUNetwork):
+    SETTINGS: ClassVar[frozenset[str]] = frozenset(field.name for field in fields(Shape))
+    SPEAKS: ClassVar[bool] = True
+    SENTENCE_PARTS: ClassVar[tuple[str, ...]] = (
+        "describe_unit", "describe_face", "judge_face", "unit_state", "face_state"
+    )  # fmt: skip
+    AFTER_ENCODER: ClassVar[tuple[str, ...]] = (*SENTENCE_PARTS, "judge_points")
+
     def __init__(self, units: Sequence[str], vocabulary: Sequence[str], shape: Shape) -> None:
         super().__init__()
         count, width = len(units), shape.width
         self.units, self.side, self.shape = tuple(units), shape.side, shape
         self.words = shape.words if shape.local_captions or shape.global_caption else 0
+        self.state_conditioned = shape.state_conditioned
         self.stem = Stem(shape.stem, shape.stem_options)
         self.combine: nn.Module = (
             MultiScale(self.stem.channels, shape.grid, shape.stage_width, width)
@@ -72,13 +78,11 @@ class VLFAU(AUNetwork):
         self.grade = UnitClassifiers(count, width, 1) if shape.intensity else None
         self.locate = Locator(width, shape.grid) if shape.landmarks else None
         if shape.judge_points and not shape.landmarks:
-            raise UserError(
-                "judge_points judges by the points that landmarks trains. Give landmarks a weight, e.g. 2.0."
-            )
+            raise UserError("judge_points needs the points that landmarks trains. Give landmarks a weight, e.g. 2.0.")
         self.judge_points = PointClassifier(count, shape.judge_points) if shape.judge_points else None
 
-        def decoder() -> Decoder:
-            return Decoder(
+        def decoder() -> SentenceDecoder:
+            return SentenceDecoder(
                 len(vocabulary),
                 width,
                 hidden=shape.hidden,
@@ -91,15 +95,20 @@ class VLFAU(AUNetwork):
         self.describe_unit = decoder() if shape.local_captions else None
         self.describe_face = decoder() if shape.global_caption else None
         self.judge_face = nn.Linear(width, 2 * count) if shape.global_caption else None
-        told = shape.state_conditioned
+        conditioned = shape.state_conditioned
         self.unit_state = (
-            nn.Parameter(torch.randn(count, 2, shape.hidden) * 0.5) if told and self.describe_unit else None
+            nn.Parameter(torch.randn(count, 2, shape.hidden) * 0.5) if conditioned and self.describe_unit else None
         )
-        self.face_state = nn.Linear(count, shape.hidden) if told and self.describe_face else None
+        self.face_state = nn.Linear(count, shape.hidden) if conditioned and self.describe_face else None
 
-    @staticmethod
-    def from_config(config: Mapping[str, Any]) -> VLFAU:
-        """{"kind", "units", "vocabulary", and the fields of Shape}"""
+    @classmethod
+    def suited(cls, size: Mapping[str, Any], dataset: str, points: bool) -> dict[str, Any]:
+        """Without them there is no learning where the points lie, and nothing for their classifier to learn from."""
+        off = {} if points else {"landmarks": 0.0, "judge_points": 0}
+        return dict(size) | {name: value for name, value in off.items() if name in size}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> VLFAU:
         table = {key: value for key, value in config.items() if key not in ("kind", "units", "vocabulary")}
         options = table.pop("stem_options", None)
         return VLFAU(config["units"], config.get("vocabulary", ()), replace(read(Shape, table), stem_options=options))
@@ -115,12 +124,12 @@ class VLFAU(AUNetwork):
             spatial = torch.ones_like(visual[:, :1]).expand(-1, len(self.units), -1)
         logits = self.classify(self.dropout(unit_vectors(visual, channel, spatial)))
         points = self.locate(visual) if self.locate is not None else None
-        judged = None
+        by_points = None
         if self.judge_points is not None and points is not None:
-            judged = self.judge_points(points.detach())  # it judges them and does not bend them
-        # A sum would count twice how rare a unit is.
-        both = logits if judged is None else (logits + judged) / 2
-        return Encoded(both[..., 1] - both[..., 0], logits, visual, channel, spatial, points, judged)
+            by_points = self.judge_points(points.detach())  # no gradient flows back into the points
+        # A sum would apply each unit's prior twice.
+        both = logits if by_points is None else (logits + by_points) / 2
+        return Encoded(both[..., 1] - both[..., 0], logits, visual, channel, spatial, points, by_points)
 
     def unit_vectors(self, crops: Tensor) -> Tensor:
         return unit_vectors(*self.encode(crops).memory)
@@ -129,60 +138,79 @@ class VLFAU(AUNetwork):
         encoded = self.encode(batch["crops"])
         memory, weights = encoded.memory, batch["unit_weights"]
         terms = {"au": multi_label(encoded.logits, batch["labels"], weights)}
-        if encoded.judged is not None:
-            terms["points"] = multi_label(encoded.judged, batch["labels"], weights)
+        if encoded.point_logits is not None:
+            terms["points"] = multi_label(encoded.point_logits, batch["labels"], weights)
         if self.grade is not None:
-            graded = self.grade(unit_vectors(*memory)).squeeze(2)
-            terms["intensity"] = self.shape.intensity * strength(graded, batch["intensity"])
+            grades = self.grade(unit_vectors(*memory)).squeeze(2)
+            terms["intensity"] = self.shape.intensity * strength(grades, batch["intensity"])
         if encoded.points is not None:
             terms["landmarks"] = self.shape.landmarks * distance(encoded.points, batch["points"])
         if self.describe_unit is not None:
             rows = self._rows(batch["local_tokens"])
-            targets = _spoken(batch["local_tokens"][rows[:, 0], rows[:, 1]])
-            logits, _ = self.describe_unit.teach(unit_maps(*memory, rows), self._told(batch["active"], rows), targets)
+            targets = _without_padding(batch["local_tokens"][rows[:, 0], rows[:, 1]])
+            states = self._unit_states(batch["active"], rows)
+            logits, _ = self.describe_unit.teach(unit_maps(*memory, rows), states, targets)
             terms["local"] = per_word(logits, targets)
         if self.describe_face is not None and self.judge_face is not None:
-            targets = _spoken(batch["global_tokens"])
-            logits, attended = self._face(memory, batch, targets)
+            targets = _without_padding(batch["global_tokens"])
+            logits, attended = self._teach_face(memory, batch, targets)
             terms["global"] = per_word(logits, targets)
-            judged = torch.unflatten(self.judge_face(attended), 1, (-1, 2))
-            terms["gau"] = multi_label(judged, batch["labels"], weights)
+            by_face = torch.unflatten(self.judge_face(attended), 1, (-1, 2))
+            terms["gau"] = multi_label(by_face, batch["labels"], weights)
         return terms
+
+    def load_imagenet(self, path: Path | None, download: bool) -> str:
+        return self.stem.load_imagenet(path, download)
+
+    def compile_encoder(self) -> None:
+        """The stem alone: sentences differ in length from batch to batch, and a compiled decoder is compiled again for
+        each length (bench/training.py speed: minutes more, and slower steps in the end)."""
+        self.stem.compile()
 
     # ---- sentences
 
     def caption(self, memory: Memory, active: Tensor, rows: Tensor, beam: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-        faces = memory[0].shape[0]
-        if self.describe_unit is not None:
-            local, _ = _say(self.describe_unit, unit_maps(*memory, rows), self._told(active, rows), beam)
+        speakers = self.speakers(memory, active, rows)
+        if "local" in speakers:
+            local, _ = _speak(speakers["local"], beam)
         else:
             local = torch.zeros_like(rows[:, :1]).expand(-1, self.words)
-        if self.describe_face is None or self.judge_face is None:
-            return local, local.new_zeros((faces, self.words)), torch.zeros_like(active)
-        told = self.face_state(active) if self.face_state is not None else None
-        spoken, attended = _say(self.describe_face, memory[0].transpose(1, 2), told, beam)
-        judged = torch.unflatten(self.judge_face(attended), 1, (-1, 2))
-        return local, spoken, judged[..., 1] - judged[..., 0]
+        if "global" not in speakers or self.judge_face is None:
+            return local, local.new_zeros((memory[0].shape[0], self.words)), torch.zeros_like(active)
+        whole, attended = _speak(speakers["global"], beam)
+        by_face = torch.unflatten(self.judge_face(attended), 1, (-1, 2))
+        return local, whole, by_face[..., 1] - by_face[..., 0]
+
+    def speakers(self, memory: Memory, active: Tensor, rows: Tensor) -> dict[str, Speaker]:
+        speakers = {}
+        if self.describe_unit is not None:
+            speakers["local"] = Speaker(self.describe_unit, unit_maps(*memory, rows), self._unit_states(active, rows))
+        if self.describe_face is not None:
+            speakers["global"] = Speaker(self.describe_face, memory[0].transpose(1, 2), self._face_states(active))
+        return speakers
 
     def word_logits(self, batch: Batch) -> dict[str, Tensor]:
         memory = self.encode(batch["crops"]).memory
-        found = {}
+        words = {}
         if self.describe_unit is not None:
             rows = torch.ones_like(batch["active"]).nonzero()
-            targets = batch["local_tokens"].flatten(0, 1)
-            logits, _ = self.describe_unit.teach(unit_maps(*memory, rows), self._told(batch["active"], rows), targets)
-            found["local"] = torch.unflatten(logits, 0, batch["local_tokens"].shape[:2])
+            targets, states = batch["local_tokens"].flatten(0, 1), self._unit_states(batch["active"], rows)
+            logits, _ = self.describe_unit.teach(unit_maps(*memory, rows), states, targets)
+            words["local"] = torch.unflatten(logits, 0, batch["local_tokens"].shape[:2])
         if self.describe_face is not None:
-            found["global"] = self._face(memory, batch, batch["global_tokens"])[0]
-        return found
+            words["global"] = self._teach_face(memory, batch, batch["global_tokens"])[0]
+        return words
 
-    def _face(self, memory: Memory, batch: Batch, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _teach_face(self, memory: Memory, batch: Batch, targets: Tensor) -> tuple[Tensor, Tensor]:
         assert self.describe_face is not None
-        told = self.face_state(batch["active"]) if self.face_state is not None else None
-        return self.describe_face.teach(memory[0].transpose(1, 2), told, targets)
+        return self.describe_face.teach(memory[0].transpose(1, 2), self._face_states(batch["active"]), targets)
 
-    def _told(self, active: Tensor, rows: Tensor) -> Tensor | None:
-        """(R, h) what the local decoder is told of its unit's state; None when it is told nothing."""
+    def _face_states(self, active: Tensor) -> Tensor | None:
+        """(B, h)"""
+        return self.face_state(active) if self.face_state is not None else None
+
+    def _unit_states(self, active: Tensor, rows: Tensor) -> Tensor | None:
+        """(R, h)"""
         if self.unit_state is None:
             return None
         face, unit = rows[:, 0], rows[:, 1]
@@ -191,20 +219,21 @@ class VLFAU(AUNetwork):
         return off + state * (on - off)
 
     def _rows(self, tokens: Tensor) -> Tensor:
-        """(R, 2) the units to describe in this step, `caption_rows` of each face, drawn anew each time."""
+        """(R, 2) the units to describe in this step: `caption_rows` of each face, drawn at random."""
         faces, units = tokens.shape[:2]
-        wanted = min(self.shape.caption_rows or units, units)
-        chosen = torch.rand(faces, units, device=tokens.device).topk(wanted, 1).indices if wanted < units else None
-        if chosen is None:
+        count = min(self.shape.caption_rows or units, units)
+        if count == units:
             return torch.ones(faces, units, device=tokens.device).nonzero()
+        chosen = torch.rand(faces, units, device=tokens.device).topk(count, 1).indices
         face = torch.arange(faces, device=tokens.device).unsqueeze(1).expand_as(chosen)
         return torch.stack([face.flatten(), chosen.flatten()], 1)
 
 
-def _say(decoder: Decoder, places: Tensor, told: Tensor | None, beam: int) -> tuple[Tensor, Tensor]:
-    return decoder.speak(places, told) if beam == 1 else decoder.beam(places, told, beam)
+def _speak(speaker: Speaker, beam: int) -> tuple[Tensor, Tensor]:
+    decoder, places, states = speaker
+    return decoder.speak(places, states) if beam == 1 else decoder.beam(places, states, beam)
 
 
-def _spoken(tokens: Tensor) -> Tensor:
-    """(R, T) without the columns in which every sentence is over: each would cost a step and teach nothing."""
+def _without_padding(tokens: Tensor) -> Tensor:
+    """(R, T) without the last columns, where every sentence has ended: each would cost a step and teach nothing."""
     return tokens[:, : max(1, int((tokens != PAD).any(0).sum()))]

@@ -1,4 +1,4 @@
-"""Opens a bundle with the runtime asked for. Knows all of them, and imports only the one that is chosen."""
+"""Opens a bundle with a runtime, by name or the fastest; imports only the one that is used."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ..bundle import Bundle
 from ..errors import UserError, unknown
-from .base import Executor, Runtime
-from .choose import Raced, Trial
-from .race import race
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from .base import Executor, Runtime
+    from .choose import Trial
 
 RUNTIMES = ("auto", "openvino", "onnxruntime", "tensorrt", "torch-tensorrt", "torch")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8", "fp8")
@@ -29,39 +29,41 @@ def open_runtime(
     prove: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Runtime:
-    """Load a bundle, ready to predict; `prove` runs its self-test, `say` is told what `auto` chose and why.
+    """Loads a bundle, ready to predict; `prove` runs its self-test, `say` gets the lines on what `auto` chose and why.
 
-    `device` is what the runtime calls it ("CPU", "cuda:1"), `precision` None or "auto" takes the fastest that the
-    bundle and the device have and that passes the self-test, `threads` None lets the runtime decide.
+    `device` is what the runtime calls it ("CPU", "cuda:1"); `precision` None or "auto" is the fastest that bundle and
+    device support and that passes the self-test; with `threads` None the runtime decides.
     """
+    from .base import Runtime
+
     if runtime not in RUNTIMES:
         raise unknown("runtime", runtime, RUNTIMES)
     if precision is not None and precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
     if threads is not None and threads < 1:
         raise UserError(f"A runtime needs at least 1 thread, got {threads}. Leave it out to let the runtime decide.")
-    asked = None if precision == "auto" else precision
+    requested = None if precision == "auto" else precision
     if runtime == "auto":
         from .choose import choose
 
         choice = choose(
             bundle,
             device=device,
-            precision=asked,
+            precision=requested,
             threads=threads,
-            trial=_trial(bundle, device, asked, threads),
+            trial=_trial(bundle, device, requested, threads),
             say=say,
         )
-        runtime, device, asked = choice.runtime, choice.device, choice.precision
-    opened = Runtime(bundle, _executor(bundle, runtime, device, asked, threads))
+        runtime, device, requested = choice.runtime, choice.device, choice.precision
+    opened = Runtime(bundle, open_executor(bundle, runtime, device, requested, threads))
     if prove:
         try:
             opened.prove()
         except BaseException as error:
             opened.close()
             own = bundle.manifest.precision
-            if isinstance(error, UserError) and asked is None and opened.executor.precision != own:
-                (say or _to_stderr)(f"{error} Going on in {own}.")  # nobody asked for the faster precision
+            if isinstance(error, UserError) and requested is None and opened.executor.precision != own:
+                (say or _to_stderr)(f"{error} Continuing in {own}.")  # the faster precision was not requested
                 return open_runtime(bundle, runtime, device=device, precision=own, threads=threads, say=say)
             raise
     return opened
@@ -71,7 +73,14 @@ def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _executor(bundle: Bundle, runtime: str, device: str | None, precision: str | None, threads: int | None) -> Executor:
+def open_executor(
+    bundle: Bundle,
+    runtime: str,
+    device: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+) -> Executor:
+    """What `Runtime` wraps, of any runtime but `auto`."""
     match runtime:
         case "openvino":
             from .openvino import OpenVino
@@ -98,8 +107,12 @@ def _executor(bundle: Bundle, runtime: str, device: str | None, precision: str |
 
 
 def _trial(bundle: Bundle, device: str | None, precision: str | None, threads: int | None) -> Trial:
-    def run(names: Sequence[str]) -> Raced:
+    import numpy as np
 
+    from .choose import TrialOutcome
+    from .race import race
+
+    def run(names: Sequence[str]) -> TrialOutcome:
         runtimes: dict[str, Runtime] = {}
         failed: dict[str, str] = {}
         crops = bundle.selftest()["crops"]
@@ -112,8 +125,10 @@ def _trial(bundle: Bundle, device: str | None, precision: str | None, threads: i
                     continue
                 runtimes[name] = opened.enter_context(runtime)
                 two = runtime.predict(crops[:2])
-                runtime.explain(two, range(len(two)), two.states, np.ones_like(two.states))  # nothing compiles then
+                runtime.explain(two, range(len(two)), two.states, np.ones_like(two.states))  # waits for compilation
             rounds = race({name: partial(runtime.predict, crops[:1]) for name, runtime in runtimes.items()})
-            return Raced(rounds, {name: runtime.executor.precision for name, runtime in runtimes.items()}, failed)
+            return TrialOutcome(
+                rounds, {name: runtime.executor.precision for name, runtime in runtimes.items()}, failed
+            )
 
     return run

@@ -1,7 +1,7 @@
-"""A loaded network behind one small interface, whatever executes it. Knows no library; executors live in `runtimes/`.
+"""A loaded network behind one small interface, whatever executes it.
 
-An executor runs the two graphs of a bundle on arrays. `Runtime` adds what must be the same everywhere: checks at the
-door, splitting of large batches, temperatures, the way from tokens to words, and the self-test.
+An `Executor` runs the two graphs of a bundle on arrays. `Runtime` adds what must be the same everywhere: checks of the
+input, splitting of large batches, temperatures, tokens to sentences, and the self-test.
 """
 
 from __future__ import annotations
@@ -13,17 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import END, PAD, START, Bundle
+from ..bundle import MEMORY, Bundle
 from ..errors import UserError
 from ..metrics import sigmoid
+from ..sentences.vocabulary import decode
 
-SELFTEST_TOLERANCE = {
-    "fp32": 2e-3,
-    "bf16": 0.35,
-    "fp16": 0.1,
-    "int8": 1.0,
-    "fp8": 1.0,
-}  # log-odds, worst of a few crops
+# log-odds, worst of a few crops
+SELFTEST_TOLERANCE = {"fp32": 2e-3, "bf16": 0.35, "fp16": 0.1, "int8": 1.0, "fp8": 1.0}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +28,7 @@ class Prediction:
 
     probabilities: NDArray[np.float32]  # (N, A) after the bundle's temperatures
     states: NDArray[np.bool_]  # (N, A) probability >= the bundle's threshold
-    log_odds: NDArray[np.float32]  # (N, A) as the network gave them
+    log_odds: NDArray[np.float32]  # (N, A) as the network computed them
     memory: dict[str, Any]  # visual (N, d, L), channel (N, A, d), spatial (N, A, L), or the executor's own handles
 
     def __len__(self) -> int:
@@ -42,16 +38,21 @@ class Prediction:
 @dataclass(frozen=True, slots=True)
 class Explanation:
     text: str  # the whole face
-    why: dict[str, str]  # "AU12" -> its sentence, for the units asked for
+    why: dict[str, str]  # "AU12" -> its sentence, for the requested units
 
 
 class Executor(Protocol):
-    """Runs the graphs of one bundle. One thread uses it; close() frees the device."""
+    """Runs the graphs of one bundle. Not thread-safe; close() frees the device."""
 
     name: str  # "openvino", "onnxruntime", ...
     device: str  # "CPU: Intel(R) ...", "cuda:0 NVIDIA H100"
     precision: str  # fp32, bf16, fp16, int8, fp8
     max_batch: int
+
+    @property
+    def captions_ready(self) -> bool:
+        """False while the captions' graph is still being compiled: `caption` would wait for it."""
+        return True
 
     def encode(self, crops: NDArray[np.uint8]) -> dict[str, Any]:
         """(n, S, S, 3) with 1 <= n <= max_batch -> log_odds (n, A) as an array, and the MEMORY entries."""
@@ -62,15 +63,21 @@ class Executor(Protocol):
 
     def take(self, memory: dict[str, Any], faces: Sequence[int]) -> dict[str, Any]:
         """The memory of some of the faces."""
+        return {name: memory[name][list(faces)] for name in MEMORY}
 
     def join(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The memories of several groups of faces as one."""
+        return {name: np.concatenate([part[name] for part in parts]) for name in MEMORY}
 
     def close(self) -> None: ...
 
 
+def no_captions() -> UserError:
+    return UserError("This bundle has no captions. Export a network with sentences, or do not request any.")
+
+
 class Runtime:
-    """What the engine, the bench and calibration talk to."""
+    """What the engine, the bench and calibration use."""
 
     def __init__(self, bundle: Bundle, executor: Executor) -> None:
         self.bundle, self.executor = bundle, executor
@@ -90,8 +97,8 @@ class Runtime:
 
     @property
     def ready_to_explain(self) -> bool:
-        """False while what makes sentences is still being compiled: `explain` would wait for it."""
-        return bool(getattr(self.executor, "captions_ready", True))
+        """False while the captions' graph is still being compiled: `explain` would wait for it."""
+        return self.executor.captions_ready
 
     def predict(self, crops: NDArray[np.uint8]) -> Prediction:
         """crops (N, S, S, 3) uint8 RGB, N >= 1; more than max_batch are split."""
@@ -127,60 +134,50 @@ class Runtime:
     ) -> list[Explanation]:
         memory = self._memory(prediction, faces)
         rows = np.argwhere(units).astype(np.int64)  # (R, 2)
-        asked = rows if len(rows) else np.zeros((1, 2), np.int64)  # no graph likes zero rows
-        tokens = self.executor.caption(memory, active.astype(np.float32), asked)
+        at_least_one = rows if len(rows) else np.zeros((1, 2), np.int64)  # graphs need a row
+        tokens = self.executor.caption(memory, active.astype(np.float32), at_least_one)
         why: list[dict[str, str]] = [{} for _ in faces]
         for (face, unit), row in zip(rows, tokens["local_tokens"]):
-            why[face][self.units[unit]] = self.words(row)
-        return [Explanation(self.words(row), why[i]) for i, row in enumerate(tokens["global_tokens"])]
+            why[face][self.units[unit]] = self.sentence(row)
+        return [Explanation(self.sentence(row), why[i]) for i, row in enumerate(tokens["global_tokens"])]
 
     def _memory(self, prediction: Prediction, faces: list[int]) -> dict[str, Any]:
         parts = prediction.memory.get("parts")
         if parts is None:
             return self.executor.take(prediction.memory, faces)
-        taken = [self.executor.take(parts[f // self.max_batch], [f % self.max_batch]) for f in faces]
-        return self.executor.join(taken)
+        return self.executor.join([self.executor.take(parts[f // self.max_batch], [f % self.max_batch]) for f in faces])
 
-    def words(self, tokens: NDArray[np.integer]) -> str:
-        """Tokens up to END -> a sentence with a capital and a full stop."""
-        vocabulary = self.bundle.manifest.vocabulary
-        found: list[str] = []
-        for token in tokens:
-            if token == END:
-                break
-            if token not in (PAD, START):
-                found.append(vocabulary[int(token)])
-        sentence = " ".join(found).replace(" ,", ",").replace(" ;", ";")
-        return sentence[:1].upper() + sentence[1:] + "." if sentence else ""
+    def sentence(self, tokens: NDArray[np.integer]) -> str:
+        return decode(tokens, self.bundle.manifest.vocabulary)
 
     def prove(self) -> float:
-        """Run the stored input; the largest difference in log-odds. Raises when it is another network that runs."""
+        """Runs the stored input; returns the largest difference in log-odds. Raises if another network is running."""
         stored = self.bundle.selftest()
         crops, expected = stored["crops"], expected_log_odds(stored, self.executor.precision)
-        found = self.predict(crops).log_odds
-        worst = float(np.abs(found - expected).max())
+        log_odds = self.predict(crops).log_odds
+        worst = float(np.abs(log_odds - expected).max())
         allowed = allowed_error(self.bundle, self.executor.precision)
-        if not np.isfinite(found).all() or worst > allowed:
+        if not np.isfinite(log_odds).all() or worst > allowed:
             raise UserError(
-                f"Self-test of {self.description} failed: log-odds differ by {worst:.3g}, allowed {allowed}. "
+                f"Self-test of {self.description} failed: log-odds differ by {worst:.3g}, {allowed} is allowed. "
                 "Try another --runtime."
             )
         other = self.predict(255 - crops).log_odds
-        if np.abs(other - found).max() <= worst:  # a runtime that ignores its input would pass the first check by luck
+        if np.abs(other - log_odds).max() <= worst:  # a runtime that ignores its input could pass the first check
             raise UserError(
-                f"Self-test of {self.description} failed: another picture gives the same answer. Try another --runtime."
+                f"Self-test of {self.description} failed: another image gives the same answer. Try another --runtime."
             )
         return worst
 
     def close(self) -> None:
-        """Frees the device; a second time does nothing."""
+        """Frees the device; closing again does nothing."""
         if not self._closed:
             self._closed = True
             self.executor.close()
 
     def _refuse_when_closed(self) -> None:
-        if self._closed:  # a library whose memory is gone would not say so in words
-            raise UserError("This runtime is closed. Open the bundle again to go on.")
+        if self._closed:  # libraries crash on memory that was freed
+            raise UserError("This runtime is closed. Open the bundle again to continue.")
 
     def __enter__(self) -> Runtime:
         return self
@@ -191,11 +188,11 @@ class Runtime:
 
 def allowed_error(bundle: Bundle, precision: str) -> float:
     """Of log-odds in the self-test. The stored answer is FP32's; a graph in FP16 differs from it by FP16's error even
-    where a CPU computes it in FP32, since its weights were rounded."""
+    if a CPU computes it in FP32, since its weights were rounded."""
     return max(SELFTEST_TOLERANCE[kind] for kind in (precision, bundle.manifest.precision))
 
 
 def expected_log_odds(stored: dict[str, NDArray[Any]], precision: str) -> NDArray[np.float32]:
-    """The self-test's answer. A quantised encoder has one of its own: on pictures that are no faces it leaves FP32 far
-    behind, rightly; how near it stays on faces is what calibration measured."""
+    """The self-test's answer. A quantised encoder has its own: on images without a face it may differ widely from FP32;
+    how close it is on faces was measured by calibration."""
     return stored.get(f"log_odds_{precision}", stored["log_odds"])

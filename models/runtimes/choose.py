@@ -1,7 +1,8 @@
-"""`auto`: which runtime is fastest here. Probes what could run, lets them race for half a second each, and remembers.
+"""`auto`: the fastest runtime on this machine. Finds those that could run, races them for half a second each, and
+remembers the result.
 
-The choice is kept in the user's cache, keyed by everything it depends on; --runtime NAME overrules it. A race on a busy
-machine has noise: another than the default is taken only where it is clearly faster.
+The choice is stored in the user's cache, keyed by everything it depends on; --runtime NAME overrules it. A race on a
+busy machine is noisy, so the default is only replaced by a runtime that is clearly faster.
 """
 
 from __future__ import annotations
@@ -25,20 +26,18 @@ from ..errors import UserError
 from .race import Rounds
 
 PACKAGES = ("openvino", "onnxruntime", "onnxruntime-gpu", "torch", "torch-tensorrt", "tensorrt", "tensorrt-rtx")
-UNSURE_S = 3600.0  # a trial that others disturbed counts this long: a machine that is always busy starts quickly too
-PREFERRED = ("tensorrt", "torch", "openvino", "onnxruntime")  # of those that can run, the first is the default
+UNSURE_S = 3600.0  # lifetime of a trial on a busy machine
+PREFERRED = ("tensorrt", "torch", "openvino", "onnxruntime")  # the default is the first that can run
 
 
 @dataclass(frozen=True, eq=False)
-class Raced:
-    """What came out of the trial."""
-
+class TrialOutcome:
     rounds: Rounds
     precisions: dict[str, str]  # of those that ran
     failed: dict[str, str]  # name -> why
 
 
-Trial = Callable[[Sequence[str]], Raced]
+Trial = Callable[[Sequence[str]], TrialOutcome]
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Choice:
     precision: str | None
     device: str | None
     reasons: tuple[str, ...]  # one line per runtime, the chosen one first
-    sure: bool = True  # False: measured while others used the processor; to be measured again soon
+    sure: bool = True  # False: measured while other programs used the processor; will be measured again soon
     measured_at: float = 0.0  # unix seconds
 
     def __str__(self) -> str:
@@ -63,45 +62,45 @@ def choose(
     trial: Trial,
     say: Callable[[str], None] | None = None,
 ) -> Choice:
-    """The fastest for one face; says which and why the others were passed over."""
-    speak = say or (lambda line: print(line, file=sys.stderr))
-    path, key = _remembered_at(), _key(bundle, device, precision, threads)
-    known = _known(path)
-    choice = Choice(**{**known[key], "reasons": tuple(known[key]["reasons"])}) if key in known else None
+    """The fastest for one face; `say` gets a line about it and one about each of the others."""
+    report = say or (lambda line: print(line, file=sys.stderr))
+    path, key = _memory_file(), _key(bundle, device, precision, threads)
+    choices = _choices(path)
+    choice = Choice(**{**choices[key], "reasons": tuple(choices[key]["reasons"])}) if key in choices else None
     if choice is not None and (choice.sure or 0 <= time.time() - choice.measured_at < UNSURE_S):
-        speak(f"{choice}\n(measured earlier on this machine; delete {path} to have it measured again)")
+        report(f"{choice}\n(measured earlier on this machine; delete {path} to measure again)")
         return choice
     reasons = probe(bundle, device, precision)
     candidates = [name for name, reason in reasons.items() if reason is None]
     if not candidates:
-        passed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        raise UserError(f"No runtime can run this bundle here ({passed}). Run: pip install openvino")
+        against = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise UserError(f"No runtime can run this bundle here ({against}). Run: pip install openvino")
     choice = _measured(candidates, reasons, device, precision, trial)
-    speak(str(choice) if choice.sure else f"{choice}\n(this machine was busy: it is measured again in an hour)")
+    report(str(choice) if choice.sure else f"{choice}\n(this machine was busy: will be measured again in an hour)")
     if path is not None:
         _remember(path, key, replace(choice, measured_at=time.time()))
     return choice
 
 
 def probe(bundle: Bundle, device: str | None, precision: str | None) -> dict[str, str | None]:
-    """Each runtime with the reason why it cannot be tried, or None. Imports nothing heavy."""
+    """Each runtime with the reason not to try it, or None. Imports nothing heavy."""
     from . import tensorrt_engines, torch_tensorrt
 
     gpus = tensorrt_engines.gpu_count()
     cuda = gpus > 0 if device is None else device.lower().startswith("cuda")
     reasons: dict[str, str | None] = {}
-    reasons["tensorrt"] = tensorrt_engines.unavailable() if cuda or not gpus else f"the device asked for is {device}"
+    reasons["tensorrt"] = tensorrt_engines.unavailable() if cuda or not gpus else f"the requested device is {device}"
     if reasons["tensorrt"] is None and not _engines(bundle):
-        reasons["tensorrt"] = "no engine is compiled yet: vlfau-compile makes one"
-    reasons["torch-tensorrt"] = torch_tensorrt.unavailable() or "compiles for minutes: only when asked for"
+        reasons["tensorrt"] = "no engine is compiled yet: run vlfau-compile"
+    reasons["torch-tensorrt"] = torch_tensorrt.unavailable() or "compiles for minutes: only on request"
     if find_spec("torch") is None:
         reasons["torch"] = "not installed"
     else:
-        reasons["torch"] = None if cuda and gpus else "the reference, slow on a CPU: only when asked for"
+        reasons["torch"] = None if cuda and gpus else "the reference, slow on a CPU: only on request"
     for name in ("openvino", "onnxruntime"):
         missing = find_spec(name) is None
         reasons[name] = (
-            "not installed" if missing else (f"the device asked for is {device}" if cuda and device else None)
+            "not installed" if missing else (f"the requested device is {device}" if cuda and device else None)
         )
     if precision in ("bf16", "fp16") and reasons["onnxruntime"] is None and bundle.manifest.precision != precision:
         reasons["onnxruntime"] = f"this bundle's graphs are written in {bundle.manifest.precision}"
@@ -111,32 +110,32 @@ def probe(bundle: Bundle, device: str | None, precision: str | None) -> dict[str
 def _measured(
     candidates: Sequence[str], reasons: dict[str, str | None], device: str | None, precision: str | None, trial: Trial
 ) -> Choice:
-    passed = {name: reason for name, reason in reasons.items() if reason is not None}
+    rejected = {name: reason for name, reason in reasons.items() if reason is not None}
     if len(candidates) == 1:
         (name,) = candidates
         first = f"runtime {name}: the only one that can run here"
-        return Choice(name, precision, device, (first, *_lines(passed)))
-    raced = trial(candidates)
-    passed |= raced.failed
-    rounds, able = raced.rounds, [name for name in PREFERRED if name in raced.precisions]
+        return Choice(name, precision, device, (first, *_lines(rejected)))
+    outcome = trial(candidates)
+    rejected |= outcome.failed
+    rounds, able = outcome.rounds, [name for name in PREFERRED if name in outcome.precisions]
     if not able:
-        raise UserError(f"No runtime passed its self-test here: {'; '.join(_lines(passed))}.")
+        raise UserError(f"No runtime passed its self-test here: {'; '.join(_lines(rejected))}.")
     default, *others = able
     better = [name for name in others if rounds.clearly_faster(name, default)]
     best = min(better, key=rounds.seconds, default=default)
-    said = {n: f"{n} {raced.precisions[n]} takes {1e3 * rounds.seconds(n):.2f} ms a face" for n in able}
-    lines = [f"runtime {said[best]}"]
+    times = {n: f"{n} {outcome.precisions[n]} takes {1e3 * rounds.seconds(n):.2f} ms a face" for n in able}
+    lines = [f"runtime {times[best]}"]
     for name in sorted(set(able) - {best}, key=rounds.seconds):
         close = rounds.seconds(name) <= rounds.seconds(best)
-        lines.append(f"  not {said[name]}{f', not clearly faster than the default {default}' if close else ''}")
-    return Choice(best, precision, device, (*lines, *_lines(passed)), sure=not rounds.disturbed)
+        lines.append(f"  not {times[name]}{f', not clearly faster than the default {default}' if close else ''}")
+    return Choice(best, precision, device, (*lines, *_lines(rejected)), sure=not rounds.disturbed)
 
 
-def _lines(passed: dict[str, str]) -> list[str]:
-    return [f"  not {name}: {reason}" for name, reason in passed.items()]
+def _lines(rejected: dict[str, str]) -> list[str]:
+    return [f"  not {name}: {reason}" for name, reason in rejected.items()]
 
 
-def _key(bundle: Bundle, *asked: object) -> str:
+def _key(bundle: Bundle, *requested: object) -> str:
     from .tensorrt_engines import gpu_count
 
     versions = {}
@@ -146,7 +145,7 @@ def _key(bundle: Bundle, *asked: object) -> str:
         except PackageNotFoundError:
             continue
     machine = (platform.machine(), platform.processor(), platform.node(), os.cpu_count(), platform.python_version())
-    body = json.dumps([bundle.checksum, machine, gpu_count(), versions, _engines(bundle), *map(str, asked)])
+    body = json.dumps([bundle.checksum, machine, gpu_count(), versions, _engines(bundle), *map(str, requested)])
     return hashlib.sha256(body.encode()).hexdigest()[:24]
 
 
@@ -156,19 +155,19 @@ def _engines(bundle: Bundle) -> list[str]:
     return sorted(path.name for path in engine_folder(bundle).glob(f"encoder-*-{bundle.checksum}.engine"))
 
 
-def _remembered_at() -> Path | None:
+def _memory_file() -> Path | None:
     folder = cache_folder()
     return None if folder is None else folder / "choices.json"
 
 
-def _known(path: Path | None) -> dict[str, Any]:
+def _choices(path: Path | None) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path is not None and path.is_file() else {}
-    except (OSError, ValueError):  # a damaged cache is measured anew
+    except (OSError, ValueError):  # a damaged cache is ignored
         return {}
 
 
 def _remember(path: Path, key: str, choice: Choice) -> None:
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps({**_known(path), key: asdict(choice)}, indent=1))
+    partial.write_text(json.dumps({**_choices(path), key: asdict(choice)}, indent=1))
     os.replace(partial, path)

@@ -1,7 +1,6 @@
 """Runs a network at a few fixed batch sizes, each captured once as a CUDA graph: one launch instead of hundreds.
 
-Shared by the runtimes of NVIDIA GPUs. Without a GPU the same code pads, runs and cuts without graphs, which is what the
-tests on a CPU hold on to; the captured path has not run there.
+Shared by the runtimes of NVIDIA GPUs. Without a GPU the same code pads, runs and cuts without graphs.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ def bucket(count: int, sizes: Sequence[int]) -> int:
 
 @dataclass(eq=False)
 class Slot:
-    """One size: where its input lies and what its graph writes."""
+    """One size: its buffers and its graph."""
 
-    given: Tensors  # device
+    inputs: Tensors  # device
     staged: Tensors  # pinned host memory, written by the caller's thread
     results: Tensors
     landed: Tensors  # pinned host memory, where fetched results arrive
@@ -57,48 +56,43 @@ class Buckets:
         self._stream: Any = torch.cuda.Stream(device) if self._on_gpu else None  # type: ignore[no-untyped-call]
         self._slots: dict[int, Slot] = {}
 
-    def prepare(self) -> None:
-        """Capture all sizes now instead of at first use; the largest first, so that the others fit into its memory."""
-        for size in reversed(self.sizes):
-            self._slot(size)
-
     def __call__(
-        self, given: Tensors, count: int, fetch: Sequence[str], keep: Sequence[str] = ()
+        self, inputs: Tensors, count: int, fetch: Sequence[str], keep: Sequence[str] = ()
     ) -> tuple[dict[str, NDArray[Any]], Tensors]:
-        """`given` arrays or device tensors of `count` rows -> fetched results as arrays, kept ones on the device."""
+        """Arrays or device tensors of `count` rows -> fetched results as arrays, kept ones on the device."""
         torch = self._torch
         size = bucket(count, self.sizes)
         slot = self._slot(size)
-        if self._on_gpu:  # what comes from another stream must be there
+        if self._on_gpu:  # inputs may be written on another stream
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with self._streamed():
-            for name in slot.given:
-                value = given[name]
+            for name in slot.inputs:
+                value = inputs[name]
                 rows = len(value)
                 if isinstance(value, torch.Tensor):
-                    slot.given[name][:rows].copy_(value, non_blocking=True)
+                    slot.inputs[name][:rows].copy_(value, non_blocking=True)
                 else:
                     np.copyto(slot.staged[name].numpy()[:rows], value)
-                    slot.given[name][:rows].copy_(slot.staged[name][:rows], non_blocking=True)
+                    slot.inputs[name][:rows].copy_(slot.staged[name][:rows], non_blocking=True)
             if slot.graph is not None:
                 slot.graph.replay()
             else:
-                slot.results = self._run(slot.given)
-            # A result may have several rows per face: its share is cut off.
+                slot.results = self._run(slot.inputs)
+            # A result may have several rows per face.
             whole = {name: slot.results[name] for name in (*fetch, *keep)}
             cut = {name: value[: len(value) * count // size] for name, value in whole.items()}
-            host = {name: self._landed(slot, name).narrow(0, 0, len(cut[name])) for name in fetch}
+            host = {name: self._landing(slot, name).narrow(0, 0, len(cut[name])) for name in fetch}
             for name, place in host.items():
                 place.copy_(cut[name], non_blocking=True)
             fetched = torch.cuda.Event() if self._on_gpu else None
             if fetched is not None:
                 fetched.record(self._stream)
-            # The graph writes the same memory next time: what is kept is copied on the device, while the host waits.
+            # The next call writes the same memory: what is kept is copied on the device, while the host waits.
             kept = {name: cut[name].clone() for name in keep}
         if fetched is not None:
             torch.cuda.current_stream(self.device).wait_stream(self._stream)
             fetched.synchronize()
-        return {name: value.numpy().copy() for name, value in host.items()}, kept  # the next call lands there too
+        return {name: value.numpy().copy() for name, value in host.items()}, kept  # the next call writes there, too
 
     def close(self) -> None:
         self._slots.clear()
@@ -109,24 +103,24 @@ class Buckets:
         if size in self._slots:
             return self._slots[size]
         torch = self._torch
-        given, staged = {}, {}
+        inputs, staged = {}, {}
         with self._streamed():
             for name, (shape, kind) in self._shapes(size).items():
-                given[name] = torch.zeros(shape, dtype=kind, device=self.device)
+                inputs[name] = torch.zeros(shape, dtype=kind, device=self.device)
                 staged[name] = torch.zeros(shape, dtype=kind, pin_memory=self._on_gpu)
-        slot = Slot(given, staged, {}, {})
+        slot = Slot(inputs, staged, {}, {})
         if self._graphs:
             with self._streamed(), torch.inference_mode():
                 for _ in range(3):  # libraries choose their algorithms and allocate before the capture
-                    self._run(given)
+                    self._run(inputs)
                 self._stream.synchronize()
                 slot.graph = torch.cuda.CUDAGraph()
                 with torch.cuda.graph(slot.graph, stream=self._stream):
-                    slot.results = self._run(given)
+                    slot.results = self._run(inputs)
         self._slots[size] = slot
         return slot
 
-    def _landed(self, slot: Slot, name: str) -> Any:
+    def _landing(self, slot: Slot, name: str) -> Any:
         """As large as the whole result, so that it is allocated once."""
         if name not in slot.landed:
             whole = slot.results[name]

@@ -1,4 +1,4 @@
-"""Which of a bundle's graphs serves a precision, and on how many threads of a CPU. Runs nothing."""
+"""Which of a bundle's graphs a precision uses, and on how many threads of a CPU."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ..bundle import Bundle
 from ..errors import UserError
 
 INT8_ENCODER, FP8_ENCODER = "encoder.int8.onnx", "encoder.fp8.onnx"
-MOST_THREADS = 8  # more do not help a network of this size
+MOST_THREADS = 8  # more do not speed up a network of this size
 QUANTISED = {"int8": INT8_ENCODER, "fp8": FP8_ENCODER}
 
 
-def cpu_threads(asked: int | None) -> int:
-    """One core stays free for decoding and detection. On two busy cores a face of `compact` took 3-5 ms on one thread
-    and 6-8 ms on two: threads that wait for each other lose against neighbours."""
-    return asked or max(1, min(MOST_THREADS, (os.cpu_count() or 1) - 1))
+def cpu_threads(requested: int | None) -> int:
+    """One core is left to decoding and detection. On two busy cores a face of `compact` took 3-5 ms on one thread and
+    6-8 ms on two: threads that wait for each other are slowed down by other programs."""
+    return requested or max(1, min(MOST_THREADS, (os.cpu_count() or 1) - 1))
 
 
 def encoder_file(precision: str) -> str:
@@ -27,24 +27,24 @@ def has_precision(bundle: Bundle, precision: str) -> bool:
     return QUANTISED.get(precision) in bundle.manifest.files
 
 
-def written_precision(bundle: Bundle, asked: str | None) -> str:
-    """For runtimes that compute as the graph is written: what the bundle was exported in, INT8 when asked for."""
+def written_precision(bundle: Bundle, requested: str | None) -> str:
+    """For runtimes that compute in the precision of the graph: the bundle's, INT8 only on request."""
     own = bundle.manifest.precision
-    if asked is None:
+    if requested is None:
         return own  # ONNX Runtime took 2 to 3 times longer for the Q/DQ graph of `compact` than for FP32
-    if asked in QUANTISED:
-        require_quantised(bundle, asked)
-    elif asked != own:
+    if requested in QUANTISED:
+        require_quantised(bundle, requested)
+    elif requested != own:
         raise UserError(
-            f"This bundle's graphs are written in {own}, not {asked}. Export it with --precision {asked}, "
-            f"or ask for {own}."
+            f"This bundle's graphs are written in {own}, not {requested}. Export it with --precision {requested}, "
+            f"or use {own}."
         )
-    return asked
+    return requested
 
 
 def require_quantised(bundle: Bundle, precision: str) -> None:
     if not has_precision(bundle, precision):
         raise UserError(
-            f"Bundle {bundle.folder} has no {precision.upper()} encoder. Make it with: vlfau-calibrate {precision} "
+            f"Bundle {bundle.folder} has no {precision.upper()} encoder. Create it with: vlfau-calibrate {precision} "
             f"{bundle.folder} --pictures FOLDER"
         )

@@ -1,6 +1,6 @@
-"""The CPU default: OpenVINO reads the bundle's ONNX files. Compiled graphs are cached: the second start is quick.
+"""OpenVINO, the default on CPUs. Compiled graphs are cached, so that the second start is quick.
 
-Captions are compiled on a thread of their own while the first frames are already answered; only `caption` waits.
+Captions are compiled on another thread while the first frames are processed; only `caption` waits for it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from ..bundle import MEMORY, Bundle
 from ..cache import cache_folder
 from ..errors import UserError
 from ..openvino_core import openvino_core
+from .base import Executor, no_captions
 from .graphs import cpu_threads, encoder_file, has_precision, require_quantised
 
-# One face with a few units is what is described most. Shapes that are fixed, and that do not change from call to call,
-# take about half the time: 9 to 11 ms in place of 13 to 25 for a face of `compact`, one thread of a busy machine.
+# The common case is one face with a few units. Shapes that are fixed, and do not change from call to call, take about
+# half the time: 9 to 11 ms instead of 13 to 25 for a face of `compact`, one thread of a busy machine.
 QUICK_ROWS = 8
 NAMES = ("log_odds", *MEMORY, "local_tokens", "global_tokens", "global_log_odds")
-HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}  # int8: what is not quantised stays in float
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}  # int8: the rest of the graph stays in float
 
 
-class OpenVino:
+class OpenVino(Executor):
     name = "openvino"
     max_batch = 16
 
@@ -35,8 +36,8 @@ class OpenVino:
     ) -> None:
         self._core = openvino_core()
         if device not in self._core.available_devices:
-            have = ", ".join(self._core.available_devices)
-            raise UserError(f"OpenVINO has no device '{device}' on this machine. It has: {have}.")
+            available = ", ".join(self._core.available_devices)
+            raise UserError(f"OpenVINO has no device '{device}' on this machine. It has: {available}.")
         abilities = self._core.get_property(device, "OPTIMIZATION_CAPABILITIES")
         self.precision = precision or best_precision(bundle, abilities)
         if self.precision == "int8":
@@ -45,11 +46,11 @@ class OpenVino:
         if self.precision not in HINTS or not (native or self.precision.upper() in abilities):
             raise UserError(
                 f"OpenVINO on this {device} cannot run {self.precision}; it can run {', '.join(sorted(abilities))}. "
-                "Give another --precision, or leave it out."
+                "Choose another --precision, or leave it out."
             )
         self.device = f"{device}: {self._core.get_property(device, 'FULL_DEVICE_NAME').strip()}"
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
-        options["INFERENCE_NUM_THREADS"] = str(cpu_threads(threads))  # a dynamic batch cost as much as a fixed one
+        options["INFERENCE_NUM_THREADS"] = str(cpu_threads(threads))
         if (folder := cache_folder("openvino", bundle.checksum)) is not None:
             options["CACHE_DIR"] = str(folder)
         hint = HINTS[self.precision] if self.precision.upper() in abilities else "f32"
@@ -60,42 +61,39 @@ class OpenVino:
         self._quick: Future[_Request] | None = None
         self._captions: Future[_Request] | None = None
         if bundle.has_captions:
-            # Words are decided by argmax over near ties, so the decoder stays in float whatever the encoder runs in.
-            fixed = (bundle.path("caption.onnx"), device, options | {"INFERENCE_PRECISION_HINT": "f32"})
-            self._quick = self._compiling.submit(self._compile, *fixed, {"n": 1, "R": QUICK_ROWS})
-            self._captions = self._compiling.submit(self._compile, *fixed)
+            # Words are chosen by argmax over near ties, so the decoder runs in FP32 whatever the encoder's precision.
+            captions = (bundle.path("caption.onnx"), device, options | {"INFERENCE_PRECISION_HINT": "f32"})
+            self._quick = self._compiling.submit(self._compile, *captions, {"n": 1, "R": QUICK_ROWS})
+            self._captions = self._compiling.submit(self._compile, *captions)
 
     @property
     def captions_ready(self) -> bool:
         return all(graph is None or graph.done() for graph in (self._quick, self._captions))
 
     def encode(self, crops: NDArray[np.uint8]) -> dict[str, Any]:
-        # New arrays for every call, written in place by OpenVINO: nothing is copied, and they outlive the next call.
+        # New arrays for every call, written by OpenVINO without a copy, which outlive the next call.
         results = {name: np.empty((len(crops), *shape), kind) for name, (shape, kind) in self._outputs.items()}
         self._encoder({"crops": crops}, results)
         return results
 
     def caption(self, memory: dict[str, Any], active: NDArray[np.float32], rows: NDArray[np.int64]) -> dict[str, Any]:
         if self._quick is None or self._captions is None:
-            raise UserError("This bundle has no captions. Export a network with sentences, or ask for none.")
-        given = {**memory, "active": active, "rows": rows}
+            raise no_captions()
+        inputs = {**memory, "active": active, "rows": rows}
         if len(active) > 1 or len(rows) > QUICK_ROWS:
-            return self._captions.result()(given)
+            return self._captions.result()(inputs)
         padded = np.zeros((QUICK_ROWS, 2), np.int64)
         padded[: len(rows)] = rows
-        said = self._quick.result()({**given, "rows": padded})
-        return {**said, "local_tokens": said["local_tokens"][: len(rows)]}
+        tokens = self._quick.result()({**inputs, "rows": padded})
+        return {**tokens, "local_tokens": tokens["local_tokens"][: len(rows)]}
 
     def take(self, memory: dict[str, Any], faces: Sequence[int]) -> dict[str, Any]:
         if list(faces) == list(range(len(memory["visual"]))):
             return {name: memory[name] for name in MEMORY}
-        return {name: memory[name][list(faces)] for name in MEMORY}
-
-    def join(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        return {name: np.concatenate([part[name] for part in parts]) for name in MEMORY}
+        return super().take(memory, faces)
 
     def close(self) -> None:
-        self._compiling.shutdown(wait=True, cancel_futures=True)  # a compilation under way cannot be stopped
+        self._compiling.shutdown(wait=True, cancel_futures=True)  # a running compilation cannot be stopped
         self._quick = self._captions = None
         self._encoder.release()
 
@@ -109,11 +107,11 @@ class OpenVino:
             model = self._core.read_model(str(path))
             model.reshape(
                 {
-                    given.any_name: [
-                        sizes["R" if given.any_name == "rows" else "n"],
-                        *[size.get_length() for size in list(given.partial_shape)[1:]],
+                    port.any_name: [
+                        sizes["R" if port.any_name == "rows" else "n"],
+                        *[size.get_length() for size in list(port.partial_shape)[1:]],
                     ]
-                    for given in model.inputs
+                    for port in model.inputs
                 }
             )
             return _Request(self._core.compile_model(model, device, options))
@@ -128,15 +126,15 @@ class _Request:
     def __init__(self, compiled: Any) -> None:
         self._request: Any = compiled.create_infer_request()
         self.model_outputs = list(compiled.outputs)
-        self.model_inputs = [given.any_name for given in compiled.inputs]
+        self.model_inputs = [port.any_name for port in compiled.inputs]
 
     def __call__(
-        self, given: dict[str, NDArray[Any]], results: dict[str, NDArray[Any]] | None = None
+        self, inputs: dict[str, NDArray[Any]], results: dict[str, NDArray[Any]] | None = None
     ) -> dict[str, NDArray[Any]]:
         import openvino
 
-        held = {name: np.ascontiguousarray(given[name]) for name in self.model_inputs}  # alive until infer() is done
-        for name, array in held.items():
+        arrays = {name: np.ascontiguousarray(inputs[name]) for name in self.model_inputs}  # alive until infer() is done
+        for name, array in arrays.items():
             self._request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
         for name, array in (results or {}).items():
             self._request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
@@ -151,20 +149,20 @@ class _Request:
 
 
 def best_precision(bundle: Bundle, abilities: Sequence[str]) -> str:
-    """INT8 only where it was calibrated for this bundle."""
+    """INT8 only if it was calibrated for this bundle."""
     if has_precision(bundle, "int8") and "INT8" in abilities:
         return "int8"
     return "bf16" if "BF16" in abilities else bundle.manifest.precision
 
 
 def _name(output: Any) -> str:
-    """The one that the graph's contract gives it: a value may have several."""
+    """A value may have several names: the one in NAMES."""
     names = output.get_names()
     return next((name for name in NAMES if name in names), str(output.any_name))
 
 
 def _row(output: Any) -> tuple[tuple[int, ...], Any]:
-    """Shape of one face's part, and type, of an output (N, ...)."""
+    """Shape without the batch axis, and type."""
     sizes = list(output.get_partial_shape())[1:]
     if any(size.is_dynamic for size in sizes):
         raise UserError(f"Output {output.any_name} of encoder.onnx has unknown sizes {sizes}. Export the bundle again.")

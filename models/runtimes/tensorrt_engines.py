@@ -1,4 +1,4 @@
-"""Builds and finds TensorRT engines."""
+"""Builds and finds TensorRT engines, which RTX does without a GPU."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class Flavour:
         return str(self.module.__version__)
 
 
-def flavour(asked: str | None = None) -> Flavour:
-    """The installed one, or the one asked for."""
+def flavour(name: str | None = None) -> Flavour:
+    """The installed one, or the named one."""
     reasons = []
-    for name in [asked] if asked else FLAVOURS:
+    for candidate in [name] if name else FLAVOURS:
         try:
-            module = import_module(name)
-            if hasattr(module, "Builder"):  # the classic wheel without its libraries imports as an empty shell
-                return Flavour(module, name)
-            reasons.append(f"{name}: its libraries are missing")
+            module = import_module(candidate)
+            if hasattr(module, "Builder"):  # without its libraries the classic wheel is an empty module
+                return Flavour(module, candidate)
+            reasons.append(f"{candidate}: its libraries are missing")
         except (ImportError, OSError, RuntimeError) as error:
-            reasons.append(f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            reasons.append(f"{candidate}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
     raise UserError(
         f"TensorRT cannot be imported ({'; '.join(reasons)}). Run: pip install 'vlfau-stream[tensorrt]', "
         "or [tensorrt-rtx] for RTX cards."
@@ -52,16 +52,16 @@ def flavour(asked: str | None = None) -> Flavour:
 
 
 def unavailable() -> str | None:
-    """Why this runtime cannot be used here, without importing anything heavy; None when it can be tried."""
+    """The reason why it cannot be used here, or None if it can be tried; imports nothing heavy."""
     if not any(find_spec(name) for name in FLAVOURS):
         return "neither tensorrt nor tensorrt_rtx is installed"
     if gpu_count() == 0:
         return "no NVIDIA GPU"
-    return None if find_spec("torch") else "it keeps its buffers with torch, which is not installed"
+    return None if find_spec("torch") else "torch, which holds its buffers, is not installed"
 
 
 def gpu_count() -> int:
-    """Asked from the driver itself: no library is needed for it."""
+    """As reported by the driver; needs no library."""
     import ctypes
 
     for name in ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so"):
@@ -84,13 +84,13 @@ def engine_path(
     size: int | str,
     folder: Path | None = None,
 ) -> Path:
-    """Rebuilt when runtime, version, compute capability, precision or the bundle differ, since each is in the name."""
+    """Contains all that an engine depends on, so that a change of any of it leads to a new file."""
     name = f"{part}-{used.name}-{used.version}-{capability}-{precision}-b{size}-{bundle.checksum}.engine"
     return (folder or engine_folder(bundle)) / name
 
 
 def engine_folder(bundle: Bundle) -> Path:
-    """Beside the bundle; for the one inside the package, or where nothing can be written, in the user's cache."""
+    """Next to the bundle; for the embedded one, or if nothing can be written there, in the user's cache."""
     beside = bundle.folder / "engines"
     if beside.is_dir() or (bundle.folder != embedded() and os.access(bundle.folder, os.W_OK)):
         return beside
@@ -98,7 +98,7 @@ def engine_folder(bundle: Bundle) -> Path:
 
 
 def graph_bytes(bundle: Bundle, part: str, precision: str) -> bytes:
-    """The ONNX that is parsed, in the precision asked for."""
+    """The ONNX to parse, in the requested precision."""
     if precision in QUANTISED:
         if part == "encoder":
             require_quantised(bundle, precision)
@@ -119,11 +119,13 @@ def build_engine(
     progress: Progress | None = None,
 ) -> bytes:
     """`sizes` fixes symbolic axes by name ("N", "n", "R"); with `most` the batch stays open, from 1 to `most`.
-    `capability` "sm89" builds for a GPU that is not here."""
+    `capability`, such as "sm89", builds for a GPU that is not in this machine."""
     trt = used.module
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
-    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # later versions know nothing else
+    typed = getattr(
+        trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None
+    )  # absent in later versions, which have no other mode
     network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(_fixed(graph, sizes) if most is None else graph):
@@ -134,12 +136,14 @@ def build_engine(
         config.add_optimization_profile(_profile(builder, network, most))
     if capability is not None:
         if not hasattr(config, "set_compute_capability"):
-            raise UserError(f"{used.name} {used.version} builds only for the GPU it runs on. Leave the capability out.")
-        known = {name.lower(): value for name, value in trt.ComputeCapability.__members__.items()}
-        if capability not in known:
-            raise UserError(f"{used.name} {used.version} cannot build for {capability}; it knows {', '.join(known)}.")
+            raise UserError(f"{used.name} {used.version} builds only for the GPU it runs on. Leave out the capability.")
+        capabilities = {name.lower(): value for name, value in trt.ComputeCapability.__members__.items()}
+        if capability not in capabilities:
+            raise UserError(
+                f"{used.name} {used.version} cannot build for {capability}. Choose one of: {', '.join(capabilities)}."
+            )
         config.num_compute_capabilities = 1
-        if not config.set_compute_capability(known[capability], 0):
+        if not config.set_compute_capability(capabilities[capability], 0):
             raise UserError(f"{used.name} {used.version} refused to build for {capability}.")
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress)
@@ -155,14 +159,14 @@ def _profile(builder: Any, network: Any, most: int) -> Any:
     """Any batch up to `most`, tuned for one face."""
     profile = builder.create_optimization_profile()
     for i in range(network.num_inputs):
-        given = network.get_input(i)
-        least, largest = ([size if axis < 0 else axis for axis in given.shape] for size in (1, most))
-        profile.set_shape(given.name, least, least, largest)
+        value = network.get_input(i)
+        least, largest = ([size if axis < 0 else axis for axis in value.shape] for size in (1, most))
+        profile.set_shape(value.name, least, least, largest)
     return profile
 
 
 def _fixed(graph: bytes, sizes: dict[str, int]) -> bytes:
-    """Symbolic axes get their numbers before parsing, so that every shape computation folds away."""
+    """Replaces symbolic axes by numbers before parsing, so that all shape computations fold into constants."""
     import onnx
 
     model = onnx.load_from_string(graph)
@@ -210,17 +214,17 @@ def compile_part(
     shapes: str = "static",
     progress: Progress | None = None,
 ) -> Path:
-    """The engine file, built if it is not there: for `size` faces, with a "profile" for 1 to `size` (encoders only).
-    `elsewhere`: for a GPU that this machine does not have."""
-    wide = shapes == "profile"
-    path = engine_path(bundle, part, used, capability, precision, f"1to{size}" if wide else size, folder)
+    """The engine file, built if it does not exist: for `size` faces, with a "profile" for 1 to `size` (encoders only).
+    `elsewhere`: for a GPU that is not in this machine."""
+    profile = shapes == "profile"
+    path = engine_path(bundle, part, used, capability, precision, f"1to{size}" if profile else size, folder)
     if path.is_file():
         return path
     graph = graph_bytes(bundle, part, precision)
     units = len(bundle.manifest.units)
     sizes = {"N": size, "n": size, "R": size * units}
     target = capability if elsewhere else None
-    plan = build_engine(used, graph, sizes, most=size if wide else None, capability=target, progress=progress)
+    plan = build_engine(used, graph, sizes, most=size if profile else None, capability=target, progress=progress)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_bytes(plan)
@@ -229,5 +233,5 @@ def compile_part(
 
 
 def show_progress(line: str) -> None:
-    """One line that is written over; it goes when the engine is there."""
+    """A line that is overwritten, and erased when the engine is built."""
     print(f"\r\033[K{f'building the engine: {line}' if line else ''}", end="", file=sys.stderr, flush=True)

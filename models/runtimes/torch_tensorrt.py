@@ -1,28 +1,32 @@
-"""torch-tensorrt: the trained modules compiled through its dynamo frontend. Imported last: its import needs a GPU.
+"""torch-tensorrt: the trained encoder compiled through its dynamo frontend, sentences as in the torch runtime.
 
-The encoder is compiled, sentences are spoken by the torch runtime's captured steps. Has not run on a GPU yet.
+Untested on a GPU. torch_tensorrt itself is imported last, since that needs a GPU.
 """
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..bundle import Bundle
 from ..errors import UserError
+from .cuda_buckets import Tensors
+from .on_torch import NetworkOnTorch
 from .tensorrt_engines import gpu_count
-from .torch_eager import Torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def unavailable() -> str | None:
-    """Why it cannot be used here; None when it can be tried."""
+    """The reason why it cannot be used here, or None if it can be tried."""
     if find_spec("torch_tensorrt") is None:
         return "torch_tensorrt is not installed"
     return "no NVIDIA GPU" if gpu_count() == 0 else None
 
 
-class TorchTensorRT(Torch):
+class TorchTensorRT(NetworkOnTorch):
     name = "torch-tensorrt"
 
     def __init__(self, bundle: Bundle, *, device: str | None = None, precision: str | None = None) -> None:
@@ -36,30 +40,18 @@ class TorchTensorRT(Torch):
                 "2.11 with TensorRT 10.15, 2.12 with 10.16, 2.13 with 11.0, 2.14 with 11.1."
             ) from None
         super().__init__(bundle, device=device or "cuda:0", precision=precision)
+        from ..networks.base import EncoderOutputs
+
         self._library: Any = torch_tensorrt
-        self._built: dict[int, Any] = {}
+        self._outputs = EncoderOutputs(self._network).eval()
+        self._compiled: dict[int, Any] = {}  # batch size -> encoder
 
-    def _encode(self, given: dict[str, Any]) -> dict[str, Any]:
-        from ..bundle import MEMORY
-
-        crops = given["crops"]
-        if len(crops) not in self._built:  # before any capture: `Buckets` runs each size plainly first
-            torch, network = self._torch, self._network
-
-            class Encoder(torch.nn.Module):  # type: ignore[misc, name-defined]
-                def __init__(self) -> None:
-                    super().__init__()
-                    self.network = network
-
-                def forward(self, crops: Any) -> Any:
-                    encoded = self.network.encode(crops)
-                    return (encoded.log_odds.float(), *(encoded.memory if self.network.has_captions else ()))
-
-            program = torch.export.export(Encoder().eval(), (crops,))
+    def _encode(self, crops: torch.Tensor) -> Tensors:
+        if len(crops) not in self._compiled:  # before any capture: `Buckets` first runs each size without a graph
+            program = self._torch.export.export(self._outputs, (crops,))
             compiler = self._library.dynamo.compile
             options: dict[str, Any] = {"inputs": [crops], "min_block_size": 1}
-            if "use_explicit_typing" in signature(compiler).parameters:  # 2.11 has it; later versions know nothing else
+            if "use_explicit_typing" in signature(compiler).parameters:  # an option in 2.11, the only mode later
                 options["use_explicit_typing"] = True
-            self._built[len(crops)] = compiler(program, **options)
-        names = ("log_odds", *(MEMORY if self._network.has_captions else ()))
-        return dict(zip(names, self._built[len(crops)](crops)))
+            self._compiled[len(crops)] = compiler(program, **options)
+        return dict(zip(self._outputs.names, self._compiled[len(crops)](crops)))

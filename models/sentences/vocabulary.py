@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .corpus import LENGTH, SLOT, Corpus, tokens_of
 
-PAD, START, END = 0, 1, 2
+PAD, START, END = 0, 1, 2  # the first three entries of every vocabulary
 SPECIAL = ("<pad>", "<start>", "<end>")
 
 
@@ -44,7 +44,7 @@ def encode(sentence: str, vocabulary: Sequence[str], length: int = LENGTH) -> ND
 
 
 def decode(tokens: NDArray[np.integer] | Sequence[int], vocabulary: Sequence[str]) -> str:
-    """Tokens up to END -> a sentence with a capital and a full stop, as `Runtime.words` writes it."""
+    """Tokens up to END -> a sentence with a capital and a full stop."""
     words = itertools.takewhile(lambda token: token != END, map(int, tokens))
     sentence = " ".join(vocabulary[token] for token in words if token not in (PAD, START)).replace(" ,", ",")
     return sentence[:1].upper() + sentence[1:] + "." if sentence else ""

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..data import DataChoice, TrainingData, is_shards, open_data
 from ..data.augmentation import Augmentation
 from ..errors import UserError
-from ..networks import NetworkChoice, build, configure, corpus_of, size_of
+from ..networks import NetworkChoice, build, configure, corpus_of, side_of
 from ..networks.base import AUNetwork
 from ..sentences.corpus import Corpus
 from ..sentences.loading import SHIPPED
@@ -67,7 +67,7 @@ def train(
     with Processes(recipe.device) as group:
         parts = open_data(
             data,
-            _side(network, plan.changes),
+            side_of(network, plan.changes),
             all_folds=all_folds,
             seed=recipe.seed,
             augmentation=augmentation,
@@ -85,7 +85,8 @@ def _train_fold(folder: Path, plan: Plan, data: TrainingData, group: Processes) 
     recipe, choice = plan.recipe, plan.network
     torch.manual_seed(recipe.seed)  # the same initial weights in every process
     corpus = corpus_of(choice, data.units)
-    config = configure(choice, data.units, corpus, _suited(plan.changes, choice, data.choice), data.dataset)
+    points = is_shards(data.choice) or bool(choice.start_from)  # only renders teach where a face's points lie
+    config = configure(choice, data.units, corpus, plan.changes, data.dataset, points=points)
     network = build(config)
     run = RunFolder(folder)
     if group.first:
@@ -137,16 +138,8 @@ def _texts(
     subjects = plan.network.subjects
     if subjects:
         check_descriptions(data.descriptions, corpus)
-    conditioned = bool(config.get("state_conditioned"))
-    return Texts(corpus, tuple(config["vocabulary"]), network.words, conditioned, plan.recipe.state_noise, subjects)
-
-
-def _suited(changes: Mapping[str, Any], choice: NetworkChoice, data: DataChoice) -> Mapping[str, Any]:
-    """Only renders teach where points are: without them, a network trained from scratch has no usable points."""
-    if is_shards(data) or choice.start_from:
-        return changes
-    without_points = {"landmarks": 0.0, "judge_points": 0}
-    return {name: value for name, value in without_points.items() if name in size_of(choice.size)} | dict(changes)
+    vocabulary, conditioned = tuple(config["vocabulary"]), network.state_conditioned
+    return Texts(corpus, vocabulary, network.words, conditioned, plan.recipe.state_noise, subjects)
 
 
 def first_weights(network: AUNetwork, choice: NetworkChoice) -> str:
@@ -183,11 +176,6 @@ def _share_cores(threads: int, quiet: bool) -> None:
     cores = os.cpu_count() or 1
     if not quiet and not threads and torch.get_num_threads() > 1 and os.getloadavg()[0] > cores:
         print(f"This machine is busy (load {os.getloadavg()[0]:.1f} on {cores} cores): --threads 1 is probably faster.")
-
-
-def _side(choice: NetworkChoice, changes: Mapping[str, Any]) -> int:
-    """The crop side, which is needed before the units are known."""
-    return int({"side": 224, **size_of(choice.size), **changes}["side"])
 
 
 def _remove_run(folder: Path) -> None:

@@ -83,9 +83,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         module: Any = Losses(network)
         if recipe.compile:
-            # The stem alone: sentences differ in length from batch to batch, and a compiled decoder is compiled again
-            # for each of them (bench/training.py speed: minutes more, and slower steps in the end).
-            network.stem.compile()
+            network.compile_encoder()
         if group.world > 1:
             devices = None if self.device.type == "cpu" else [self.device]
             module = nn.parallel.DistributedDataParallel(module, device_ids=devices)

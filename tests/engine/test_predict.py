@@ -18,13 +18,13 @@ from vlfau.engine.pipeline import Pipeline, read
 from vlfau.engine.prediction.predict import REMEMBERED, Predictor, predict_faces
 from vlfau.engine.settings import PredictSettings
 from vlfau.models.bundle import Bundle, Manifest
-from vlfau.models.runtimes.base import Runtime
+from vlfau.models.runtimes.base import Executor, Runtime
 
 UNITS, SIDE = ("AU01", "AU04", "AU12"), 8
 VOCABULARY = ("<pad>", "<start>", "<end>", "unit", "global", *(str(i) for i in range(256)))
 
 
-class MeanExecutor:
+class MeanExecutor(Executor):
     """Log-odds grow with the mean of the crop, so a result can be traced to its crop; the sentence names the mean."""
 
     name, device, precision, max_batch = "mean", "test", "fp32", 4

@@ -33,7 +33,6 @@ def batch(config: dict[str, Any], network: AUNetwork, count: int = 4, unknown: b
         "unit_weights": torch.full((len(UNITS),), 1 / len(UNITS)),
     }
     if network.has_captions:
-        conditioned = bool(config.get("state_conditioned"))
-        sentences = Texts(loading.load().only(UNITS), config["vocabulary"], network.words, conditioned)
+        sentences = Texts(loading.load().only(UNITS), config["vocabulary"], network.words, network.state_conditioned)
         made |= sentences.targets(labels, rng)
     return made

@@ -17,7 +17,7 @@ from tiny_network import UNITS, batch, tiny
 from vlfau.models.errors import UserError
 from vlfau.models.networks import NetworkChoice, configure, losses
 from vlfau.models.networks.base import cost
-from vlfau.models.networks.captioner import Decoder
+from vlfau.models.networks.captioner import SentenceDecoder
 from vlfau.models.networks.dair import Refinement, UnitClassifiers, unit_maps, unit_vectors
 from vlfau.models.networks.sizes import SIZES
 from vlfau.models.networks.vlfau import VLFAU
@@ -118,9 +118,9 @@ def test_a_batch_without_any_label_has_a_finite_loss() -> None:
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in network.parameters())
 
 
-def _decoder(words: int = 7) -> tuple[Decoder, torch.Tensor]:
+def _decoder(words: int = 7) -> tuple[SentenceDecoder, torch.Tensor]:
     torch.manual_seed(1)
-    decoder = Decoder(12, 8, hidden=16, attention=8, embedding=8, words=words, dropout=0.0)
+    decoder = SentenceDecoder(12, 8, hidden=16, attention=8, embedding=8, words=words, dropout=0.0)
     with torch.no_grad():
         decoder.output.weight.mul_(8)  # spread, so that different places give different words
     return decoder.eval(), 4 * torch.randn(6, 9, 8)
@@ -203,7 +203,7 @@ def test_a_held_encoder_without_sentences_trains_the_judge_of_points_or_nothing(
     network.hold_encoder()
     learns = {name.split(".")[0] for name, parameter in network.named_parameters() if parameter.requires_grad}
     assert learns == {"judge_points"}
-    with pytest.raises(UserError, match="here nothing does"):
+    with pytest.raises(UserError, match="this network has nothing there"):
         tiny("tiny-refined", landmarks=2.0)[0].hold_encoder()
 
 
@@ -231,6 +231,7 @@ def test_imagenet_weights_come_from_a_file_or_from_nowhere_and_that_is_said(
     save_file(whole.state_dict(), tmp_path / "stem.safetensors")
     torch.manual_seed(6)
     network, _ = tiny(stem="convnext_atto", stem_options=options)
+    assert isinstance(network, VLFAU)
     before = {name: value.clone() for name, value in network.stem.body.state_dict().items()}
     said = network.load_imagenet(tmp_path / "stem.safetensors", True)
     after = network.stem.body.state_dict()
@@ -246,19 +247,19 @@ def test_imagenet_weights_come_from_a_file_or_from_nowhere_and_that_is_said(
         other.load_imagenet(tmp_path / "stem.safetensors", True)
     with pytest.raises(UserError, match=r"absent\.safetensors is missing"):
         network.load_imagenet(tmp_path / "absent.safetensors", True)
-    assert network.load_imagenet(None, False) == "from scratch, as asked"
+    assert network.load_imagenet(None, False) == "random initialisation, as requested"
 
     def offline(*_: Any, **__: Any) -> None:
         raise OSError("no network")
 
     monkeypatch.setattr(timm, "create_model", offline)
-    assert "from scratch: no ImageNet weights could be had" in network.load_imagenet(None, True)
+    assert "random initialisation: no ImageNet weights available" in network.load_imagenet(None, True)
 
 
 def test_wrong_settings_are_named() -> None:
     with pytest.raises(UserError, match="Did you mean 'hidden'"):
         tiny(hiden=3)
-    with pytest.raises(UserError, match="cannot make the stem 'resnet999'"):
+    with pytest.raises(UserError, match="cannot build the stem 'resnet999'"):
         tiny(stem="resnet999")
     with pytest.raises(UserError, match=r"Unknown size 'paperr'\. Did you mean 'paper'"):
         configure(NetworkChoice(size="paperr"), UNITS, None, {})

@@ -44,7 +44,7 @@ def test_own_sentences_are_trained_kept_and_scored(tmp_path: Path, capsys: pytes
     mine = own_corpus(tmp_path / "mine.toml")
     assert texts.main([str(mine)]) == 0
     assert train(tmp_path, "--data", str(tmp_path / "data"), "--corpus", str(mine)) == 0
-    assert "Initial weights: from scratch, as asked" in capsys.readouterr().out
+    assert "Initial weights: random initialisation, as requested" in capsys.readouterr().out
     run = tmp_path / "run"
     assert "glower" in RunFolder(run).config()["network"]["vocabulary"]
     assert (run / "corpus.toml").read_bytes() == mine.read_bytes()

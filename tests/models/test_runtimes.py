@@ -23,7 +23,7 @@ import pytest
 from small_bundle import SIDE, encoder, small_bundle
 from small_bundle import crops as small_crops
 
-from vlfau.models.bundle import END, PAD, Bundle, open_bundle, write_manifest
+from vlfau.models.bundle import Bundle, open_bundle, write_manifest
 from vlfau.models.errors import UserError
 from vlfau.models.openvino_core import openvino_core
 from vlfau.models.runtimes import choose as choosing
@@ -32,6 +32,7 @@ from vlfau.models.runtimes.base import Runtime
 from vlfau.models.runtimes.half_precision import to_half
 from vlfau.models.runtimes.race import Rounds, race
 from vlfau.models.runtimes.tensorrt_engines import gpu_count
+from vlfau.models.sentences.vocabulary import END, PAD
 
 # Largest difference in probability, and least share of equal tokens, against the stored FP32 answer. FP32 differs only
 # by the order of sums. BF16 keeps 8 bits of each product: a few thousandths after averaging; a near tie flips a word
@@ -349,7 +350,7 @@ def test_a_network_that_ignores_its_picture_fails_the_selftest(tmp_path: Path) -
     stored["log_odds"] = reference(model, None, stored["crops"])["log_odds"]  # so that the first check passes
     np.savez(bundle.folder / "selftest.npz", **stored)  # type: ignore[arg-type]
     write_manifest(bundle.folder, bundle.manifest)
-    with pytest.raises(UserError, match="another picture gives the same answer"):
+    with pytest.raises(UserError, match="another image gives the same answer"):
         open_runtime(open_bundle(bundle.folder), "openvino")
 
 
@@ -419,11 +420,13 @@ def test_no_cache_folder_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
     open_runtime(small_bundle(tmp_path / "bundle"), "openvino").close()
 
 
-def raced(seconds: dict[str, float], failed: dict[str, str] | None = None, disturbed: bool = False) -> choosing.Raced:
+def raced(
+    seconds: dict[str, float], failed: dict[str, str] | None = None, disturbed: bool = False
+) -> choosing.TrialOutcome:
     """A trial's outcome: a hundredth of noise, or rounds three times longer than the best."""
     shape = np.array([1.0, 1.01, 1.0, 1.02, 1.0]) if not disturbed else np.array([1.0, 3.0, 3.1, 2.9, 3.0])
     took = {name: value * shape for name, value in seconds.items()}
-    return choosing.Raced(Rounds(took), dict.fromkeys(seconds, "fp32"), failed or {})
+    return choosing.TrialOutcome(Rounds(took), dict.fromkeys(seconds, "fp32"), failed or {})
 
 
 @pytest.mark.skipif(find_spec("onnxruntime") is None or gpu_count() > 0, reason="the candidates are others here")
@@ -432,7 +435,7 @@ def test_auto_takes_the_fastest_says_why_and_remembers(tmp_path: Path) -> None:
     tried: list[str] = []
     seconds = {"openvino": 0.004, "onnxruntime": 0.002}
 
-    def trial(names: Sequence[str]) -> choosing.Raced:
+    def trial(names: Sequence[str]) -> choosing.TrialOutcome:
         tried.extend(names)
         return raced(seconds)
 
@@ -547,7 +550,7 @@ def test_a_faster_precision_that_nobody_asked_for_gives_way_when_it_fails(
     wrong = open_bundle(made.folder)
     with open_runtime(wrong, "openvino") as opened:
         assert opened.executor.precision == "fp32"
-    assert "Going on in fp32" in capsys.readouterr().err
+    assert "Continuing in fp32" in capsys.readouterr().err
     with pytest.raises(UserError, match="Self-test"):
         open_runtime(wrong, "openvino", precision="int8")
 
@@ -585,8 +588,8 @@ def test_chunked_steps_say_what_the_whole_loop_says(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from tiny_bundle import tiny_weights
 
-    from vlfau.models.runtimes.speaking import CHUNK, Speaker
-    from vlfau.models.runtimes.torch_eager import load_network
+    from vlfau.models.runtimes.on_torch import load_network
+    from vlfau.models.runtimes.speaking import CHUNK, ChunkedDecoder
 
     bundle = tiny_weights(tmp_path / "bundle")
     decoder: Any = load_network(bundle, torch.device("cpu"), torch.float32).describe_unit
@@ -603,12 +606,12 @@ def test_chunked_steps_say_what_the_whole_loop_says(tmp_path: Path) -> None:
     with torch.inference_mode():
         expected = decoder.speak(places, told)[0].numpy()
         decoder.step = counted
-        found = Speaker(decoder, graphs=False)(places, told)
+        found = ChunkedDecoder(decoder, graphs=False)(places, told)
         assert np.array_equal(found, expected)
         assert len(steps) == -(-decoder.words // CHUNK) * CHUNK
         decoder.output.bias[END] += 100  # everybody ends at once: the second chunk is not spoken
         steps.clear()
-        short = Speaker(decoder, graphs=False)(places, told)
+        short = ChunkedDecoder(decoder, graphs=False)(places, told)
     assert len(steps) == CHUNK
     assert (short[:, 0] == END).all()
     assert not short[:, 1:].any()

@@ -14,8 +14,11 @@ from doc_blocks import blocks_of, tree_paths
 from import_graph import circles, closure, import_graph, top_level_names
 from shared_files import ROOT
 
+from vlfau.models.networks import KINDS
+
 GRAPH = import_graph()
 FAMILIES = ("engine/sinks", "engine/sources", "models/faces", "models/networks", "models/runtimes")
+PARTS = {"engine/sinks/files.py", "engine/sinks/group.py"}  # implement an interface too, for the kinds to use
 BASES = sorted(file for file in GRAPH if file.endswith("/base.py"))
 
 
@@ -52,6 +55,21 @@ def test_an_interface_knows_no_kind(base: str) -> None:
     """A kind is a file that imports `base.py`, which may itself use parts such as `pixels.py`."""
     kinds = {file for file, targets in GRAPH.items() if base in targets and Path(file).parent == Path(base).parent}
     assert closure(GRAPH, base) & kinds == set()
+
+
+def kinds_of(family: str) -> set[str]:
+    """What the opener opens and what implements the interface."""
+    if family == "models/networks":
+        return {f"{family}/{kind.module}.py" for kind in KINDS.values()}
+    return {file for file in GRAPH[f"{family}/__init__.py"] if f"{family}/base.py" in GRAPH[file]} - PARTS
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_kind_imports_another(family: str) -> None:
+    """What two kinds share is a part."""
+    kinds = kinds_of(family)
+    assert len(kinds) > 1
+    assert {kind: GRAPH[kind] & kinds for kind in kinds if GRAPH[kind] & kinds} == {}
 
 
 def test_packages_depend_in_one_direction() -> None:
