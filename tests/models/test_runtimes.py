@@ -320,6 +320,21 @@ def test_a_changed_file_is_refused_whichever_it_is(tmp_path: Path) -> None:
     assert open_bundle(bundle.folder).checksum == bundle.checksum
 
 
+def test_crops_of_another_alignment_are_refused_and_a_manifest_without_one_opens(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    eyes_apart = ((0.3, 0.36), (0.7, 0.36), *bundle.manifest.template[2:])
+    for name, value in (("template", eyes_apart), ("template", eyes_apart[:2]), ("template_weights", (1.0,) * 5)):
+        write_manifest(bundle.folder, replace(bundle.manifest, **{name: value}))  # type: ignore[arg-type]
+        with pytest.raises(UserError, match=rf"crops with the {name} .* this version aligns .* export it again"):
+            open_bundle(bundle.folder)
+    write_manifest(bundle.folder, bundle.manifest)
+    path = bundle.folder / "manifest.json"
+    table = json.loads(path.read_text(encoding="utf-8"))
+    del table["template"], table["template_weights"]
+    path.write_text(json.dumps(table), encoding="utf-8")
+    assert open_bundle(bundle.folder).manifest == bundle.manifest
+
+
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime", "torch"])
 def test_another_network_under_a_right_checksum_fails_the_selftest(tmp_path: Path, name: str) -> None:
     if name == "torch":
