@@ -78,7 +78,7 @@ class Face(Part, frozen=True):
     aus: dict[str, Unit]  # "AU01" -> probability and state
     text_frame: int | None  # the frame whose states the sentences describe
     text: str | None  # the whole face in a sentence
-    why: dict[str, str]  # "AU01" -> its own sentence; active units only, unless all were asked for
+    why: dict[str, str]  # "AU01" -> its own sentence; active units only, unless --why all
     quality: float | None = None  # 0..1 from size, sharpness and pose
     baseline: bool = False  # the resting face of this track has been learned and is taken out of `aus`
 
@@ -103,7 +103,7 @@ class Text(Message, frozen=True):
     track: int
     text: str
     why: dict[str, str]
-    again: bool = False  # sent once more, unchanged, because somebody joined late
+    again: bool = False  # repeated unchanged for subscribers that joined late
 
 
 class Quantiles(Part, frozen=True):
@@ -132,12 +132,12 @@ class Status(Message, frozen=True):
     device: str
     model: str = ""
     detector: str = ""
-    tiers: dict[str, str] = {}  # unit -> how far its accuracy was established, from the bundle
+    tiers: dict[str, str] = {}  # unit -> how well its accuracy was established, from the bundle
     width: int = 0  # picture pixels
     height: int = 0
-    duration_s: float | None = None  # of a file, or of the asked part of it
+    duration_s: float | None = None  # of a file, or of the part selected by --start and --duration
     reconnects: int = 0
-    note: str = ""  # why it reconnects, what was passed over
+    note: str = ""  # why it reconnects, what was skipped
     again: bool = False
 
 
@@ -152,11 +152,11 @@ class End(Message, frozen=True):
     fps: float  # frames_out / elapsed_s
     dropped: int
     drops: dict[str, int]
-    tracks: int  # different faces followed
+    tracks: int  # faces followed in all
     latency_ms: dict[str, Quantiles]
     error: str = ""
     reconnects: int = 0
-    left: int = 0  # streams of this engine that still run
+    left: int = 0  # streams of this engine that are still running
     again: bool = False
 
 

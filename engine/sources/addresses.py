@@ -1,4 +1,4 @@
-"""What an address says: which kind of source it names, and the stream name derived from it."""
+"""Addresses: the kind of source that one names, and the stream name derived from it."""
 
 from __future__ import annotations
 

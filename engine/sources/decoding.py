@@ -181,7 +181,7 @@ class Decoder:
 
 
 def has_length(address: str, open_timeout_s: float, read_timeout_s: float) -> bool:
-    """Whether an address holds something of known length. One that does not answer may be a camera that is off."""
+    """Whether an address holds something of known length. If it does not answer, it may be a camera that is off."""
     try:
         with Decoder(address, open_timeout_s=open_timeout_s, read_timeout_s=read_timeout_s) as decoder:
             return decoder.duration_s is not None

@@ -1,7 +1,7 @@
 """The second stage: frames -> aligned faces with ids.
 
 The landmark network locates every followed face in every frame and scores whether it still is one; the detector, which
-costs more, only runs to find faces that are not followed yet. Ids over time are given in `follow.py`.
+costs more, only runs to find faces that are not followed yet. `follow.py` gives them stable ids.
 """
 
 from __future__ import annotations

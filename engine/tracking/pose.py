@@ -47,17 +47,17 @@ def head_pose(points: NDArray[np.floating], width: int, height: int) -> NDArray[
         if not np.isfinite(image).all():
             continue
         try:
-            found, turn, shift = cv2.solvePnP(_MODEL, image, camera, None, flags=cv2.SOLVEPNP_SQPNP)
+            solved, turn, shift = cv2.solvePnP(_MODEL, image, camera, None, flags=cv2.SOLVEPNP_SQPNP)
         except cv2.error:
             continue
-        if found and float(shift[2, 0]) > 0:
+        if solved and float(shift[2, 0]) > 0:
             poses[i] = angles(np.asarray(cv2.Rodrigues(turn)[0], np.float64))
     return poses
 
 
 def angles(rotation: NDArray[np.float64]) -> tuple[float, float, float]:
     """Yaw, pitch, clockwise roll of R = Ry(yaw) Rx(pitch) Rz(roll), model to camera."""
-    nose = -rotation[:, 2]  # where the model's -z went
+    nose = -rotation[:, 2]  # the model's -z after the rotation
     yaw = np.degrees(np.arctan2(nose[0], -nose[2]))
     pitch = np.degrees(np.arcsin(np.clip(-nose[1], -1, 1)))
     roll_clockwise = np.degrees(np.arctan2(rotation[1, 0], rotation[1, 1]))
