@@ -159,19 +159,28 @@ def measure(
     bundle: Bundle, chosen: Sequence[tuple[str, str]], batches: Sequence[int], threads: int | None, seconds: float
 ) -> str:
     """A table and a JSON line."""
-    runtimes = [open_runtime(bundle, name, precision=kind, threads=threads) for name, kind in chosen]
+    runtimes, precisions, reasons = [], [], []
+    for name, kind in chosen:
+        try:
+            runtimes.append(open_runtime(bundle, name, precision=kind, threads=threads))
+            precisions.append(kind)
+        except UserError as error:  # a processor may have BF16 and fail its self-test
+            reasons.append(f"without {name} {kind}: {error}")
+    if not runtimes:
+        raise UserError(" ".join(reasons))
     gmac = macs(onnx.load(str(bundle.path("encoder.onnx"))))
     own_threads = cpu_threads(threads)
-    kinds = sorted({kind for _, kind in chosen})
     rates = {
-        kind: max((cpu_rates(kind, own_threads) for _ in range(3)), key=lambda rate: rate.gmac_s) for kind in kinds
+        kind: max((cpu_rates(kind, own_threads) for _ in range(3)), key=lambda rate: rate.gmac_s)
+        for kind in sorted(set(precisions))
     }
     where = about()
     lines = [
         heading(where),
         f"{bundle.manifest.name}, {gmac:.3f} GMAC per face, {own_threads} thread(s), {runtimes[0].executor.device}",
         "",
-        *[f"floor {kind}: {rate.gmac_s:.0f} GMAC/s, {rate.gbyte_s:.1f} GB/s" for kind, rate in sorted(rates.items())],
+        *[f"floor {kind}: {rate.gmac_s:.0f} GMAC/s, {rate.gbyte_s:.1f} GB/s" for kind, rate in rates.items()],
+        *(["", *reasons] if reasons else []),
         "",
         "| runtime | batch | ms | ms per face | faces/s | fastest / floor | speed / first row |",
         "|---|---|---|---|---|---|---|",
@@ -180,7 +189,7 @@ def measure(
     try:
         for batch in batches:
             took = _interleaved(runtimes, batch, seconds)
-            for runtime, (_, kind), (median, least) in zip(runtimes, chosen, took):
+            for runtime, kind, (median, least) in zip(runtimes, precisions, took):
                 size = bundle.path(encoder_file(kind)).stat().st_size / 1e6
                 floor = rates[kind].floor_ms(gmac, size, batch)
                 name = f"{runtime.executor.name} {kind}"

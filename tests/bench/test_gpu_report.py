@@ -277,6 +277,9 @@ def test_throughput_prints_ratios_and_ends_in_json(bench: ModuleType, tmp_path: 
     assert [row["batch"] for row in facts["rows"]] == [1, 1, 4, 4]
     assert all(row["ms"] > 0 and row["floor_ms"] > 0 for row in facts["rows"])
     assert sum(line.endswith("| 1.00 |") for line in table) >= 2  # the first row of each batch is the unit
+    table = throughput.measure(bundle, [("openvino", "int8"), ("onnxruntime", "fp32")], [1], 1, 0.02).splitlines()
+    assert any(line.startswith("without openvino int8: ") for line in table), "what cannot be opened is listed"
+    assert [row["runtime"] for row in json.loads(table[-1])["rows"]] == ["onnxruntime fp32"]
 
 
 def test_targets_are_reached_or_not(
