@@ -64,7 +64,7 @@ def main() -> None:
         rows["--metrics"] = through(Metrics(":0"), report, options.frames)
         with open(here / "log", "w", encoding="utf-8") as log:
             rows["progress lines"] = through(PlainProgress([Origin("cam")], log), report, options.frames)
-        rows["--render 720p"] = through(Render(here / "o.mp4", [Origin("cam")]), report, FILM_FRAMES, picture())
+        rows["--render 720p"] = through(Render(here / "o.mp4", [Origin("cam")]), report, FILM_FRAMES, image())
     facts = about()
     print(heading(facts))
     print(table([["output", "us per frame"], *([name, f"{value:.1f}"] for name, value in rows.items())]))
@@ -92,7 +92,7 @@ def make_report(faces: int, units: tuple[str, ...]) -> wire.Report:
     return wire.Report(0, "cam", 0, 0.0, wire.now_ns(), 0, stages, face)
 
 
-def picture() -> Pixels:
+def image() -> Pixels:
     """720p with gradients and some grain, about as hard to encode as a room."""
     random = np.random.default_rng(0)
     slopes = np.linspace(40, 200, 1280)[None, :, None] + np.linspace(-30, 30, 720)[:, None, None]

@@ -208,7 +208,7 @@ def prose(lines: Sequence[str]) -> list[str]:
         part = list(group)
         if markdown and markdown[-1] and kind != "empty":
             markdown.append("")
-        if kind == "picture":
+        if kind == "plot":
             shown = [path.removeprefix("wrote bench/") for path in part if path.endswith(".png")]
             markdown += [f"![{Path(path).stem}]({path})" for path in shown]
         elif kind == "columns":
@@ -226,7 +226,7 @@ def kind_of(line: str) -> str:
     if line.startswith("|"):
         return "table"
     if line.startswith("wrote bench/"):
-        return "picture"
+        return "plot"
     return "columns" if "   " in line.strip() else "line"
 
 
