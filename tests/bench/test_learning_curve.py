@@ -49,7 +49,7 @@ def test_a_copy_made_during_training_is_a_point_of_the_same_run(bench: ModuleTyp
 
 
 def test_a_folder_that_is_no_run_is_named(bench: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no run folder"):
+    with pytest.raises(UserError, match="not a run folder"):
         bench.curve([tmp_path])
 
 
