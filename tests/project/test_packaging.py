@@ -85,6 +85,35 @@ def test_the_scripts_exist() -> None:
         assert (ROOT / Path(*module)).with_suffix(".py").is_file(), target
 
 
+# Versions
+
+
+def test_the_oldest_versions_that_are_promised_are_tested() -> None:
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+    promised = [
+        Requirement(line) for line in [*project()["dependencies"], *project()["optional-dependencies"]["parquet"]]
+    ]
+    lines = (ROOT / ".ci" / "oldest.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert set(pins) == {requirement.name for requirement in promised}
+    for requirement in promised:
+        (bound,) = [Version(part.version) for part in requirement.specifier if part.operator == ">="]
+        pin = Version(pins[requirement.name])
+        assert pin in requirement.specifier
+        assert pin.release[: len(bound.release)] == bound.release, f"{requirement.name} starts at {bound}"
+    assert "-c .ci/oldest.txt" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_classifiers_name_only_pythons_of_the_range() -> None:
+    from packaging.specifiers import SpecifierSet
+
+    named = [line.rpartition(" ")[2] for line in project()["classifiers"] if "Python :: 3." in line]
+    assert named
+    assert all(version in SpecifierSet(project()["requires-python"]) for version in named)
+
+
 # The wheel
 
 
