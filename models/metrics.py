@@ -18,8 +18,9 @@ Kind = TypeVar("Kind", bound=np.floating[Any])
 
 
 def sigmoid(log_odds: NDArray[Kind]) -> NDArray[Kind]:
-    """Probabilities, in the same type; never overflows."""
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * log_odds)), log_odds.dtype)
+    """Probabilities, in the same type."""
+    with np.errstate(over="ignore"):  # exp of large log-odds is inf, whose inverse is the 0 that is meant
+        return np.asarray(1 / (1 + np.exp(-log_odds)), log_odds.dtype)
 
 
 def number(value: float | np.floating[Any]) -> float | None:
