@@ -1,4 +1,4 @@
-"""Where this user's compiled graphs and measured choices are kept between runs. Deleting the folder is always safe."""
+"""The user's cache of compiled graphs and measured choices. Deleting the folder is always safe."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import os
 import sys
 from pathlib import Path
 
-VARIABLE = "VLFAU_CACHE"  # another folder; empty switches caching off
+VARIABLE = "VLFAU_CACHE"  # another folder; if empty, nothing is cached
 
 
 def cache_folder(*parts: str) -> Path | None:
-    """A folder that exists and can be written, or None: then the caller does without."""
-    named = os.environ.get(VARIABLE)
-    if named == "":
+    """A folder that exists and can be written, or None if there can be no cache."""
+    chosen = os.environ.get(VARIABLE)
+    if chosen == "":
         return None
     try:
-        folder = (Path(named) if named else _home() / "vlfau-stream").joinpath(*parts)
+        folder = (Path(chosen) if chosen else _home() / "vlfau-stream").joinpath(*parts)
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # read-only home, or no home at all as in some containers
         return None

@@ -1,12 +1,13 @@
-"""The one OpenVINO of a process. Compiles nothing; every network that runs on a CPU asks here for it.
+"""The only OpenVINO core of a process, used by every network that OpenVINO runs.
 
-Why one, kept for ever: OpenVINO's CPU plugin gives the thread on which it starts a stack of its own for signals and
-takes the memory back when it goes (seen in 2026.4.1). Where plugins go in another order than they came, or on another
-thread, that stack stays registered and is not there any more, and the next signal with a handler (Ctrl-C, SIGTERM, a
-child that ends) kills the process without a word. Starting the plugin also takes a tenth of a second, once.
+There is one, which is never released, because OpenVINO's CPU plugin registers an alternative signal stack for the
+thread on which it starts and frees its memory when it is destroyed (seen in 2026.4.1). If plugins are destroyed in
+another order than they were created, or on another thread, the freed stack stays registered, and the next signal with a
+handler (Ctrl-C, SIGTERM, a child that ends) kills the process without a message. Starting the plugin also takes a tenth
+of a second.
 
-Importing OpenVINO tells its makers over the internet, from a thread that forks this process. Nobody asked for that; and
-where another thread held a lock at that moment, the child waits for ever and the process cannot end.
+Importing OpenVINO sends telemetry from a thread that forks this process. If another thread holds a lock at that moment,
+the child waits for ever and the process cannot end. So it is imported without its telemetry.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ def openvino_core() -> Any:
     with _starting:  # two threads load networks at the same time
         if not _started:
             core = _silent_openvino().Core()
-            # Finder, landmarks and action units run side by side on a thread each: pinned, they wait for the same core.
+            # Face boxes, landmarks and action units run on a thread each: pinned, they would wait for the same core.
             core.set_property("CPU", {"ENABLE_CPU_PINNING": False})
             _started.append(core)
         return _started[0]
 
 
 def _silent_openvino() -> Any:
-    """Imported so that it finds no telemetry and takes its own stub. Whoever imported either before keeps it."""
+    """Imports it so that it finds no telemetry and uses its stub; has no effect if either was imported before."""
     hidden = "openvino_telemetry" not in sys.modules
     if hidden:
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # for importlib: there is no such module
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # importlib then raises ModuleNotFoundError
     try:
         import openvino
     except ImportError as error:

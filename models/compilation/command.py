@@ -1,7 +1,6 @@
-"""`vlfau-compile`: build a bundle for one runtime, hold it against FP32, time it, and keep the engine.
+"""`vlfau-compile`: builds a bundle for one runtime, compares it with FP32, times it, and keeps the engine.
 
-What it verifies with is the bundle's stored self-test and structured pictures; accuracy on labelled pictures is
-vlfau-calibrate's work.
+The comparison is on the bundle's stored self-test; `vlfau-calibrate` measures accuracy on labelled images.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from ..terminal import command
 from .run import build, verify
 
 EPILOG = """examples:
-  vlfau-compile embedded --runtime openvino                                  the CPU default, verified and timed
+  vlfau-compile embedded --runtime openvino                                  the default on CPUs, verified and timed
   vlfau-compile bundles/mine --runtime tensorrt --precision fp16 --batch 1,2,4,8
-  vlfau-compile bundles/mine --runtime tensorrt --capability sm89 --output engines     for a GPU elsewhere (RTX only)
+  vlfau-compile bundles/mine --runtime tensorrt --capability sm89 --output engines     for another GPU (RTX only)
 """
 
 
@@ -33,22 +32,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="vlfau-compile",
         description="Build a bundle for one runtime, verify it against FP32, and time it.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("bundle", help="a folder written by vlfau-export, or 'embedded'")
-    made.add_argument("--runtime", default="openvino", choices=[name for name in RUNTIMES if name != "auto"])
-    made.add_argument("--precision", default="auto", choices=PRECISIONS, help="default: the fastest the bundle has")
-    made.add_argument("--batch", type=_sizes, default=[1, 2, 4, 8, 16], help="batch sizes (default: 1,2,4,8,16)")
-    made.add_argument(
-        "--output", type=Path, help="folder for engines (default: beside the bundle, or the user's cache)"
+    parser.add_argument("bundle", help="a folder written by vlfau-export, or 'embedded'")
+    parser.add_argument("--runtime", default="openvino", choices=[name for name in RUNTIMES if name != "auto"])
+    parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="default: the fastest in the bundle")
+    parser.add_argument("--batch", type=_sizes, default=[1, 2, 4, 8, 16], help="batch sizes (default: 1,2,4,8,16)")
+    parser.add_argument(
+        "--output", type=Path, help="folder for engines (default: next to the bundle, or the user's cache)"
     )
-    made.add_argument("--device", help="CPU, cuda:1, ...")
-    made.add_argument("--capability", help="build for a GPU that is not here, such as sm89 (TensorRT-RTX)")
-    return made
+    parser.add_argument("--device", help="CPU, cuda:1, ...")
+    parser.add_argument("--capability", help="build for a GPU that is not in this machine, such as sm89 (TensorRT-RTX)")
+    return parser
 
 
 def _sizes(text: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""What `vlfau-compile` does: build engines, hold a runtime against FP32, time it."""
+"""What `vlfau-compile` does: builds engines, compares a runtime with FP32, times it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def build(bundle: Bundle, options: argparse.Namespace) -> tuple[list[str], dict[
     precision = "fp16" if options.precision == "auto" else options.precision
     if options.capability is None:
         if tensorrt_engines.gpu_count() == 0:
-            raise UserError("No NVIDIA GPU here. Give --capability (TensorRT-RTX builds for GPUs that are elsewhere).")
+            raise UserError("No NVIDIA GPU here. Add --capability: TensorRT-RTX builds for GPUs of other machines.")
         runtime = Runtime(
             bundle,
             tensorrt.TensorRT(
@@ -54,22 +54,22 @@ def build(bundle: Bundle, options: argparse.Namespace) -> tuple[list[str], dict[
             )
             seconds[f"{part}-{size}"] = round(time.perf_counter() - start, 2)
             lines.append(f"  {part} batch {size}: {path.stat().st_size / 1e6:.1f} MB in {seconds[f'{part}-{size}']} s")
-    lines.append("Built, not run: an engine runs only on the GPU it is for. That GPU's self-test verifies it.")
+    lines.append("Built, not run: an engine only runs on its GPU, where the self-test will verify it.")
     facts |= {"runtime": used.name, "version": used.version, "precision": precision, "build_s": seconds}
     return lines, facts
 
 
 def _graphs_verified(bundle: Bundle, precision: str) -> tuple[list[str], dict[str, Any]]:
-    """The graphs that an engine is built from, run on the CPU: what writing them in this precision does to answers."""
+    """Runs the graphs that engines are built from on the CPU, to show what this precision changes."""
     from ..runtimes.rewriting import in_half
 
     if precision == "fp8":
-        return ["No CPU runs FP8: its graph is not verified here."], {"largest_difference": None}
+        return ["No CPU runs FP8: its graph is not verified."], {"largest_difference": None}
     with TemporaryDirectory(prefix="vlfau-graphs-") as folder:
-        if precision == "fp16":  # OpenVINO would compute it in FP32, ONNX Runtime rounds as it is written
+        if precision == "fp16":  # OpenVINO would compute it in FP32, ONNX Runtime computes it in FP16
             written, name = in_half(bundle, Path(folder)), "onnxruntime"
             if find_spec(name) is None:
-                return ["ONNX Runtime is not installed: FP16 is not verified here."], {"largest_difference": None}
+                return ["ONNX Runtime is not installed: FP16 is not verified."], {"largest_difference": None}
         else:
             written, name = bundle, "openvino"
         with open_runtime(written, name, precision=precision) as runtime:
@@ -79,7 +79,7 @@ def _graphs_verified(bundle: Bundle, precision: str) -> tuple[list[str], dict[st
 def verify(bundle: Bundle, options: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
     if options.output is not None:
         raise UserError(
-            f"{options.runtime} keeps its compiled graphs in the user's cache (VLFAU_CACHE). Drop --output."
+            f"{options.runtime} keeps its compiled graphs in the user's cache (VLFAU_CACHE). Leave out --output."
         )
     with open_runtime(bundle, options.runtime, device=options.device, precision=options.precision) as runtime:
         return report(bundle, runtime, options.batch)
@@ -87,20 +87,20 @@ def verify(bundle: Bundle, options: argparse.Namespace) -> tuple[list[str], dict
 
 def report(bundle: Bundle, runtime: Runtime, batches: Sequence[int]) -> tuple[list[str], dict[str, Any]]:
     """Agreement per unit and time per batch size, as lines and as numbers."""
-    found = agreement(bundle, runtime)
+    agrees = agreement(bundle, runtime)
     lines = [
         f"{runtime.description}: agreement with FP32{', then time' if batches else ''}",
         "",
         "| AU | largest difference | equal states |",
     ]
     lines += ["|---|---|---|"]
-    for unit, difference, share in zip(bundle.manifest.units, found.difference, found.states):
+    for unit, difference, share in zip(bundle.manifest.units, agrees.difference, agrees.states):
         lines.append(f"| {unit} | {difference:.4f} | {100 * share:.1f} % |")
-    if found.tokens is not None:
-        lines += ["", f"Equal tokens in the stored sentences: {100 * found.tokens:.1f} %."]
-    lines += [f"Negative control, other pictures: differs by {found.control:.3f}."]
+    if agrees.tokens is not None:
+        lines += ["", f"Equal tokens in the stored sentences: {100 * agrees.tokens:.1f} %."]
+    lines += [f"Negative control, other images: differs by {agrees.control:.3f}."]
     if batches:
-        lines += ["", "| batch | ms | ms a face |", "|---|---|---|"]
+        lines += ["", "| batch | ms | ms per face |", "|---|---|---|"]
     times = {}
     for batch in batches:
         times[batch] = milliseconds(runtime, batch)
@@ -109,8 +109,8 @@ def report(bundle: Bundle, runtime: Runtime, batches: Sequence[int]) -> tuple[li
         "runtime": runtime.executor.name,
         "device": runtime.executor.device,
         "precision": runtime.executor.precision,
-        "largest_difference": float(found.difference.max()),
-        "equal_tokens": found.tokens,
+        "largest_difference": float(agrees.difference.max()),
+        "equal_tokens": agrees.tokens,
         "ms": times,
     }
     return lines, facts

@@ -1,4 +1,4 @@
-"""`vlfau-export`: a run folder in, a bundle out."""
+"""`vlfau-export`: turns a run folder into a bundle."""
 
 from __future__ import annotations
 
@@ -18,23 +18,26 @@ EPILOG = """examples:
 
 @command("vlfau-export")
 def main(arguments: Sequence[str] | None = None) -> None:
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="vlfau-export",
         description="Turn a trained run into a bundle: ONNX graphs, weights, manifest and self-test in one folder.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("run", type=Path, help="a run folder written by vlfau-train")
-    made.add_argument(
+    parser.add_argument("run", type=Path, help="a run folder written by vlfau-train")
+    parser.add_argument(
         "--output", type=Path, required=True, help="folder for the bundle; an older bundle there is replaced"
     )
-    made.add_argument("--weights", default="last", choices=("last", "best"), help="after which epoch (default: last)")
-    made.add_argument(
-        "--precision", default="fp32", choices=PRECISIONS, help="of the graphs' arithmetic (default: fp32)"
+    parser.add_argument(
+        "--weights",
+        default="last",
+        choices=("last", "best"),
+        help="of the last epoch, or of the one with the best test score (default: last)",
     )
-    made.add_argument("--name", help="the bundle's name (default: the run folder's)")
-    made.add_argument("--licence", default="", help="a sentence about what the weights may be used for")
-    options = made.parse_args(arguments)
+    parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="of the graphs (default: fp32)")
+    parser.add_argument("--name", help="the bundle's name (default: the run folder's)")
+    parser.add_argument("--licence", default="", help="a sentence about what the weights may be used for")
+    options = parser.parse_args(arguments)
     bundle = export_run(
         options.run,
         options.output,

@@ -17,7 +17,7 @@ from ..bundle import MEMORY
 from ..networks.base import AUNetwork, EncoderOutputs
 from .selftest import structured_crops
 
-OPSET = 18
+OPSET, SCRIPTED_OPSET = 18, 17  # of the two tracers
 
 
 class CaptionGraph(nn.Module):
@@ -56,6 +56,7 @@ def caption_graph(network: AUNetwork) -> onnx.ModelProto:
 def trace(
     module: nn.Module, inputs: Mapping[str, Tensor], outputs: list[str], axes: Mapping[str, Mapping[int, str]]
 ) -> onnx.ModelProto:
+    """`axes` names the open axes of inputs."""
     if find_spec("onnxscript") is None:
         model = scripted(module, inputs, outputs, axes)
         _strip(model)
@@ -81,7 +82,7 @@ def trace(
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """The tracer's notes (paths of this machine, stack traces) do not belong in a bundle."""
+    """Removes the tracer's notes (paths of this machine, stack traces)."""
     graph = model.graph
     parts = [model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]
     for part in parts:
@@ -91,7 +92,7 @@ def _strip(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The tracer speaks about its own insides."""
+    """Silences warnings about the tracer's internals."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -105,17 +106,14 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-OPSET = 17
-
-
 def scripted(
     module: nn.Module, inputs: Mapping[str, Tensor], outputs: list[str], axes: Mapping[str, Mapping[int, str]]
 ) -> onnx.ModelProto:
-    """`axes` names the open axes of inputs; the first axis of each output is open."""
+    """By torch's older tracer, which needs no onnxscript; the first axis of each output is open."""
     opened = {name: dict(which) for name, which in axes.items()} | {name: {0: f"{name}_rows"} for name in outputs}
     file = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the tracer warns of each number that it takes for a constant, rightly here
+        warnings.simplefilter("ignore")  # it warns of each number that becomes a constant, as intended here
         torch.onnx.export(
             module.eval(),
             tuple(inputs.values()),
@@ -124,7 +122,7 @@ def scripted(
             input_names=list(inputs),
             output_names=outputs,
             dynamic_axes=opened,
-            opset_version=OPSET,
+            opset_version=SCRIPTED_OPSET,
         )
     model = onnx.load_from_string(file.getvalue())
     onnx.checker.check_model(model, full_check=True)

@@ -1,7 +1,7 @@
-"""From trained weights to a bundle: two ONNX graphs, the manifest, and a stored answer that every runtime is held to.
+"""From trained weights to a bundle: two ONNX graphs, the manifest, and a stored answer that runtimes must reproduce.
 
-The graphs are traced from the same modules that were trained; `half_precision.py` rewrites them to FP16 when asked.
-What a bundle is, is said in `bundle.py`; which networks there are, in `networks.py`.
+The graphs are traced from the modules that were trained; for FP16, `runtimes/half_precision.py` rewrites them.
+`bundle.py` describes the format.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def export_run(
     name: str | None = None,
     licence: str = "",
 ) -> Bundle:
-    """What `vlfau-export` does. `which` is last or best; the provenance says which."""
+    """What `vlfau-export` does. `which` is last or best, and recorded in the provenance."""
     network, config = load_run(folder, which)
     rows = RunFolder(folder).rows("epoch")
     provenance = {
@@ -62,11 +62,11 @@ def export(
     name: str = "vlfau",
     provenance: Mapping[str, Any] | None = None,
 ) -> Bundle:
-    """Write a bundle and open it again, verified. An older bundle in `output` is replaced."""
+    """Writes a bundle and opens it, verified. An older bundle in `output` is replaced."""
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
     if output.exists() and not (output / MANIFEST).is_file() and any(output.iterdir()):
-        raise UserError(f"{output} holds other files than a bundle. Give an empty folder or a new one.")
+        raise UserError(f"{output} holds files that are not a bundle. Give an empty folder or a new one.")
     network = network.to("cpu").to(memory_format=torch.contiguous_format).eval()
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -77,7 +77,7 @@ def export(
     for file, graph in graphs.items():
         onnx.save(to_half(graph) if precision == "fp16" else graph, partial / file)
     weights = network.state_dict()
-    if precision == "fp16":  # half the download; torch widens them again when it loads them
+    if precision == "fp16":  # half the download; torch widens them when it loads them
         weights = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
     save_tensors(partial / "weights.safetensors", weights, {"network": json.dumps(dict(config))})
     np.savez(partial / "selftest.npz", allow_pickle=False, **selftest(network))
@@ -104,5 +104,5 @@ def export(
 
 
 def _without_paths(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A bundle travels; where somebody's files lie does not."""
+    """A bundle is shared; paths of this machine are not."""
     return {key: Path(value).name if key == "data" else value for key, value in data.items() if key != "cache"}

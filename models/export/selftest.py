@@ -1,4 +1,4 @@
-"""Crops and answers with which a bundle proves itself."""
+"""The stored crops and answers of a bundle's self-test."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ def structured_crops(count: int, side: int) -> NDArray[np.uint8]:
     """(count, S, S, 3): noise, edges, gradients, flat black and white, and face-like ovals. Always the same."""
     rng = np.random.default_rng(20240)
     y, x = np.mgrid[0:side, 0:side] / side
-    made = []
+    crops = []
     for number in range(count):
         kind = number % 5
         if kind == 0:
             small = rng.integers(0, 256, (7, 7, 3)).astype(np.uint8)
-            picture = cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC)
+            image = cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC)
         elif kind == 1:
-            picture = rng.integers(0, 256, (side, side, 3)).astype(np.uint8)
+            image = rng.integers(0, 256, (side, side, 3)).astype(np.uint8)
         elif kind == 2:
             bars = np.sign(np.sin((x * rng.uniform(5, 30) + y * rng.uniform(-20, 20)) * 2))
-            picture = np.repeat((127.5 + 127.5 * bars)[..., None], 3, 2).astype(np.uint8)
+            image = np.repeat((127.5 + 127.5 * bars)[..., None], 3, 2).astype(np.uint8)
         elif kind == 3:
             ramp = np.stack([x, y, (x + y) / 2], 2) * rng.uniform(100, 255)
-            picture = ramp.astype(np.uint8)
+            image = ramp.astype(np.uint8)
         else:
-            picture = np.full((side, side, 3), 90, np.uint8)
+            image = np.full((side, side, 3), 90, np.uint8)
             centre = (side // 2, side // 2)
-            cv2.ellipse(picture, centre, (int(side * 0.36), int(side * 0.46)), 0, 0, 360, (205, 160, 140), -1)
+            cv2.ellipse(image, centre, (int(side * 0.36), int(side * 0.46)), 0, 0, 360, (205, 160, 140), -1)
             for place in (0.33, 0.67):
-                cv2.circle(picture, (int(side * place), int(side * 0.42)), max(1, side // 16), (40, 30, 30), -1)
-            cv2.ellipse(picture, (side // 2, int(side * 0.7)), (side // 6, side // 14), 0, 0, 180, (150, 50, 60), -1)
-        made.append(picture)
-    return np.stack(made)
+                cv2.circle(image, (int(side * place), int(side * 0.42)), max(1, side // 16), (40, 30, 30), -1)
+            cv2.ellipse(image, (side // 2, int(side * 0.7)), (side // 6, side // 14), 0, 0, 180, (150, 50, 60), -1)
+        crops.append(image)
+    return np.stack(crops)
 
 
 def selftest(network: AUNetwork) -> dict[str, NDArray[Any]]:

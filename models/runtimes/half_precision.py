@@ -1,7 +1,7 @@
 """FP16 written into an ONNX graph, with layer norms, softmax and reductions left in FP32, and the way back.
 
 Strongly typed runtimes take a precision from the graph alone. Inputs and outputs keep their types, so both variants of
-a graph are driven by the same code. Knows no network.
+a graph are driven by the same code.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LARGEST = 65504.0
 
 
 def to_half(model: onnx.ModelProto, kept: frozenset[str] = KEPT) -> onnx.ModelProto:
-    """The same graph with FP16 weights and arithmetic outside of `kept` operators."""
+    """The same graph with FP16 weights and arithmetic, except in operators of `kept`."""
     half = onnx.ModelProto()
     half.CopyFrom(model)
     graph = half.graph
@@ -87,8 +87,8 @@ def to_half(model: onnx.ModelProto, kept: frozenset[str] = KEPT) -> onnx.ModelPr
 
 
 def to_single(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph in FP32 throughout: weights widened, casts between the two types gone. What calibration begins
-    with, since ranges are observed in FP32 and Q/DQ nodes take FP32."""
+    """The same graph in FP32: weights widened, casts between the two types removed. Calibration starts from it, since
+    ranges are observed in FP32 and Q/DQ nodes take FP32."""
     single = onnx.ModelProto()
     single.CopyFrom(model)
     graph = single.graph
@@ -104,38 +104,38 @@ def to_single(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.value_info[:]
     floats, fixed = _float_values(single), {value.name for value in (*graph.input, *graph.initializer)}
     outputs = {value.name for value in graph.output}
-    other: dict[str, str] = {}  # value -> the value that takes its place
+    other: dict[str, str] = {}  # value -> the value that replaces it
     idle = [node for node in graph.node if node.op_type == "Cast" and {*node.input, *node.output} <= floats]
     for node in idle:
-        source, made = other.get(node.input[0], node.input[0]), node.output[0]
-        if made not in outputs:
-            other[made] = source
+        source, target = other.get(node.input[0], node.input[0]), node.output[0]
+        if target not in outputs:
+            other[target] = source
         elif source in fixed or source in outputs:
-            continue  # nothing may be renamed: the cast stays, and does nothing
+            continue  # neither may be renamed: the cast stays, without effect
         else:  # the outputs of a graph keep their names
-            other = {name: made if value == source else value for name, value in other.items()} | {source: made}
+            other = {name: target if value == source else value for name, value in other.items()} | {source: target}
         graph.node.remove(node)
     for node in graph.node:
         for names in (node.input, node.output):
             names[:] = [other.get(name, name) for name in names]
     read = {name for node in graph.node for name in node.input} | outputs
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    used = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(used)
     onnx.checker.check_model(single, full_check=True)
     return single
 
 
 def _float_values(model: onnx.ModelProto) -> set[str]:
     """Names of all FP32 values of the graph."""
-    known = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    typed = [*known.value_info, *known.input, *known.output]
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    typed = [*inferred.value_info, *inferred.input, *inferred.output]
     names = {value.name for value in typed if value.type.tensor_type.elem_type == TensorProto.FLOAT}
-    return names | {tensor.name for tensor in known.initializer if tensor.data_type == TensorProto.FLOAT}
+    return names | {tensor.name for tensor in inferred.initializer if tensor.data_type == TensorProto.FLOAT}
 
 
 def _shorten(node: onnx.NodeProto) -> None:
-    """FP32 in a node's attributes becomes FP16."""
+    """Turns FP32 in a node's attributes into FP16."""
     for attribute in node.attribute:
         if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
             attribute.i = TensorProto.FLOAT16

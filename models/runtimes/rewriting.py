@@ -1,4 +1,4 @@
-"""A bundle's graphs in another precision. Needs onnx, which streaming does not."""
+"""A bundle's graphs in another precision. Needs onnx, which is not a dependency of streaming."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WRITTEN = ("fp32", "fp16")
 
 
 def graph_in(bundle: Bundle, name: str, precision: str) -> bytes:
-    """One of its ONNX files, encoder.onnx or caption.onnx, in that precision. Loops stay as they are."""
+    """encoder.onnx or caption.onnx in that precision. Graphs with loops are returned as they are."""
     if precision not in WRITTEN:
         raise unknown("precision of a graph", precision, WRITTEN)
     path = bundle.path(name)
@@ -25,13 +25,13 @@ def graph_in(bundle: Bundle, name: str, precision: str) -> bytes:
     model = onnx.load(str(path))
     if any(one.type == onnx.AttributeProto.GRAPH for node in model.graph.node for one in node.attribute):
         return path.read_bytes()
-    made = to_half(model) if precision == "fp16" else to_single(model)
-    return bytes(made.SerializeToString())
+    rewritten = to_half(model) if precision == "fp16" else to_single(model)
+    return bytes(rewritten.SerializeToString())
 
 
 def in_half(bundle: Bundle, folder: Path) -> Bundle:
-    """The same bundle with its graphs in FP16, in a folder of its own, verified; itself where it is so already. Its
-    stored answers stay FP32's."""
+    """The bundle with its graphs in FP16, written to `folder` and verified, or itself if they are already. The stored
+    answers remain those of FP32."""
     if bundle.manifest.precision == "fp16":
         return bundle
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """A bundle made in milliseconds, without torch: stands in for an exported network in tests of runtimes and calibration.
 
-The property it gives: its two graphs obey the contract that `models/bundle.py` and `models/runtime.py` describe (names,
+The property it gives: its two graphs obey the contract of `models/bundle.py` and `models/runtimes/base.py` (names,
 types, dynamic batch, greedy decoding inside the graph, END then PAD), its answers depend on its input, and its stored
 self-test was computed by the reference evaluator of ONNX, so that no runtime is ever compared with itself.
 """
@@ -71,7 +71,7 @@ def _floats(name: str, *shape: int | str) -> onnx.ValueInfoProto:
 
 
 def encoder(seed: int = 0) -> onnx.ModelProto:
-    """Convolutions, a layer norm, attention-like products, a softmax: what questions of precision are about."""
+    """Convolutions, a layer norm, attention-like products, a softmax: all that precision matters for."""
     g, a, d = _Graph(seed), len(UNITS), CHANNELS
     g.node("Cast", ["crops"], "pixels", to=TensorProto.FLOAT)
     g.node("Sub", ["pixels", g.constant("mean", np.array([123.675, 116.28, 103.53], np.float32))], "centred")
@@ -110,7 +110,7 @@ def encoder(seed: int = 0) -> onnx.ModelProto:
 
 
 def captioner(seed: int = 1) -> onnx.ModelProto:
-    """Greedy decoding in an ONNX Loop: a plain recurrent cell that starts from what was seen and the decided state."""
+    """Greedy decoding in an ONNX Loop: a plain recurrent cell that starts from the features and the decided state."""
     g, a, d, v = _Graph(seed), len(UNITS), CHANNELS, len(VOCABULARY)
     places = (SIDE // 8) ** 2
     g.node("Split", ["rows"], "face_", axis=1, num_outputs=2)
@@ -156,7 +156,7 @@ def captioner(seed: int = 1) -> onnx.ModelProto:
 
 
 def _decode(g: _Graph, part: str, first: str) -> None:
-    """Adds the loop over words: say the likeliest word, or PAD once END was said."""
+    """Adds the loop over words: the likeliest word, or PAD after END."""
     body = _Graph(0)
     body.node("MatMul", ["hidden_in", "speak"], "bare")
     body.node("Add", ["bare", "often"], "logits")
@@ -204,7 +204,7 @@ def _decode(g: _Graph, part: str, first: str) -> None:
 
 
 def crops(count: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Smooth random pictures: coarse noise, enlarged, so that neighbouring pixels agree as they do in faces."""
+    """Smooth random images: coarse noise, enlarged, so that neighbouring pixels are alike, as in faces."""
     coarse = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), np.uint8)
     return coarse.repeat(SIDE // 8, 1).repeat(SIDE // 8, 2)
 
@@ -226,7 +226,7 @@ def reference(
 
 
 def small_bundle(folder: Path, *, captions: bool = True, seed: int = 0) -> Bundle:
-    """Write the stand-in and open it as any bundle is opened."""
+    """Writes the stand-in and opens it as any bundle is opened."""
     folder.mkdir(parents=True, exist_ok=True)
     first, second = encoder(seed), captioner(seed + 1) if captions else None
     onnx.save(first, folder / "encoder.onnx")

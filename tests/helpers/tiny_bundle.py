@@ -1,7 +1,7 @@
-"""The real network in its smallest size with random weights, exported for real: what `small_bundle` only stands in for.
+"""The real network in its smallest size with random weights, exported: what `small_bundle` stands in for.
 
-The property it gives: every piece between the trained modules and the runtimes is the one that users run. Untrained
-log-odds hardly depend on the picture, so the classifiers' weights are enlarged until they do.
+The property it gives: all code between the trained modules and the runtimes is what users run. Untrained log-odds
+barely depend on the image, so the classifiers' weights are enlarged until they do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ UNITS = ("AU01", "AU04", "AU06", "AU12", "AU25")
 
 @cache
 def tiny_bundle() -> Bundle:
-    """Made once per process; do not change it. Tracing the graphs takes ten seconds and more."""
+    """Exported once per process; do not change it. Tracing the graphs takes ten seconds and more."""
     from vlfau.models.export.run import export
 
     network, config = _network()
@@ -31,7 +31,7 @@ def tiny_bundle() -> Bundle:
 
 
 def tiny_weights(folder: Path, seed: int = 1) -> Bundle:
-    """The same without its graphs, in a moment: all that the torch runtime reads."""
+    """The same without graphs, which is fast: all that the torch runtime reads."""
     from vlfau.models.export.selftest import selftest
     from vlfau.models.tensors import save_tensors
 

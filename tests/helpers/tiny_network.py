@@ -25,7 +25,7 @@ def tiny(size: str = "tiny", **changes: Any) -> tuple[AUNetwork, dict[str, Any]]
 def batch(config: dict[str, Any], network: AUNetwork, count: int = 4, unknown: bool = True) -> dict[str, torch.Tensor]:
     rng = np.random.default_rng(0)
     labels = rng.integers(-1 if unknown else 0, 2, (count, len(UNITS))).astype(np.int8)
-    made = {
+    tensors = {
         "crops": torch.from_numpy(rng.integers(0, 256, (count, network.side, network.side, 3)).astype(np.uint8)),
         "labels": torch.from_numpy(labels),
         "intensity": torch.from_numpy(np.where(labels < 0, np.nan, labels).astype(np.float32)),
@@ -34,5 +34,5 @@ def batch(config: dict[str, Any], network: AUNetwork, count: int = 4, unknown: b
     }
     if network.has_captions:
         sentences = Texts(loading.load().only(UNITS), config["vocabulary"], network.words, network.state_conditioned)
-        made |= sentences.targets(labels, rng)
-    return made
+        tensors |= sentences.targets(labels, rng)
+    return tensors

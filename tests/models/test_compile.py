@@ -23,7 +23,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLFAU_CACHE", str(tmp_path / "cache"))
 
 
-def test_it_verifies_times_and_ends_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_verifies_times_and_ends_with_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = small_bundle(tmp_path / "bundle")
     assert main([str(bundle.folder), "--runtime", "openvino", "--precision", "fp32", "--batch", "3,1"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -49,7 +49,7 @@ def test_errors_are_sentences_and_exit_with_2(tmp_path: Path, capsys: pytest.Cap
     for arguments, message in [
         ([str(tmp_path / "none")], "No bundle in"),
         ([str(bundle.folder), "--precision", "int8"], "vlfau-calibrate int8"),
-        ([str(bundle.folder), "--output", str(tmp_path)], "Drop --output"),
+        ([str(bundle.folder), "--output", str(tmp_path)], "Leave out --output"),
     ]:
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
@@ -159,7 +159,7 @@ def test_rtx_builds_one_engine_for_any_batch(tmp_path: Path) -> None:
         )  # an open batch without bounds
 
 
-def test_rtx_says_what_it_cannot_build(tmp_path: Path) -> None:
+def test_rtx_reports_what_it_cannot_build(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     used = tensorrt_engines.flavour("tensorrt_rtx")
     graph = encoder().SerializeToString()

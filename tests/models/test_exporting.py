@@ -1,4 +1,4 @@
-"""What leaves the trainer is what was trained: ONNX against PyTorch, on noise and on pictures, token for token."""
+"""Exported graphs compute what was trained: ONNX against PyTorch, on noise and on structured images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TOLERANCE = {"fp32": (1e-4, 1.0), "fp16": (0.05, 0.9)}
 
 
 def sharp_network(kind: str = "vlfau", **changes: Any) -> tuple[AUNetwork, dict[str, Any]]:
-    """Untrained, but with weights so large that another picture gives other states and other words."""
+    """Untrained, but with weights so large that another image gives other states and other words."""
     corpus = loading.load().only(UNITS) if kind == "vlfau" else None
     if kind == "vlfau":
         changes = {"words": WORDS, "state_conditioned": True, "landmarks": 1.0, "judge_points": 16} | changes
@@ -90,7 +90,7 @@ def run_torch(network: AUNetwork, crops: NDArray[np.uint8], active: NDArray[np.f
 @pytest.mark.parametrize("kind", ["random", "structured"])
 @pytest.mark.parametrize("count", [1, 3, 8])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_onnx_says_what_torch_says(
+def test_onnx_gives_the_answers_of_torch(
     exported: tuple[AUNetwork, Bundle, Bundle], precision: str, count: int, kind: str
 ) -> None:
     network, plain, half = exported
@@ -118,7 +118,7 @@ def test_the_decided_state_reaches_the_words(exported: tuple[AUNetwork, Bundle, 
     assert (whole != found["global_tokens"]).any()
 
 
-def test_the_bundle_verifies_and_names_what_it_holds(exported: tuple[AUNetwork, Bundle, Bundle]) -> None:
+def test_the_bundle_verifies_and_lists_its_files(exported: tuple[AUNetwork, Bundle, Bundle]) -> None:
     manifest = exported[1].manifest
     assert manifest.units == UNITS
     assert set(manifest.files) == {"encoder.onnx", "caption.onnx", "weights.safetensors", "selftest.npz"}
@@ -131,7 +131,7 @@ def test_the_bundle_verifies_and_names_what_it_holds(exported: tuple[AUNetwork, 
     assert stored["local_tokens"].shape == (8 * len(UNITS), WORDS)
 
 
-def test_graphs_are_what_every_runtime_can_read(exported: tuple[AUNetwork, Bundle, Bundle]) -> None:
+def test_every_runtime_can_read_the_graphs(exported: tuple[AUNetwork, Bundle, Bundle]) -> None:
     for bundle in exported[1:]:
         for name in ("encoder.onnx", "caption.onnx"):
             model = onnx.load(bundle.path(name))
@@ -159,10 +159,10 @@ def test_a_damaged_bundle_is_refused_by_name(tmp_path: Path) -> None:
         open_bundle(bundle.folder)
 
 
-def test_a_folder_of_other_things_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_folder_of_other_files_is_not_overwritten(tmp_path: Path) -> None:
     network, config = sharp_network("graphau")
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds other files than a bundle"):
+    with pytest.raises(UserError, match="holds files that are not a bundle"):
         export(network, config, tmp_path)
     assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "mine"
 

@@ -1,4 +1,4 @@
-"""The second network: its head against the definition, and the same commands without a name check."""
+"""GraphAU: its head against the definition, and the commands on it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_blocks_are_one_linear_layer_per_unit() -> None:
         assert torch.allclose(found[:, unit], F.relu(x @ blocks.weight[unit].T * scale).mean(1), atol=1e-5)
 
 
-def test_each_unit_listens_to_its_k_nearest() -> None:
+def test_each_unit_depends_on_its_k_nearest() -> None:
     torch.manual_seed(0)
     layer = NearestUnits(5, 8, 2).eval()
     x = torch.randn(1, 5, 8)
@@ -40,7 +40,7 @@ def test_each_unit_listens_to_its_k_nearest() -> None:
     before = layer(x)
     for moved in range(5):
         other = x.clone()
-        other[0, moved] += 1e-3  # too little to change who is near
+        other[0, moved] += 1e-3  # too little to change which are nearest
         changed = ((layer(other) - before)[0].abs().amax(1) > 1e-7).tolist()
         for unit in range(5):
             if unit != moved and moved not in nearest[unit]:
@@ -48,7 +48,7 @@ def test_each_unit_listens_to_its_k_nearest() -> None:
     assert any(moved != unit for unit, near in nearest.items() for moved in near)
 
 
-def test_scores_are_cosines_between_nothing_and_one() -> None:
+def test_scores_are_cosines_between_zero_and_one() -> None:
     torch.manual_seed(0)
     head = GraphHead(4, 12, 16, 3).eval()
     probabilities, vectors = head(torch.randn(6, 9, 12))
@@ -57,7 +57,7 @@ def test_scores_are_cosines_between_nothing_and_one() -> None:
     assert ((probabilities >= 0) & (probabilities <= 1 + 1e-6)).all()
 
 
-def test_the_loss_forgives_easy_negatives_and_ignores_the_unknown() -> None:
+def test_the_loss_discounts_easy_negatives_and_ignores_unknown_labels() -> None:
     weights = torch.tensor([0.5, 0.5])
 
     def loss(p: float, label: int) -> float:

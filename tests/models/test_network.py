@@ -90,7 +90,7 @@ def test_unknown_labels_and_padding_reach_no_loss() -> None:
     assert found.grad[0, 0, 1] == 0
 
 
-def test_points_are_learned_beside_the_units_and_reach_no_state() -> None:
+def test_points_are_learned_with_the_units_and_their_loss_does_not_train_the_classifiers() -> None:
     network, config = tiny(landmarks=2.0)
     assert isinstance(network, VLFAU)
     made = batch(config, network)
@@ -127,8 +127,8 @@ def _decoder(words: int = 7) -> tuple[SentenceDecoder, torch.Tensor]:
 
 
 @torch.inference_mode()
-def test_greedy_words_are_the_argmax_of_the_taught_ones() -> None:
-    """Fed with its own sentence, the taught decoder predicts that sentence."""
+def test_greedy_words_are_the_argmax_under_teacher_forcing() -> None:
+    """With its own sentence as input, the decoder predicts that sentence."""
     decoder, places = _decoder()
     spoken, attended = decoder.speak(places, None)
     logits, taught = decoder.teach(places, None, spoken)
@@ -164,19 +164,19 @@ def test_a_beam_of_one_is_greedy_and_a_wider_one_is_likelier() -> None:
 
 
 @torch.inference_mode()
-def test_told_states_change_the_sentence_only_where_the_network_listens() -> None:
-    for told in (True, False):
-        network, _ = tiny(state_conditioned=told)
+def test_states_change_the_sentence_only_of_a_network_that_is_conditioned_on_them() -> None:
+    for conditioned in (True, False):
+        network, _ = tiny(state_conditioned=conditioned)
         network.eval()
         crops = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8))
         memory = network.encode(crops).memory
         rows = torch.tensor([[0, 2]])
         answers = [network.caption(memory, torch.full((1, 4), value), rows)[2] for value in (0.0, 1.0)]
-        assert torch.equal(*answers) is not told
+        assert torch.equal(*answers) is not conditioned
 
 
 @torch.inference_mode()
-def test_faces_in_a_batch_do_not_touch_each_other() -> None:
+def test_faces_in_a_batch_do_not_affect_each_other() -> None:
     network, config = tiny()
     network.eval()
     crops = batch(config, network)["crops"]
@@ -185,7 +185,7 @@ def test_faces_in_a_batch_do_not_touch_each_other() -> None:
     assert torch.allclose(together, alone, atol=1e-5)
 
 
-def test_a_held_encoder_stays_as_it_is_while_sentences_learn() -> None:
+def test_a_held_encoder_is_unchanged_while_sentences_are_trained() -> None:
     network, config = tiny(stem="resnet18", stem_options={"channels": [8, 8, 16, 16]})  # with running statistics
     network.hold_encoder()
     before = {name: value.clone() for name, value in network.train().state_dict().items()}
@@ -198,7 +198,7 @@ def test_a_held_encoder_stays_as_it_is_while_sentences_learn() -> None:
     assert changed == {"describe_unit", "describe_face", "judge_face"}
 
 
-def test_a_held_encoder_without_sentences_trains_the_judge_of_points_or_nothing() -> None:
+def test_a_held_encoder_without_sentences_trains_the_point_classifier_or_is_refused() -> None:
     network, _ = tiny("tiny-refined", landmarks=2.0, judge_points=8)
     network.hold_encoder()
     learns = {name.split(".")[0] for name, parameter in network.named_parameters() if parameter.requires_grad}
@@ -222,7 +222,7 @@ def test_other_stems_fit(stem: tuple[str, Any]) -> None:
     assert network.encode(batch(config, network)["crops"]).log_odds.shape == (4, 4)
 
 
-def test_imagenet_weights_come_from_a_file_or_from_nowhere_and_that_is_said(
+def test_imagenet_weights_come_from_a_file_or_there_are_none_and_the_source_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}

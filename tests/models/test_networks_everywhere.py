@@ -58,7 +58,7 @@ def test_each_network_goes_all_the_way(tmp_path: Path, name: str) -> None:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_each_layout_is_trained_from_and_evaluated_on_by_each_network(tmp_path: Path, layout: str) -> None:
-    """`pytest -s -m slow tests/test_networks_everywhere.py` prints a line for each of them."""
+    """`pytest -s -m slow tests/models/test_networks_everywhere.py` prints a line for each of them."""
     LAYOUTS[layout](tmp_path / "data")
     more = ["--hold-out", "0.3"] if layout == "shards" else ["--cache", str(tmp_path / "cache")]
     for name in NETWORKS:

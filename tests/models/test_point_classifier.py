@@ -1,4 +1,4 @@
-"""The classifier on the face's points sees where they lie to each other, learns from that, and bends no point."""
+"""The point classifier depends on how points lie to each other, learns from that, and changes no point."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def faces(count: int, seed: int = 0) -> Tensor:
     return torch.from_numpy((mean + rng.normal(0, 0.01, (count, POINTS, 2))).astype(np.float32))
 
 
-def test_points_are_seen_from_between_the_eyes() -> None:
+def test_points_are_relative_to_the_midpoint_of_the_eyes() -> None:
     points = torch.zeros(1, POINTS, 2)
     points[0, [36, 39, 42, 45]] = torch.tensor([[0.3, 0.3], [0.4, 0.3], [0.6, 0.3], [0.7, 0.3]])
     points[0, 8] = torch.tensor([0.5, 0.9])  # the chin, 0.6 below the eyes, which are 0.3 apart
@@ -37,7 +37,7 @@ def test_points_are_seen_from_between_the_eyes() -> None:
     torch.testing.assert_close(seen[[36, 45]], torch.tensor([[-2 / 3, 0.0], [2 / 3, 0.0]]))
 
 
-def test_how_the_crop_lies_does_not_matter() -> None:
+def test_turn_scale_and_place_of_the_crop_do_not_matter() -> None:
     points, angle = faces(5), np.deg2rad(17)
     turn = torch.tensor([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]], dtype=torch.float32)
     moved = 0.8 * points @ turn + torch.tensor([0.05, -0.1])
@@ -46,33 +46,33 @@ def test_how_the_crop_lies_does_not_matter() -> None:
     assert (upright(squeezed) - upright(points)).abs().max() > 0.05
 
 
-def test_eyes_on_one_spot_give_numbers() -> None:
+def test_eyes_at_one_point_give_finite_numbers() -> None:
     assert torch.isfinite(upright(torch.full((2, POINTS, 2), 0.5))).all()
 
 
-def test_it_learns_a_raised_point_and_is_sure_only_when_it_is_not_training() -> None:
+def test_it_learns_a_raised_point_and_adds_noise_only_in_training() -> None:
     torch.manual_seed(0)
     labels = torch.from_numpy(np.random.default_rng(1).integers(0, 2, (256, 2)))
     points = faces(256)
     points[:, 21, 1] -= 0.06 * labels[:, 0]  # unit 0 raises the brows; nothing shows unit 1
     points[:, 22, 1] -= 0.06 * labels[:, 0]
-    judge = PointClassifier(2, 16)
-    optimiser = torch.optim.Adam(judge.parameters(), lr=1e-2)
+    classifier = PointClassifier(2, 16)
+    optimiser = torch.optim.Adam(classifier.parameters(), lr=1e-2)
     for _ in range(150):
         optimiser.zero_grad()
-        multi_label(judge(points), labels, torch.tensor([0.5, 0.5])).backward()  # type: ignore[no-untyped-call]
+        multi_label(classifier(points), labels, torch.tensor([0.5, 0.5])).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-    assert not torch.equal(judge(points), judge(points)), "training disturbs what it sees"
-    judge.eval()
-    assert torch.equal(judge(points), judge(points))
+    assert not torch.equal(classifier(points), classifier(points)), "training adds noise to its input"
+    classifier.eval()
+    assert torch.equal(classifier(points), classifier(points))
     unseen, raised = faces(200, seed=5), torch.arange(200) % 2
     unseen[:, 21:23, 1] -= 0.06 * raised[:, None]
-    said = judge(unseen).argmax(2)
-    assert (said[:, 0] == raised).float().mean() > 0.9
-    assert 0.3 < (said[:, 1] == raised).float().mean() < 0.7
+    states = classifier(unseen).argmax(2)
+    assert (states[:, 0] == raised).float().mean() > 0.9
+    assert 0.3 < (states[:, 1] == raised).float().mean() < 0.7
 
 
-def test_both_opinions_count_alike_and_neither_bends_the_points() -> None:
+def test_both_classifiers_have_equal_weight_and_neither_changes_the_points() -> None:
     network, config = tiny(landmarks=2.0, judge_points=8)
     assert isinstance(network, VLFAU)
     made = batch(config, network)
@@ -91,7 +91,7 @@ def test_both_opinions_count_alike_and_neither_bends_the_points() -> None:
     assert not torch.allclose(encoded.log_odds, alone)
 
 
-def test_labels_alone_teach_no_points_so_nothing_is_judged_by_them(tmp_path: Path) -> None:
+def test_a_run_on_labels_alone_has_no_points_and_no_classifier_of_them(tmp_path: Path) -> None:
     def parts(run: Path) -> set[str]:
         return {name.split(".")[0] for name in load_file(run / "last.safetensors")}
 
@@ -108,6 +108,6 @@ def test_labels_alone_teach_no_points_so_nothing_is_judged_by_them(tmp_path: Pat
     assert parts(second) == parts(third) >= {"locate", "judge_points"}
 
 
-def test_there_is_nothing_to_judge_without_points() -> None:
+def test_a_point_classifier_needs_points() -> None:
     with pytest.raises(UserError, match="Give landmarks a weight"):
         tiny(judge_points=8)

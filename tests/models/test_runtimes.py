@@ -1,5 +1,5 @@
-"""The conformance suite: every runtime that this machine can hold gives the same answers, refuses the same things,
-leaks nothing and closes. Then what belongs to one runtime: caches, choice, buckets, plain twins of captured steps."""
+"""The conformance suite: all runtimes of this machine give the same answers, refuse the same input, leak nothing and
+close. Then what belongs to one runtime: caches, choice, buckets, plain twins of captured steps."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def with_int8(bundle: Bundle) -> Bundle:
 
 
 def with_half(bundle: Bundle) -> Bundle:
-    """Written in FP16, as the package's own bundle is."""
+    """Written in FP16, as the embedded bundle is."""
     half = to_half(onnx.load(str(bundle.path("encoder.onnx"))))
     onnx.save(half, bundle.folder / "encoder.onnx")
     write_manifest(bundle.folder, replace(bundle.manifest, precision="fp16"))
@@ -161,13 +161,13 @@ def test_tokens_are_those_of_the_bundle_and_depend_on_the_states(runtime: Runtim
     stored = runtime.bundle.selftest()
     prediction = runtime.predict(stored["crops"])
     rows = np.argwhere(np.ones_like(stored["active"])).astype(np.int64)
-    said = runtime.executor.caption(prediction.memory, stored["active"], rows)
+    answer = runtime.executor.caption(prediction.memory, stored["active"], rows)
     least = EQUAL_TOKENS[runtime.executor.precision]
     for name in ("local_tokens", "global_tokens"):
-        assert (said[name] == stored[name]).mean() >= least
+        assert (answer[name] == stored[name]).mean() >= least
     other = runtime.executor.caption(prediction.memory, 1 - stored["active"], rows)
     assert (other["local_tokens"] == stored["local_tokens"]).mean() < min(least, 0.99)
-    for row in np.asarray(said["local_tokens"]):
+    for row in np.asarray(answer["local_tokens"]):
         ends = np.flatnonzero(row == END)
         assert not len(ends) or (row[ends[0] + 1 :] == PAD).all()
 
@@ -205,8 +205,8 @@ def test_sentences_of_chosen_faces_are_those_of_each_face_alone(runtime: Runtime
     assert len({one.text for one in together}) > 1 or runtime.bundle.manifest.name == "tiny"
 
 
-def test_few_and_many_rows_say_the_same_of_one_face(runtime: Runtime) -> None:
-    """OpenVINO has a graph of fixed shape for few rows; each row's sentence must not depend on its company."""
+def test_few_and_many_rows_give_one_face_the_same_sentences(runtime: Runtime) -> None:
+    """OpenVINO has a graph of fixed shape for few rows; a row's sentence must not depend on the others."""
     stored = runtime.bundle.selftest()
     units = len(runtime.units)
     memory = runtime.executor.take(runtime.predict(stored["crops"]).memory, [1])
@@ -245,7 +245,9 @@ def test_results_outlive_later_calls(runtime: Runtime) -> None:
     ],
     ids=["type", "no batch", "empty", "two colours", "side", "planes first"],
 )
-def test_wrong_pictures_are_refused_in_words(runtime: Runtime, wrong: Callable[[np.ndarray], np.ndarray]) -> None:
+def test_wrong_crops_are_refused_with_the_shape_that_is_expected(
+    runtime: Runtime, wrong: Callable[[np.ndarray], np.ndarray]
+) -> None:
     good = runtime.bundle.selftest()["crops"]
     with pytest.raises(UserError, match=rf"uint8 crops of shape \(N, {runtime.side}"):
         runtime.predict(wrong(good))
@@ -261,9 +263,9 @@ def test_a_thousand_calls_need_no_more_memory(runtime: Runtime) -> None:
 
     def work(times: int) -> None:
         for i in range(times):
-            made = runtime.predict(stored[: 1 + i % 3])
+            prediction = runtime.predict(stored[: 1 + i % 3])
             if i % 20 == 0:
-                runtime.explain(made, [0], states[:1], np.ones_like(states[:1]))
+                runtime.explain(prediction, [0], states[:1], np.ones_like(states[:1]))
 
     process = psutil.Process()
     work(calls // 5)
@@ -287,8 +289,8 @@ def test_closing_is_safe_and_final(runtime: Runtime) -> None:
             use()
 
 
-def test_closing_is_safe_at_once(bundle_of: Callable[[str], Bundle]) -> None:
-    """OpenVINO is then still compiling the captions on a thread of its own."""
+def test_closing_is_safe_immediately(bundle_of: Callable[[str], Bundle]) -> None:
+    """OpenVINO is then still compiling the captions on another thread."""
     for name in ("openvino", "onnxruntime"):
         open_runtime(bundle_of("small"), name, prove=False).close()
 
@@ -305,7 +307,7 @@ def test_a_bundle_without_sentences_runs_and_explains_nothing(tmp_path: Path) ->
 # ---- what must be refused
 
 
-def test_a_changed_file_is_refused_whichever_it_is(tmp_path: Path) -> None:
+def test_a_change_of_any_file_is_refused(tmp_path: Path) -> None:
     bundle = with_int8(small_bundle(tmp_path / "bundle"))
     assert set(bundle.manifest.files) == {"encoder.onnx", "encoder.int8.onnx", "caption.onnx", "selftest.npz"}
     for name in bundle.manifest.files:
@@ -336,7 +338,7 @@ def test_crops_of_another_alignment_are_refused_and_a_manifest_without_one_opens
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime", "torch"])
-def test_another_network_under_a_right_checksum_fails_the_selftest(tmp_path: Path, name: str) -> None:
+def test_another_network_with_a_valid_checksum_fails_the_selftest(tmp_path: Path, name: str) -> None:
     if name == "torch":
         pytest.importorskip("torch")
         from tiny_bundle import tiny_weights
@@ -351,7 +353,7 @@ def test_another_network_under_a_right_checksum_fails_the_selftest(tmp_path: Pat
         open_runtime(open_bundle(bundle.folder), name)
 
 
-def test_a_network_that_ignores_its_picture_fails_the_selftest(tmp_path: Path) -> None:
+def test_a_network_that_ignores_its_input_fails_the_selftest(tmp_path: Path) -> None:
     bundle = small_bundle(tmp_path / "bundle")
     model = encoder()
     blind = onnx.helper.make_node("Mul", ["pixels", "nothing"], ["dark"], name="blind")
@@ -362,16 +364,16 @@ def test_a_network_that_ignores_its_picture_fails_the_selftest(tmp_path: Path) -
     stored = bundle.selftest()
     from small_bundle import reference
 
-    stored["log_odds"] = reference(model, None, stored["crops"])["log_odds"]  # so that the first check passes
+    stored["log_odds"] = reference(model, None, stored["crops"])["log_odds"]  # passes the first check
     np.savez(bundle.folder / "selftest.npz", **stored)  # type: ignore[arg-type]
     write_manifest(bundle.folder, bundle.manifest)
     with pytest.raises(UserError, match="another image gives the same answer"):
         open_runtime(open_bundle(bundle.folder), "openvino")
 
 
-def test_requests_that_cannot_be_met_say_what_to_do(bundle_of: Callable[[str], Bundle]) -> None:
+def test_requests_that_cannot_be_met_are_refused_with_a_remedy(bundle_of: Callable[[str], Bundle]) -> None:
     bundle = bundle_of("small")
-    asked: list[tuple[dict[str, Any], str]] = [
+    requests: list[tuple[dict[str, Any], str]] = [
         ({"runtime": "openvno"}, "Did you mean 'openvino'"),
         ({"runtime": "openvino", "precision": "fp12"}, "Unknown precision"),
         ({"runtime": "openvino", "precision": "int8"}, "vlfau-calibrate int8"),
@@ -380,13 +382,13 @@ def test_requests_that_cannot_be_met_say_what_to_do(bundle_of: Callable[[str], B
         ({"runtime": "onnxruntime", "device": "TPU"}, "no device 'TPU'"),
         ({"runtime": "openvino", "threads": 0}, "at least 1 thread"),
     ]
-    for arguments, message in asked:
+    for arguments, message in requests:
         with pytest.raises(UserError, match=message):
             open_runtime(bundle, **arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(gpu_count() > 0, reason="this machine has a GPU")
-def test_gpu_runtimes_say_that_there_is_no_gpu(bundle_of: Callable[[str], Bundle]) -> None:
+def test_gpu_runtimes_report_that_there_is_no_gpu(bundle_of: Callable[[str], Bundle]) -> None:
     bundle = bundle_of("small")
     for arguments, message in [
         ({"runtime": "tensorrt"}, "needs an NVIDIA GPU"),
@@ -418,10 +420,10 @@ def test_compiled_graphs_are_kept_per_bundle(tmp_path: Path) -> None:
         memory = opened.predict(stored["crops"]).memory
         opened.executor.caption(memory, stored["active"], np.array([[0, 0]]))  # closing sooner stops the compilation
     folder = tmp_path / "cache" / "openvino" / bundle.checksum
-    kept = {path.name for path in folder.iterdir()}
-    assert len(kept) == 3  # encoder, captions of one face, captions of any number
+    files = {path.name for path in folder.iterdir()}
+    assert len(files) == 3  # encoder, captions of one face, captions of any number
     open_runtime(bundle, "openvino").close()
-    assert {path.name for path in folder.iterdir()} == kept
+    assert {path.name for path in folder.iterdir()} == files
     other = small_bundle(tmp_path / "other", seed=5)
     assert other.checksum != bundle.checksum
 
@@ -435,24 +437,24 @@ def test_no_cache_folder_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
     open_runtime(small_bundle(tmp_path / "bundle"), "openvino").close()
 
 
-def raced(
+def outcome_of(
     seconds: dict[str, float], failed: dict[str, str] | None = None, disturbed: bool = False
 ) -> choosing.TrialOutcome:
-    """A trial's outcome: a hundredth of noise, or rounds three times longer than the best."""
+    """With one percent of noise, or with rounds three times longer than the best."""
     shape = np.array([1.0, 1.01, 1.0, 1.02, 1.0]) if not disturbed else np.array([1.0, 3.0, 3.1, 2.9, 3.0])
     took = {name: value * shape for name, value in seconds.items()}
     return choosing.TrialOutcome(Rounds(took), dict.fromkeys(seconds, "fp32"), failed or {})
 
 
-@pytest.mark.skipif(find_spec("onnxruntime") is None or gpu_count() > 0, reason="the candidates are others here")
-def test_auto_takes_the_fastest_says_why_and_remembers(tmp_path: Path) -> None:
+@pytest.mark.skipif(find_spec("onnxruntime") is None or gpu_count() > 0, reason="other candidates here")
+def test_auto_takes_the_fastest_with_reasons_and_remembers_it(tmp_path: Path) -> None:
     bundle = small_bundle(tmp_path / "bundle")
     tried: list[str] = []
     seconds = {"openvino": 0.004, "onnxruntime": 0.002}
 
     def trial(names: Sequence[str]) -> choosing.TrialOutcome:
         tried.extend(names)
-        return raced(seconds)
+        return outcome_of(seconds)
 
     said: list[str] = []
     first = choosing.choose(bundle, trial=trial, say=said.append)
@@ -471,41 +473,41 @@ def test_auto_takes_the_fastest_says_why_and_remembers(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "cache" / "choices.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.skipif(find_spec("onnxruntime") is None or gpu_count() > 0, reason="the candidates are others here")
-def test_auto_keeps_the_default_inside_the_noise_and_soon_forgets_what_a_busy_machine_said(
+@pytest.mark.skipif(find_spec("onnxruntime") is None or gpu_count() > 0, reason="other candidates here")
+def test_auto_keeps_the_default_within_the_noise_and_soon_repeats_a_trial_on_a_busy_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = small_bundle(tmp_path / "bundle")
-    near = choosing.choose(bundle, trial=lambda _: raced({"openvino": 0.0021, "onnxruntime": 0.0020}), say=_nobody)
+    near = choosing.choose(bundle, trial=lambda _: outcome_of({"openvino": 0.0021, "onnxruntime": 0.0020}), say=_ignore)
     assert near.runtime == "openvino"
     assert near.reasons[1].endswith("2.00 ms a face, not clearly faster than the default openvino")
     said: list[str] = []
     seconds = {"openvino": 0.004, "onnxruntime": 0.002}
     now = time.time()
-    for passed_s, told in ((0.0, "again in an hour"), (1800.0, "measured earlier"), (3601.0, "again in an hour")):
+    for passed_s, expected in ((0.0, "again in an hour"), (1800.0, "measured earlier"), (3601.0, "again in an hour")):
         monkeypatch.setattr(time, "time", lambda at=now + passed_s: at)
-        busy = choosing.choose(bundle, threads=2, trial=lambda _: raced(seconds, disturbed=True), say=said.append)
+        busy = choosing.choose(bundle, threads=2, trial=lambda _: outcome_of(seconds, disturbed=True), say=said.append)
         assert busy.runtime == "onnxruntime"
-        assert told in said[-1]
+        assert expected in said[-1]
 
 
-def test_auto_passes_over_a_runtime_that_fails(tmp_path: Path) -> None:
+def test_auto_skips_a_runtime_that_fails(tmp_path: Path) -> None:
     bundle = small_bundle(tmp_path / "bundle")
     if gpu_count() == 0:
-        outcome = raced({"onnxruntime": 0.1}, {"openvino": "its self-test failed"})
-        choice = choosing.choose(bundle, trial=lambda _: outcome, say=_nobody)
+        outcome = outcome_of({"onnxruntime": 0.1}, {"openvino": "its self-test failed"})
+        choice = choosing.choose(bundle, trial=lambda _: outcome, say=_ignore)
         assert choice.runtime == "onnxruntime"
         assert any("not openvino: its self-test failed" in reason for reason in choice.reasons)
     with pytest.raises(UserError, match="No runtime passed"):
-        choosing.choose(bundle, threads=3, trial=lambda _: raced({}, {"openvino": "broken"}), say=_nobody)
+        choosing.choose(bundle, threads=3, trial=lambda _: outcome_of({}, {"openvino": "broken"}), say=_ignore)
 
 
-def _nobody(_: str) -> None:
-    """Does not listen."""
+def _ignore(_: str) -> None:
+    """The lines about the choice are not tested."""
 
 
-def test_a_race_is_decided_by_the_runners_and_not_by_who_disturbs_them() -> None:
-    """With a clock of its own: 2 and 3 ms, and a neighbour who takes 5 ms now and then, mostly from the faster one."""
+def test_a_race_is_decided_by_the_runners_and_not_by_other_load() -> None:
+    """With a simulated clock: 2 and 3 ms, and other load that takes 5 ms now and then, mostly from the faster one."""
     now = [0.0]
     rng = np.random.default_rng(0)
 
@@ -529,7 +531,7 @@ def test_a_race_is_decided_by_the_runners_and_not_by_who_disturbs_them() -> None
     assert wild.disturbed
     assert not wild.clearly_faster("slow", "quick")
     alike = race({"a": runner(0.002, 0.0), "b": runner(0.0019, 0.0)}, 0.1, lambda: now[0])
-    assert not alike.clearly_faster("b", "a")  # five percent are no reason
+    assert not alike.clearly_faster("b", "a")  # five percent are not enough
     assert len(alike.took["a"]) >= 12
 
 
@@ -548,7 +550,7 @@ def test_int8_is_taken_where_it_was_calibrated(tmp_path: Path) -> None:
     bundle = small_bundle(tmp_path / "bundle")
     made = with_int8(bundle)
     exact = bundle.selftest()["log_odds"]
-    for name, asked in (("openvino", None), ("onnxruntime", "int8")):  # where it is the faster one it need not be asked
+    for name, asked in (("openvino", None), ("onnxruntime", "int8")):  # the default only if it is faster
         with open_runtime(made, name, precision=asked) as opened, open_runtime(made, name, precision="fp32") as plain:
             assert (opened.executor.precision, plain.executor.precision) == ("int8", "fp32")
             found = opened.predict(bundle.selftest()["crops"]).log_odds
@@ -556,11 +558,11 @@ def test_int8_is_taken_where_it_was_calibrated(tmp_path: Path) -> None:
             assert np.abs(plain.predict(bundle.selftest()["crops"]).log_odds - exact).max() < 1e-3
 
 
-def test_a_faster_precision_that_nobody_asked_for_gives_way_when_it_fails(
+def test_a_default_precision_that_fails_falls_back_to_that_of_the_bundle(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = with_int8(small_bundle(tmp_path / "bundle"))
-    onnx.save(encoder(seed=9), made.folder / "encoder.int8.onnx")  # another network under a right checksum
+    onnx.save(encoder(seed=9), made.folder / "encoder.int8.onnx")  # another network with a valid checksum
     write_manifest(made.folder, made.manifest)
     wrong = open_bundle(made.folder)
     with open_runtime(wrong, "openvino") as opened:
@@ -599,7 +601,7 @@ def test_buckets_pad_cut_and_keep() -> None:
     assert seen == [4, 1, 8, 8]
 
 
-def test_chunked_steps_say_what_the_whole_loop_says(tmp_path: Path) -> None:
+def test_chunked_steps_give_the_tokens_of_the_whole_loop(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from tiny_bundle import tiny_weights
 
@@ -624,12 +626,31 @@ def test_chunked_steps_say_what_the_whole_loop_says(tmp_path: Path) -> None:
         found = ChunkedDecoder(decoder, graphs=False)(places, told)
         assert np.array_equal(found, expected)
         assert len(steps) == -(-decoder.words // CHUNK) * CHUNK
-        decoder.output.bias[END] += 100  # everybody ends at once: the second chunk is not spoken
+        decoder.output.bias[END] += 100  # all rows end at the first word: there is no second chunk
         steps.clear()
         short = ChunkedDecoder(decoder, graphs=False)(places, told)
     assert len(steps) == CHUNK
     assert (short[:, 0] == END).all()
     assert not short[:, 1:].any()
+
+
+def test_a_network_whose_decoders_have_no_steps_speaks_by_its_captions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from tiny_bundle import tiny_weights
+
+    from vlfau.models.networks.vlfau import VLFAU
+
+    monkeypatch.setattr(VLFAU, "speakers", lambda *_: {})
+    bundle = tiny_weights(tmp_path / "bundle")
+    stored = bundle.selftest()
+    with open_runtime(bundle, "torch", device="cpu") as opened:
+        memory = opened.predict(stored["crops"]).memory
+        rows = np.argwhere(np.ones_like(stored["active"])).astype(np.int64)
+        answer = opened.executor.caption(memory, stored["active"], rows)
+    for name in ("local_tokens", "global_tokens"):
+        assert np.array_equal(answer[name], stored[name])
 
 
 @pytest.mark.slow
