@@ -36,7 +36,7 @@ from vlfau.models.bundle import Bundle, open_bundle
 from vlfau.models.data import DataChoice, open_data, unseen
 from vlfau.models.data.samples import Points, Samples
 from vlfau.models.errors import UserError
-from vlfau.models.evaluation.protocol import Outcome, score
+from vlfau.models.evaluation.protocol import PartPredictions, score
 from vlfau.models.evaluation.reader import BundleReader
 from vlfau.models.evaluation.run import run_through
 from vlfau.models.runtimes.rewriting import in_half
@@ -110,7 +110,7 @@ def fitted_on(choice: DataChoice, provenance: dict[str, Any]) -> list[str]:
     ]
 
 
-def false_alarms(outcome: Outcome) -> dict[str, Any]:
+def false_alarms(outcome: PartPredictions) -> dict[str, Any]:
     """Units decided active in images in which no unit is labelled active."""
     labelled = (outcome.labels >= 0).mean(1) >= min(ENOUGH, (outcome.labels >= 0).mean(1).max(initial=0))
     return alarms(outcome.states[labelled & (outcome.labels >= 0).any(1) & (outcome.labels <= 0).all(1)], outcome.units)
@@ -128,7 +128,7 @@ def alarms(states: NDArray[np.bool_], units: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def row_of(outcome: Outcome, first: Outcome | None) -> dict[str, Any]:
+def row_of(outcome: PartPredictions, first: PartPredictions | None) -> dict[str, Any]:
     """Figures of one bundle in one precision; None where there is nothing to measure."""
     scores = score(outcome)
     for place, unit in enumerate(outcome.units):
@@ -143,7 +143,7 @@ def row_of(outcome: Outcome, first: Outcome | None) -> dict[str, Any]:
     return row
 
 
-def _predictions(outcome: Outcome) -> Predictions:
+def _predictions(outcome: PartPredictions) -> Predictions:
     return Predictions(outcome.probabilities, outcome.probabilities, outcome.states)  # AUC depends on the order only
 
 
@@ -160,7 +160,7 @@ def variants(bundle: Bundle, names: Sequence[str]) -> tuple[list[tuple[str, str]
 def measure(options: argparse.Namespace, choice: DataChoice) -> tuple[dict[str, dict[str, Any]], list[str]]:
     rows: dict[str, dict[str, Any]] = {}
     notes: list[str] = []
-    first: Outcome | None = None
+    first: PartPredictions | None = None
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vlfau-accuracy-")))
         for number, where in enumerate(options.bundle):

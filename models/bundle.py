@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UserError, unknown
+from .errors import UserError
 from .faces import align
+from .files import embedded, unknown
 
 MEMORY = ("visual", "channel", "spatial")  # what sentences are made from, as named in both graphs
 
@@ -89,11 +90,6 @@ class Bundle:
         """crops (n, S, S, 3) uint8, log_odds (n, A); with captions also active (n, A), local_tokens, global_tokens."""
         with np.load(self.path("selftest.npz"), allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-
-
-def embedded() -> Path:
-    """The folder of the bundle inside the package."""
-    return Path(__file__).with_name("embedded")  # importlib does not find it in editable installs
 
 
 def sha256(path: Path) -> str:

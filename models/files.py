@@ -1,4 +1,4 @@
-"""Files: suffixes of images and videos, and writing a file whole or not at all."""
+"""Files: suffixes of images and videos, what the package carries, and writing a file whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from .errors import UserError
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VIDEOS = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".mpg", ".wmv")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota or a limit on the size of files
+
+
+def embedded() -> Path:
+    """The folder of what the package carries: the bundle, the face networks and the demonstration."""
+    return Path(__file__).with_name("embedded")  # importlib does not find it in editable installs
 
 
 def write_or_stop(path: Path, body: bytes) -> None:

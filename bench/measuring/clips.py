@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vlfau.models.bundle import embedded
 from vlfau.models.errors import UserError
+from vlfau.models.files import embedded
 
 WIDTH, HEIGHT, FPS = 1280, 720, 30
 GRIDS = {1: (1, 1), 2: (2, 1), 4: (2, 2), 8: (4, 2)}  # faces -> columns, rows

@@ -33,10 +33,11 @@ from vlfau.engine.settings import SECTIONS, for_python
 from vlfau.engine.sinks import drawing, parquet, render, subtitles, tables  # noqa: F401  (so that children need not)
 from vlfau.engine.tracking.find import FaceFinder
 from vlfau.engine.tracking.pose import MEAN_FACE
-from vlfau.models.bundle import Bundle, embedded, sha256
+from vlfau.models.bundle import Bundle, sha256
 from vlfau.models.errors import UserError
 from vlfau.models.faces.base import Detections
 from vlfau.models.faces.landmarks import Located
+from vlfau.models.files import embedded
 from vlfau.models.runtimes.base import Runtime
 
 OUTCOME, PROMISES, NO_FILE = "outcome.json", "promises.json", "no file"

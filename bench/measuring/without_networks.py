@@ -18,10 +18,11 @@ from vlfau.engine.app import Engine
 from vlfau.engine.commands.stream import parser
 from vlfau.engine.settings import read_engine
 from vlfau.engine.tracking.find import FaceFinder
-from vlfau.models.bundle import Bundle, embedded
+from vlfau.models.bundle import Bundle
 from vlfau.models.faces.base import Detections
 from vlfau.models.faces.embedded import EmbeddedDetector
 from vlfau.models.faces.landmarks import BOX_GROWTH, CROP_GROWTH, LandmarkNet
+from vlfau.models.files import embedded
 from vlfau.models.runtimes.base import Executor, Runtime
 
 CERTAIN = 5.0  # log-odds of a face

@@ -11,7 +11,7 @@ import sys
 import textwrap
 from typing import Any
 
-from vlfau.models.bundle import embedded
+from vlfau.models.files import embedded
 
 from ..wire import Face, Report
 from .base import Pixels, Sink

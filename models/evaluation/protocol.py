@@ -20,7 +20,7 @@ from . import published
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PartPredictions:
     """Predictions for one test part; axes: N images, A units."""
 
     units: tuple[str, ...]
@@ -46,7 +46,7 @@ class Captions:
     corpus: Corpus | None = None  # of these sentences; the package's by default
 
 
-def score(outcome: Outcome, *, draws: int = 1000) -> dict[str, Any]:
+def score(outcome: PartPredictions, *, draws: int = 1000) -> dict[str, Any]:
     """Everything that is reported about one test part, as plain numbers."""
     table = metrics.counts(outcome.labels, outcome.states)
     f1, auc = metrics.f1(table), metrics.auc(outcome.labels, outcome.probabilities)
@@ -118,7 +118,7 @@ def score_captions(captions: Captions, units: Sequence[str]) -> dict[str, Any]:
 
 
 def over_folds(
-    scores: Sequence[dict[str, Any]], outcomes: Sequence[Outcome] = (), *, draws: int = 1000
+    scores: Sequence[dict[str, Any]], outcomes: Sequence[PartPredictions] = (), *, draws: int = 1000
 ) -> dict[str, Any]:
     """Means over folds, as the papers report them; the interval draws subjects within each fold."""
     units = list(scores[0]["units"])

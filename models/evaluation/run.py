@@ -21,7 +21,7 @@ from ..sentences.targets import Texts
 from ..settings import read, setting
 from ..training.run_folder import RunFolder
 from . import plots, published
-from .protocol import Captions, Outcome, over_folds, score
+from .protocol import Captions, PartPredictions, over_folds, score
 from .reader import Reader, RunReader, open_reader, texts_of
 from .report import markdown
 
@@ -93,7 +93,7 @@ def run_through(
     images: int | None = None,
     caption_images: int = 200,
     beam: int = 1,
-) -> Outcome:
+) -> PartPredictions:
     """All predictions for the samples, and sentences for a fixed, evenly spread part of them."""
     _check_units(reader, samples)
     samples = spread(samples, images)
@@ -104,7 +104,7 @@ def run_through(
         for width in (1, beam if beam > 1 else 0)
     )
     states = probabilities >= reader.thresholds
-    return Outcome(reader.units, labels, probabilities, states, subjects, captions=captions, by_beam=by_beam)
+    return PartPredictions(reader.units, labels, probabilities, states, subjects, captions=captions, by_beam=by_beam)
 
 
 def _captions(reader: Reader, samples: Samples, batch: int, beam: int) -> Captions | None:
@@ -158,7 +158,7 @@ def _batches(samples: Samples, size: int) -> Iterator[dict[str, Any]]:
         yield {name: tensor.numpy() for name, tensor in part.items()}
 
 
-def _draw(folder: Path, reader: Reader, outcome: Outcome, one: dict[str, Any], samples: Samples) -> None:
+def _draw(folder: Path, reader: Reader, outcome: PartPredictions, one: dict[str, Any], samples: Samples) -> None:
     plots.f1_bars(folder / "f1.png", one)
     plots.reliability(folder / "reliability.png", outcome.labels, outcome.probabilities)
     if reader.network is None:

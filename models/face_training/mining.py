@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 
 from .. import settings
-from ..bundle import embedded
 from ..errors import UserError
 from ..faces.embedded import FaceBoxes
 from ..faces.landmarks import crop_matrix, cut, open_landmarks
+from ..files import embedded
 from ..terminal import command
 from .crops import RenderedCrops
 from .photographs import Backgrounds, Bytes

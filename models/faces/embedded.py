@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import embedded
 from ..errors import UserError
+from ..files import embedded
 from ..metrics import sigmoid
 from ..openvino_core import openvino_core
 from .align import five_points

@@ -11,9 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..bundle import Bundle, embedded
+from ..bundle import Bundle
 from ..cache import cache_folder
 from ..errors import UserError
+from ..files import embedded
 from .graphs import QUANTISED, encoder_file, require_quantised
 
 FLAVOURS = ("tensorrt", "tensorrt_rtx")  # the first that is installed

@@ -13,7 +13,7 @@ SLOT = "{actions}"
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class UnitSentences:
     """The words for one action unit."""
 
     code: str  # "AU12"
@@ -31,7 +31,7 @@ class Corpus:
 
     version: int
     rest_words: frozenset[str]
-    units: dict[str, Unit]  # in the order of the labels' columns
+    units: dict[str, UnitSentences]  # in the order of the labels' columns
     face: dict[str, tuple[str, ...]]  # "neutral", "one", "two", "many" -> templates
     subject_face: dict[str, tuple[str, ...]]  # the same with {subject}
     subjects: tuple[str, ...]

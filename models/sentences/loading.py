@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import UserError
 from ..settings import load_toml
 from .check import check
-from .corpus import COUNTS, Corpus, Unit
+from .corpus import COUNTS, Corpus, UnitSentences
 
 SHIPPED = Path(__file__).with_name("corpus.toml")
 
@@ -49,6 +49,6 @@ def unit_names() -> dict[str, str]:
     return {code: unit.name for code, unit in load().units.items()}
 
 
-def _unit(code: str, entry: dict[str, Any]) -> Unit:
+def _unit(code: str, entry: dict[str, Any]) -> UnitSentences:
     texts = (tuple(entry[key]) for key in ("phrases", "active", "inactive"))
-    return Unit(code, entry["name"], entry["muscle"], entry["tag"], *texts)
+    return UnitSentences(code, entry["name"], entry["muscle"], entry["tag"], *texts)

@@ -18,8 +18,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import embedded
 from ..errors import UserError
+from ..files import embedded
 from ..settings import add_flags, read, setting
 from ..terminal import command
 from .assets import Assets, load_assets

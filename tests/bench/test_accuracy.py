@@ -20,16 +20,18 @@ from synthetic_layouts import make_csv, make_graphau, make_shards
 from tiny_bundle import UNITS, tiny_bundle
 
 from vlfau.models.errors import UserError
-from vlfau.models.evaluation.protocol import Captions, Outcome
+from vlfau.models.evaluation.protocol import Captions, PartPredictions
 
 bench = bench_module("accuracy")
 
 
-def outcome(labels: list[list[int]], states: list[list[int]], captions: Captions | None = None) -> Outcome:
+def outcome(labels: list[list[int]], states: list[list[int]], captions: Captions | None = None) -> PartPredictions:
     decided = np.array(states, bool)
     probabilities = np.where(decided, 0.9, 0.1).astype(np.float32)
     subjects = np.arange(len(labels), dtype=np.int64)
-    return Outcome(("AU06", "AU12"), np.array(labels, np.int8), probabilities, decided, subjects, captions=captions)
+    return PartPredictions(
+        ("AU06", "AU12"), np.array(labels, np.int8), probabilities, decided, subjects, captions=captions
+    )
 
 
 def test_figures_of_right_and_wrong_answers(bench: ModuleType) -> None:

@@ -20,7 +20,7 @@ from small_bundle import UNITS, small_bundle
 from vlfau.engine import open_engine, wire
 from vlfau.engine.sinks.zeromq import Publisher
 from vlfau.engine.subscriber import subscribe
-from vlfau.models.bundle import embedded
+from vlfau.models.files import embedded
 
 
 def an_empty_clip(folder: Path, frames: int) -> Path:

@@ -156,7 +156,7 @@ def test_installed_size_includes_dependencies(sizes: ModuleType) -> None:
 
 
 def test_the_cascade_of_the_loop_finds_the_demo_face(loops: ModuleType) -> None:
-    from vlfau.models.bundle import embedded
+    from vlfau.models.files import embedded
 
     demo = embedded() / "demo.mp4"
     if not demo.exists():

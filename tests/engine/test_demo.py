@@ -21,7 +21,7 @@ from vlfau.engine.app import open_engine
 from vlfau.engine.commands.stream import main
 from vlfau.engine.subscriber import subscribe
 from vlfau.engine.wire import Report
-from vlfau.models.bundle import embedded
+from vlfau.models.files import embedded
 
 CLIP, TRUTH = embedded() / "demo.mp4", embedded() / "demo.json"
 BYTES = 1_000_000

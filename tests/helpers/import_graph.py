@@ -1,6 +1,6 @@
 """The imports between files of the tree: at module level, inside functions and for type checkers alike.
 
-    python tests/helpers/import_graph.py [CHECKOUT]      how a checkout is laid out, in figures
+python tests/helpers/import_graph.py [CHECKOUT]      how a checkout is laid out, in figures
 """
 
 from __future__ import annotations

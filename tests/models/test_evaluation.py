@@ -13,7 +13,7 @@ import synthetic_layouts as synthetic
 from vlfau.models.data.datasets import DATASETS
 from vlfau.models.evaluation import command as evaluate_command
 from vlfau.models.evaluation import plots, published
-from vlfau.models.evaluation.protocol import Captions, Outcome, over_folds, score, score_captions
+from vlfau.models.evaluation.protocol import Captions, PartPredictions, over_folds, score, score_captions
 from vlfau.models.evaluation.report import markdown
 from vlfau.models.export import command as export_command
 from vlfau.models.networks.sizes import SIZES
@@ -24,11 +24,13 @@ from vlfau.models.training.run_folder import RunFolder
 UNITS = ("AU01", "AU04", "AU12")
 
 
-def outcome(seed: int = 0, **changes: object) -> Outcome:
+def outcome(seed: int = 0, **changes: object) -> PartPredictions:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 2, (300, 3)).astype(np.int8)
     probabilities = np.clip(labels * 0.5 + rng.random(labels.shape) * 0.6, 0, 1).astype(np.float32)
-    plain = Outcome(UNITS, labels, probabilities, probabilities >= 0.5, rng.integers(0, 6, 300), "fold 1", "BP4D")
+    plain = PartPredictions(
+        UNITS, labels, probabilities, probabilities >= 0.5, rng.integers(0, 6, 300), "fold 1", "BP4D"
+    )
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
 
 
@@ -99,7 +101,7 @@ def test_the_papers_means_are_shown_only_for_the_same_units(dataset: str) -> Non
     units = DATASETS[dataset].units
     labels = np.random.default_rng(0).integers(0, 2, (200, len(units))).astype(np.int8)
     states = labels == 1
-    perfect = Outcome(units, labels, states.astype(np.float32), states, np.arange(200) % 5, "fold 1", dataset)
+    perfect = PartPredictions(units, labels, states.astype(np.float32), states, np.arange(200) % 5, "fold 1", dataset)
     scores = [score(perfect), score(perfect)]
     mean = over_folds(scores, [perfect, perfect])
     assert mean["paper"] == scores[0]["paper"]

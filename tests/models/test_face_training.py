@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from vlfau.models.bundle import embedded
 from vlfau.models.faces.align import POINTS
 from vlfau.models.faces.landmarks import SIDE, open_landmarks
+from vlfau.models.files import embedded
 
 
 def make_shards(folder: Path, faces: int = 120) -> Path:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from shared_files import shared
 
-from vlfau.models.bundle import embedded
 from vlfau.models.errors import UserError
 from vlfau.models.faces.align import POINTS
 from vlfau.models.faces.landmarks import (
@@ -21,6 +20,7 @@ from vlfau.models.faces.landmarks import (
     cut,
     open_landmarks,
 )
+from vlfau.models.files import embedded
 
 MESH_EYES = (33, 263, 4, 61, 291)  # of the face mesh: outer eye corners, nose tip, mouth corners
 OUR_EYES = (36, 45, 30, 48, 54)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from doc_blocks import blocks_of, tree_paths
-from import_graph import circles, closure, import_graph, top_level_names
+from import_graph import circles, closure, import_graph, names_used_twice, rooms, top_level_names
 from shared_files import ROOT
 
 from vlfau.models.networks import KINDS
@@ -24,6 +24,15 @@ BASES = sorted(file for file in GRAPH if file.endswith("/base.py"))
 
 def test_no_file_imports_itself_through_others() -> None:
     assert circles(GRAPH) == []
+
+
+def test_no_folder_imports_itself_through_others() -> None:
+    """Files of a package's top floor count as rooms, too."""
+    assert circles(rooms(GRAPH)) == []
+
+
+def test_a_class_name_means_one_thing() -> None:
+    assert names_used_twice(ROOT) == {}
 
 
 def test_a_circle_is_noticed_even_if_an_import_is_inside_a_function(tmp_path: Path) -> None:
