@@ -1,5 +1,5 @@
 # `make check` runs what .ci/run runs except the soak, in the active environment.
-.PHONY: check lint types test slow bench
+.PHONY: check lint types test slow bench audit
 
 check: lint types test
 
@@ -20,3 +20,7 @@ slow:
 # Takes a quarter of an hour on an otherwise idle machine. $VLFAU_SHARDS names a folder of renders.
 bench:
 	python bench/results.py
+
+# Known vulnerabilities of what is installed; needs the data of pypi.org.
+audit:
+	python .ci/audit.py

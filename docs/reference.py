@@ -1,8 +1,9 @@
-"""A MkDocs hook that writes the four reference pages from the code while the site is built, so that they are never out
+"""A MkDocs hook that writes the five reference pages from the code while the site is built, so that they are never out
 of date.
 
 Commands come from their own --help, settings from the dataclasses behind the flags, the wire format from the schema and
-the comments in `engine/wire.py`, and the Python interface from signatures and docstrings.
+the comments in `engine/wire.py`, the Python interface from signatures and docstrings, and licences
+from the metadata of the installed packages.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import sys
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
-from importlib.metadata import entry_points
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 HELP_COLUMNS = "100"
@@ -37,6 +40,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/settings.md": settings,
         "reference/wire.md": wire_format,
         "reference/python.md": python,
+        "reference/licences.md": licences,
     }
     for name, page in pages.items():
         files.append(File.generated(config, name, content=page()))
@@ -319,5 +323,66 @@ class AsWritten(str):
         return str(self)
 
 
+# Licences
+
+PROJECT = "vlfau-stream"
+NOT_FOR_USERS = ("docs", "dev")  # extras
+
+
+def licences() -> str:
+    lines = [
+        "# Licences",
+        "",
+        "VL-FAU Stream and its embedded networks are under the MIT licence. These are the licences of the packages "
+        "that it installs, directly or not, as their metadata name them. Each extra lists only what it adds; packages "
+        "that were missing where this page was generated have no row.",
+        "",
+        "Wheels can contain libraries under other licences: those of `av` contain FFmpeg, whose licence "
+        "`python -m av --version` prints, and also x264 and x265, which are under the GPL.",
+    ]
+    everywhere = dependencies("")
+    extras = distribution(PROJECT).metadata.get_all("Provides-Extra") or []
+    groups = {extra: dependencies(extra) for extra in extras if extra not in NOT_FOR_USERS}
+    rows = {"Always": everywhere} | {f"Extra {extra}": found - everywhere for extra, found in groups.items()}
+    for title, names in rows.items():
+        lines += ["", f"## {title}", "", "| package | version | licence |", "|---|---|---|"]
+        for package in map(distribution, sorted(names)):
+            lines.append(f"| `{canonicalize_name(package.name)}` | {package.version} | {licence(package)} |")
+    return "\n".join(lines)
+
+
+def dependencies(extra: str) -> set[str]:
+    """All that this package needs, directly or not, as far as it is installed."""
+    seen: set[tuple[str, str]] = set()  # package, extra
+    waiting = [(PROJECT, extra)]
+    while waiting:
+        name, part = waiting.pop()
+        if (name, part) in seen:
+            continue
+        seen.add((name, part))
+        for line in distribution(name).requires or []:
+            requirement = Requirement(line)
+            needed = canonicalize_name(requirement.name)
+            if requirement.marker and not requirement.marker.evaluate({"extra": part}):
+                continue
+            try:
+                distribution(needed)
+            except PackageNotFoundError:
+                continue
+            waiting += [(needed, one) for one in (*requirement.extras, "")]
+    return {name for name, _ in seen} - {PROJECT}
+
+
+def licence(package: Distribution) -> str:
+    """The expression; older packages have a free text instead, which can be the whole licence, and classifiers."""
+    metadata = package.metadata
+    if expression := metadata.get("License-Expression"):
+        return cell(expression)
+    classifiers = [line for line in metadata.get_all("Classifier") or [] if line.startswith("License")]
+    text = metadata.get("License") or ""
+    kinds = [line.rpartition(" :: ")[2] for line in (classifiers if len(text) > 60 or not text else [text])]
+    return ", ".join(map(cell, kinds)) or "not in its metadata"
+
+
 if __name__ == "__main__":
-    sys.stdout.write("\n\n".join(page() for page in (commands, settings, wire_format, python)))
+    sys.stdout.write("\n\n".join(page() for page in (commands, settings, wire_format, python, licences)))

@@ -36,12 +36,19 @@ from doc_blocks import (
     workspace,
 )
 from metric_names import known_metrics, metrics_in
+from packaging.requirements import Requirement
 from shared_files import ROOT
 
 from vlfau.engine import settings, wire
 from vlfau.engine.settings import PublishSettings
+from vlfau.engine.sinks.prometheus import CONNECTION_S, CONNECTIONS
 from vlfau.models.bundle import open_bundle
 from vlfau.models.errors import UserError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 pytest.importorskip("torch", reason="the pages train networks; torch is not installed")
 
@@ -240,6 +247,15 @@ def test_the_readme_lists_every_command_and_links_to_files_that_exist() -> None:
     assert [row for row in rows if "](https://" not in row] == [], "a claim without a source"
 
 
+def test_the_security_page_is_true_and_found() -> None:
+    page = (ROOT / "docs" / "explanation" / "security.md").read_text(encoding="utf-8")
+    assert f"on {CONNECTIONS} connections of {CONNECTION_S:.0f} seconds at most" in page
+    assert PublishSettings().bind.removeprefix("tcp://") in page
+    policy = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    assert "(docs/explanation/security.md)" in policy
+    assert "@" not in policy + page, "reports go to the repository, not to an address"
+
+
 def test_the_trainer_accepts_the_recipes() -> None:
     files = sorted((ROOT / "docs" / "recipes").glob("*.toml"))
     assert len(files) == 4
@@ -315,6 +331,18 @@ def test_the_reference_leaves_nothing_out() -> None:
     python = reference.python()
     assert "open_engine(*sources: str, **settings: Any) -> Engine" in python
     assert "topics: str | Iterable[str] = 'au/'" in python
+
+
+def test_every_runtime_dependency_has_a_licence() -> None:
+    pytest.importorskip("mkdocs")
+    page = load("reference").licences()
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = [Requirement(line) for line in [*table["dependencies"], *table["optional-dependencies"]["parquet"]]]
+    names = {one.name for one in required if one.marker is None or one.marker.evaluate()}
+    licences = dict(re.findall(r"^\| `([\w.-]+)` \| [\w.+]+ \| (.+) \|$", page, re.M))
+    assert names - set(licences) == set()
+    assert {licences[name] for name in names} >= {"BSD-3-Clause", "Apache-2.0"}
+    assert {name for name in names if licences[name].startswith("not")} == set()
 
 
 def test_the_diagrams_are_what_their_script_draws() -> None:
