@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UserError
+from .errors import UserError, unknown
 from .faces import align
-from .files import embedded, unknown
+from .files import embedded
 
 MEMORY = ("visual", "channel", "spatial")  # what sentences are made from, as named in both graphs
 

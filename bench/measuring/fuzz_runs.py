@@ -102,6 +102,7 @@ class Linear:
     """An executor that answers by the mean colour, as the graph of the small bundle does."""
 
     name, device, precision, max_batch = "none", "none", "fp32", 16
+    captions_ready = True
 
     def encode(self, crops: NDArray[np.uint8]) -> dict[str, Any]:
         return {"log_odds": log_odds(crops)}
