@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import synthetic_layouts as synthetic
 
 from vlfau.models.data.datasets import DATASETS
+from vlfau.models.errors import UserError
 from vlfau.models.evaluation import command as evaluate_command
 from vlfau.models.evaluation import plots, published
 from vlfau.models.evaluation.protocol import Captions, PartPredictions, over_folds, score, score_captions
@@ -153,7 +155,13 @@ def test_neighbours_stay_neighbours_on_the_plane() -> None:
     assert plots._on_plane(features[:3]).shape == (3, 2)
 
 
-def test_from_pictures_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_package_for_plots_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
+    with pytest.raises(UserError, match=r"Plots need scikit-learn.*--no-plots"):
+        plots._on_plane(np.zeros((10, 4)))
+
+
+def test_from_images_to_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All folds of a prepared list, with the commands that a user types."""
     synthetic.make_graphau(tmp_path / "data", "DISFA")
     run, common = (
