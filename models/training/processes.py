@@ -38,8 +38,7 @@ class Processes:
         if self.world > 1 and dist.is_initialized():
             if kind is None:
                 dist.barrier()  # none leaves while another still waits for it
-            # Freeing the group joins gloo's threads; one that is left when the interpreter ends can abort the process.
-            # The wrapped network may hold the group until the collector frees it.
+            # Gloo's threads are joined when the group is freed, which a wrapped network that awaits collection prevents.
             gc.collect()
             dist.destroy_process_group()
 
