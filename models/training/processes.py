@@ -38,7 +38,7 @@ class Processes:
         if self.world > 1 and dist.is_initialized():
             if kind is None:
                 dist.barrier()  # none leaves while another still waits for it
-            # Gloo's threads are joined when the group is freed, which a wrapped network that awaits collection prevents.
+            # Freeing the group joins gloo's threads; a wrapped network that awaits collection would keep it alive.
             gc.collect()
             dist.destroy_process_group()
 
