@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..runtimes.rewriting import WRITTEN
 from ..terminal import command
-from .run import PRECISIONS, export_run
+from .run import export_run
 
 EPILOG = """examples:
   vlfau-export runs/mine --output bundles/mine                  then: vlfau-stream VIDEO --model bundles/mine
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         choices=("last", "best"),
         help="of the last epoch, or of the one with the best test score (default: last)",
     )
-    parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="of the graphs (default: fp32)")
+    parser.add_argument("--precision", default="fp32", choices=WRITTEN, help="of the graphs (default: fp32)")
     parser.add_argument("--name", help="the bundle's name (default: the run folder's)")
     parser.add_argument("--licence", default="", help="a sentence about what the weights may be used for")
     options = parser.parse_args(arguments)

@@ -21,12 +21,11 @@ from ..bundle import MANIFEST, Bundle, Manifest, open_bundle, write_manifest
 from ..errors import UserError, unknown
 from ..networks.base import AUNetwork
 from ..runtimes.half_precision import to_half
+from ..runtimes.rewriting import WRITTEN
 from ..tensors import save_tensors
 from ..training.run_folder import RunFolder, load_run, revision
 from .graphs import caption_graph, encoder_graph
 from .selftest import selftest
-
-PRECISIONS = ("fp32", "fp16")
 
 
 def export_run(
@@ -63,8 +62,8 @@ def export(
     provenance: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Writes a bundle and opens it, verified. An older bundle in `output` is replaced."""
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
+    if precision not in WRITTEN:
+        raise unknown("precision", precision, WRITTEN)
     if output.exists() and not (output / MANIFEST).is_file() and any(output.iterdir()):
         raise UserError(f"{output} holds files that are not a bundle. Give an empty folder or a new one.")
     network = network.to("cpu").to(memory_format=torch.contiguous_format).eval()

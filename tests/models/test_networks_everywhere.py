@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import synthetic_layouts as synthetic
+import torch
 
+from vlfau.models import networks
 from vlfau.models.bundle import open_bundle
+from vlfau.models.data import DataChoice
 from vlfau.models.evaluation import command as evaluate_command
 from vlfau.models.export import command as export_command
+from vlfau.models.networks.base import AUNetwork, Batch, Encoded
+from vlfau.models.networks.losses import multi_label
+from vlfau.models.networks.pixels import Normalise
+from vlfau.models.runtimes import open_runtime
 from vlfau.models.training import command as train_command
+from vlfau.models.training.recipe import Recipe
+from vlfau.models.training.run import train as train_run
 from vlfau.models.training.run_folder import RunFolder
 
 NETWORKS = ["tiny-stem", "tiny-refined", "tiny-local", "tiny-global", "tiny", "graphau"]
@@ -40,6 +53,51 @@ def train(data: Path, run: Path, name: str, *more: str) -> int:
     network = ["--network", "graphau", "--size", "tiny"] if name == "graphau" else ["--size", name]
     common = ["--no-align", "--steps", "1", *synthetic.MOMENT]
     return train_command.main(["--data", str(data), "--output", str(run), *network, *common, *more])
+
+
+class Brightness(AUNetwork):
+    """Nothing but the interface: no stem, no sentences, one setting."""
+
+    SETTINGS: ClassVar[frozenset[str]] = frozenset(("side",))
+
+    def __init__(self, units: tuple[str, ...], side: int) -> None:
+        super().__init__()
+        self.units, self.side = units, side
+        self.normalise, self.classify = Normalise(), torch.nn.Linear(3, 2 * len(units))
+
+    @classmethod
+    def from_config(cls, config: Any) -> Brightness:
+        return cls(tuple(config["units"]), config["side"])
+
+    def encode(self, crops: torch.Tensor) -> Encoded:
+        means = self.normalise(crops).mean((2, 3)).to(self.classify.weight.dtype)
+        logits = torch.unflatten(self.classify(means), 1, (-1, 2))
+        return Encoded(logits[..., 1] - logits[..., 0], logits)
+
+    def losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        return {"au": multi_label(self.encode(batch["crops"]).logits, batch["labels"], batch["unit_weights"])}
+
+    def load_imagenet(self, path: Path | None, download: bool) -> str:
+        return "none needed"
+
+
+def test_a_network_is_added_by_one_file_and_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("vlfau.models.networks.brightness")
+    module.Brightness = Brightness  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(networks.KINDS, "brightness", networks.Kind("brightness", "Brightness", "a test"))
+    synthetic.make_csv(tmp_path / "data")
+    choice = networks.NetworkChoice(network="brightness", size="tiny")
+    recipe = Recipe(steps=2, batch=8, workers=0, device="cpu", checkpoint_every=1e9)
+    train_run(tmp_path / "run", choice, DataChoice(data=tmp_path / "data", align=False), recipe, quiet=True)
+    assert evaluate_command.main([str(tmp_path / "run"), "--no-plots", "--images", "8"]) == 0
+    assert export_command.main([str(tmp_path / "run"), "--output", str(tmp_path / "bundle")]) == 0
+    bundle = open_bundle(tmp_path / "bundle")
+    answers = {}
+    for name in ("torch", "onnxruntime"):
+        with open_runtime(bundle, name, device="cpu") as opened:
+            answers[name] = opened.predict(bundle.selftest()["crops"]).log_odds
+    assert np.allclose(answers["torch"], answers["onnxruntime"], atol=1e-4)
 
 
 @pytest.mark.slow
