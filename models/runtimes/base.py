@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from ..bundle import MEMORY, Bundle
 from ..errors import UserError
-from ..metrics import sigmoid
 from ..sentences.vocabulary import decode
 
 # log-odds, worst of a few crops
@@ -112,7 +111,8 @@ class Runtime:
         parts = [self.executor.encode(crops[i : i + self.max_batch]) for i in range(0, len(crops), self.max_batch)]
         log_odds = np.concatenate([np.asarray(part["log_odds"], np.float32) for part in parts])
         memory = parts[0] if len(parts) == 1 else {"parts": parts}
-        probabilities = sigmoid(np.asarray(log_odds / self.temperatures, np.float32))
+        # Not `metrics.sigmoid`, whose last bit may differ: published probabilities stay what they were.
+        probabilities = (0.5 * (1 + np.tanh(0.5 * log_odds / self.temperatures))).astype(np.float32)
         return Prediction(probabilities, probabilities >= self.thresholds, log_odds, memory)
 
     def explain(
