@@ -41,7 +41,7 @@ from typing import Any
 
 from measuring import children
 from measuring.facts import about, heading, table
-from measuring.fuzz_cases import COMMAND, DRAWS, Case, draw
+from measuring.fuzz_cases import COMMAND, DRAWS, WATCH, Case, draw
 from measuring.fuzz_seeds import BUNDLE
 from measuring.fuzz_verdict import BAD, COUNTED, READ, REFUSED, Outcome, judge
 from measuring.nursery import HERE, Nursery
@@ -118,7 +118,7 @@ class Fuzzer:
         slow = 2 if case.how == COMMAND else 1
         ending = self._nursery.run(request, folder, self.limit_s * slow)
         outcome = judge(ending, folder, command=is_command(case))
-        if keep is not None:
+        if keep is not None and case.target == "clips":
             for file in (folder / HERE).glob("clip.*"):
                 shutil.copy(file, keep.with_suffix(file.suffix))
         shutil.rmtree(folder, ignore_errors=True)
@@ -147,7 +147,7 @@ class Fuzzer:
 
 def is_command(case: Case) -> bool:
     """Whether the exit code of the process is that of a command, and there is no other result."""
-    return case.target in ("flags", "config") or case.how == COMMAND
+    return case.target in ("flags", "config") or case.how in (COMMAND, WATCH)
 
 
 def plan(targets: Sequence[str], done: set[tuple[str, int]]) -> Iterator[tuple[str, int]]:

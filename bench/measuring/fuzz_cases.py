@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from measuring.fuzz_seeds import BUNDLE, CLIPS
+from measuring.fuzz_seeds import BUNDLE, CLIPS, SIDE, TOKENS, UNITS, VOCABULARY
 from measuring.mutations import ESCAPES, Step, bend, damage, string_paths
 
+from vlfau.engine import wire
 from vlfau.engine.settings import SECTIONS
-from vlfau.engine.wire import KINDS
 from vlfau.models.settings import as_table
 
 # Kinds of reading. LIGHT is the engine with stand-ins for all networks, in the child itself.
@@ -61,17 +62,20 @@ def _clip(given: Given) -> tuple[str, str, list[Step]]:
     return how, base, damage(random, (given.seeds / base).stat().st_size, others)
 
 
+ARRAYS = ("crops", "log_odds", "active", "local_tokens", "global_tokens")
+ARRAY_DAMAGES = ("missing", "nan", "huge numbers", "shape", "empty", "type", "objects", "large", "announced")
+
+
 def _bundle(given: Given) -> tuple[str, str, list[Step]]:
     random = given.random
     how = random.choices((LIGHT, OPENVINO, COMMAND), (3, 1, 0.4))[0]
     base = EMBEDDED if how == COMMAND else BUNDLE
-    manifest = as_example(BUNDLE)
-    steps = []
+    steps: list[Step] = []
     for _ in range(random.randint(1, 2)):
         kind = random.choices(("manifest", "text", "bytes", "remove", "exchange", "array"), (10, 2, 4, 1, 1, 4))[0]
         file = random.choice(("encoder.onnx", "caption.onnx", "selftest.npz"))
         if kind == "manifest":
-            steps.append([kind, bend(random, manifest)])
+            steps.append([kind, bend(random, manifest())])
         elif kind == "text":
             steps += [[kind, step] for step in damage(random, 1500, ["manifest.json"])]
         elif kind == "bytes":
@@ -85,20 +89,13 @@ def _bundle(given: Given) -> tuple[str, str, list[Step]]:
     return how, base, [*steps, *([["seal"]] if random.random() < 0.8 else [])]
 
 
-ARRAYS = ("crops", "log_odds", "active", "local_tokens", "global_tokens")
-ARRAY_DAMAGES = ("missing", "nan", "huge numbers", "shape", "empty", "type", "objects", "large", "announced")
-
-
-def as_example(kind: str) -> dict[str, Any]:
-    """A tree of the shape that is bent; values are those of a good one where they matter to the draw."""
-    from measuring.fuzz_seeds import TOKENS, UNITS, VOCABULARY
-
-    assert kind == BUNDLE
+def manifest() -> dict[str, Any]:
+    """The shape of one, in which places to bend are chosen."""
     count = len(UNITS)
     return {
         "name": "fuzz",
         "units": list(UNITS),
-        "side": 32,
+        "side": SIDE,
         "network": {"kind": "stand-in"},
         "thresholds": [0.5] * count,
         "temperatures": [1.0] * count,
@@ -115,12 +112,12 @@ def as_example(kind: str) -> dict[str, Any]:
     }
 
 
+LARGEST = 2_000_000  # bytes of topics in one go
+
+
 def _wire(given: Given) -> tuple[str, str, list[Step]]:
     """Each step is a peer, a list of what it sends."""
     return LIGHT, "", [["peer", _peer(given.random)] for _ in range(given.random.choice((1, 1, 2, 5, 20)))]
-
-
-LARGEST = 2_000_000  # bytes that a peer sends at most
 
 
 def _peer(random: Random) -> list[Step]:
@@ -210,8 +207,6 @@ def _flag_values() -> list[tuple[str, Sequence[str]]]:
 
 
 FLAGS = _flag_values()
-
-
 # What has to be refused wherever it is taken at all: no numbers, ports that there are not, a source without a name.
 NONSENSE: set[tuple[str, ...]] = {
     *((flag, "nan") for flag, values in FLAGS if values is NUMBERS),
@@ -246,7 +241,7 @@ def _messages(given: Given) -> tuple[str, str, list[Step]]:
     random = given.random
     steps: list[Step] = []
     for _ in range(random.randint(1, 4)):
-        kind = random.choice(sorted(KINDS))
+        kind = random.choice(sorted(wire.KINDS))
         topic = f"{kind}/hostile"
         if random.random() < 0.1:
             topic = kind + random.choice(("", "/", "/x/y", "/\x1b[31m", "/[/]", "/" + "x" * 9999))
@@ -264,37 +259,22 @@ def _messages(given: Given) -> tuple[str, str, list[Step]]:
 
 
 def message(kind: str, stream: str = "hostile") -> dict[str, Any]:
-    """A good message as a tree, each field filled."""
-    face = {
-        **{"track": 0, "box": [1.0, 2.0, 30.0, 40.0], "score": 0.9, "landmarks": [[1.0, 2.0]] * 5},
-        **{"pose": {"yaw": 0.0, "pitch": 0.0, "roll": 0.0}, "valid": True, "aus": {"AU12": {"p": 0.9, "on": True}}},
-        **{"text_frame": 0, "text": "The lip corners are raised.", "why": {"AU12": "x"}, "quality": 0.9},
+    """A good message as a tree, each field that holds a string filled."""
+    times, quantiles = wire.LatencyMs(*[1.0] * 6), {"total": wire.Quantiles(1.0, 1.0, 1.0)}
+    units, why = {"AU12": wire.Unit(0.9, True)}, {"AU12": "x"}
+    box, points, pose = (1.0, 2.0, 30.0, 40.0), ((1.0, 2.0),) * 5, wire.Pose(0.0, 0.0, 0.0)
+    face = wire.Face(0, box, 0.9, points, pose, True, units, 0, "The lip corners are raised.", why, 0.9)
+    speed, queues, drops, tiers = (0, 0.0, 1.0, 1.0), {"read": 0}, {"late": 0}, {"AU12": "solid"}
+    names = ("x", "x", "x", "x")  # of runtime, device, model and detector
+    examples: dict[str, wire.AnyMessage] = {
+        "au": wire.Report(0, stream, 0, 0.0, 1, 0, times, [face]),
+        "text": wire.Text(0, stream, 0, 0.0, 1, 0, "x", why),
+        "status": wire.Status(
+            0, stream, "playing", 1, 1.0, *speed, 1, queues, drops, quantiles, *names, tiers, note="x"
+        ),
+        "end": wire.End(0, stream, "error", 1, 1.0, 1, 1, 1.0, 0, drops, 1, quantiles, "x"),
     }
-    moment = {"frame": 0, "pts": 0.0, "captured_ns": 1}
-    times = dict.fromkeys(("decode", "detect", "align", "predict", "explain", "total"), 1.0)
-    quantiles = {"total": {"p50": 1.0, "p95": 1.0, "p99": 1.0}}
-    rest: dict[str, dict[str, Any]] = {
-        "au": {**moment, "dropped": 0, "latency_ms": times, "faces": [face]},
-        "text": {**moment, "track": 0, "text": "x", "why": {"AU12": "x"}},
-        "status": {
-            **{
-                "state": "playing",
-                "sent_ns": 1,
-                "uptime_s": 1.0,
-                "frame": 0,
-                "pts": 0.0,
-                "fps_in": 1.0,
-                "fps_out": 1.0,
-            },
-            **{"faces": 1, "queues": {"read": 0}, "drops": {"late": 0}, "latency_ms": quantiles, "runtime": "x"},
-            **{"device": "x", "model": "x", "detector": "x", "tiers": {"AU12": "solid"}, "note": "x"},
-        },
-        "end": {
-            **{"reason": "error", "sent_ns": 1, "elapsed_s": 1.0, "frames_in": 1, "frames_out": 1, "fps": 1.0},
-            **{"dropped": 0, "drops": {"late": 0}, "tracks": 1, "latency_ms": quantiles, "error": "x"},
-        },
-    }
-    return {"v": 1, "seq": 0, "stream": stream, **rest[kind]}
+    return dict(json.loads(wire.line(examples[kind])))
 
 
 DRAWS: dict[str, Callable[[Given], tuple[str, str, list[Step]]]] = {

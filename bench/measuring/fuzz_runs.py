@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring.fuzz_cases import COMMAND, EMBEDDED, LIGHT, NONSENSE, RENDER, configuration
+from measuring.fuzz_cases import COMMAND, EMBEDDED, LIGHT, NONSENSE, RENDER, WATCH, configuration
 from measuring.fuzz_seeds import BUNDLE, SHORT, TOKENS, log_odds
-from measuring.fuzz_wire import run_messages, run_wire
+from measuring.fuzz_wire import hostile_publisher, listen, run_wire
 from measuring.mutations import Step, apply, bent, text, written_out
 from numpy.typing import NDArray
 from PIL import Image
@@ -38,7 +38,7 @@ from vlfau.models.errors import UserError
 from vlfau.models.faces.base import Detections
 from vlfau.models.faces.landmarks import Located
 from vlfau.models.files import embedded
-from vlfau.models.runtimes.base import Runtime
+from vlfau.models.runtimes.base import Executor, Runtime
 
 OUTCOME, PROMISES, NO_FILE = "outcome.json", "promises.json", "no file"
 START = """
@@ -64,7 +64,7 @@ def perform(request: dict[str, Any], folder: Path) -> int:
         case "config":
             return _config(case, folder, seeds)
         case "messages":
-            return _finish(folder, run_messages(case["how"], case["steps"], watch.main))
+            return _messages(case, folder)
     raise ValueError(case["target"])
 
 
@@ -79,12 +79,13 @@ def promise(
     rows: dict[str, str] | None = None,
     mute: bool = False,
     nonsense: Sequence[str] = (),
+    unbroken: str = "",
 ) -> None:
     """Files that may not change, those that hold whole rows (path -> "jsonl" or "csv") once they are written, whether
-    no sentence can be printed, and what has to be refused."""
+    no sentence can be printed, what has to be refused, and the name of what has to end well."""
     unchanged = {str(path): digest(path) for path in inputs}
     written = {path: [kind, digest(Path(path))] for path, kind in (rows or {}).items()}
-    body = {"unchanged": unchanged, "rows": written, "mute": mute, "nonsense": nonsense}
+    body = {"unchanged": unchanged, "rows": written, "mute": mute, "nonsense": nonsense, "unbroken": unbroken}
     (folder / PROMISES).write_text(json.dumps(body), encoding="utf-8")
 
 
@@ -98,7 +99,7 @@ def digest(path: Path) -> str:
 # Stand-ins for networks
 
 
-class Linear:
+class Linear(Executor):
     """An executor that answers by the mean colour, as the graph of the small bundle does."""
 
     name, device, precision, max_batch = "none", "none", "fp32", 16
@@ -345,6 +346,17 @@ def _odd_selftest(bundle: Bundle) -> str:
         np.isfinite(value).all() for name, value in stored.items() if name.startswith("log_odds")
     )
     return "" if sound else "numbers of the self-test"
+
+
+# Messages
+
+
+def _messages(case: dict[str, Any], folder: Path) -> int:
+    with hostile_publisher(case["steps"]) as address:
+        if case["how"] == WATCH:
+            promise(folder, [], unbroken="vlfau-watch")
+            return watch.main(["--once", address, "--timeout", "4"])
+        return _finish(folder, listen(address))
 
 
 # Flags and configuration files

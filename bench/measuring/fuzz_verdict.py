@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import signal
@@ -55,6 +56,8 @@ def judge(ending: Ending, folder: Path, *, command: bool) -> Outcome:
         findings.append(Finding("raw escape", "a name begins a line"))
     outcome = _json(folder / OUTCOME)
     verdict = outcome.get("verdict", READ)
+    if ending.status and (unbroken := promises.get("unbroken")):
+        findings.append(Finding("ended by a message", unbroken))
     if "problem" in outcome:
         findings.append(Finding(outcome["problem"], outcome["where"]))
     if not findings and command:
@@ -62,8 +65,8 @@ def judge(ending: Ending, folder: Path, *, command: bool) -> Outcome:
         if ending.status == 0 and promises.get("nonsense"):
             findings.append(Finding("accepted", ", ".join(promises["nonsense"])))
         findings += _exit_code(ending.status, said, bool(promises.get("mute")))
-    elif not findings and not outcome:
-        findings.append(Finding("exit code", f"{ending.status} without a result"))
+    elif not findings and (ending.status or not outcome):
+        findings.append(Finding("exit code", f"{ending.status}{'' if outcome else ' without a result'}"))
     detail = outcome.get("detail", "") if not findings else " | ".join((outcome.get("detail", ""), said[-1500:]))
     return Outcome(BAD if findings else verdict, tuple(dict.fromkeys(findings)), detail)
 
@@ -128,7 +131,7 @@ def whole_rows(file: Path, kind: str) -> bool:
     if kind == "jsonl":
         return all(is_json(line) for line in lines)
     try:
-        rows = list(csv.reader(data.decode(errors="replace").splitlines()))
+        rows = list(csv.reader(io.StringIO(data.decode(errors="replace"), newline="")))
     except csv.Error:
         return False
     return len({len(row) for row in rows}) <= 1

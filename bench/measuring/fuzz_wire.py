@@ -9,14 +9,14 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
 import zmq
 from measuring.facts import peak_mb, resident_mb
-from measuring.fuzz_cases import SUBSCRIBE, message
+from measuring.fuzz_cases import message
 from measuring.mutations import Step, apply, bent, text
 
 from vlfau.engine import subscribe, wire
@@ -179,19 +179,19 @@ def frame(flags: int, body: bytes) -> bytes:
 # A hostile publisher
 
 
-def run_messages(how: str, steps: Sequence[Step], watch: Callable[[Sequence[str]], int]) -> dict[str, str]:
-    """`watch` is the main of the command. What comes after the hostile messages must still be heard."""
+@contextmanager
+def hostile_publisher(steps: Sequence[Step]) -> Iterator[str]:
+    """Its address. It sends the hostile messages and then good ones, again and again."""
     with zmq.Context() as context, context.socket(zmq.PUB) as publisher:
         publisher.setsockopt(zmq.LINGER, 0)
         publisher.bind("tcp://127.0.0.1:*")
-        address = publisher.getsockopt_string(zmq.LAST_ENDPOINT)
         hostile = [hostile_message(step) for step in steps]
         good = [f"{kind}/{GOOD} ".encode() + json.dumps(message(kind, GOOD)).encode() for kind in ("status", "au")]
         done = threading.Event()
-        sender = threading.Thread(target=_send, args=(publisher, [*hostile, *good], done))
+        sender = threading.Thread(target=_send, args=(publisher, [*hostile, *good], done), daemon=True)
         sender.start()
         try:
-            return listen(address) if how == SUBSCRIBE else watched(watch, address)
+            yield publisher.getsockopt_string(zmq.LAST_ENDPOINT)
         finally:
             done.set()
             sender.join()
@@ -205,6 +205,7 @@ def _send(publisher: Any, messages: Sequence[bytes], done: threading.Event) -> N
 
 
 def listen(address: str) -> dict[str, str]:
+    """What comes after the hostile messages must still be heard."""
     topics = [f"{kind}/" for kind in wire.KINDS]
     heard = 0
     try:
@@ -216,17 +217,6 @@ def listen(address: str) -> dict[str, str]:
     except (UserError, TimeoutError) as error:
         return {"problem": "ended by a message", "where": "subscribe", "detail": str(error)[:300]}
     return {"problem": "ended by a message", "where": "subscribe", "detail": "the iteration was over"}
-
-
-def watched(watch: Callable[[Sequence[str]], int], address: str) -> dict[str, str]:
-    status = watch(["--once", address, "--timeout", "4"])
-    if status:
-        return {
-            "problem": "ended by a message",
-            "where": "vlfau-watch",
-            "detail": f"vlfau-watch --once ended with {status}",
-        }
-    return {"verdict": "read", "detail": ""}
 
 
 def hostile_message(step: Step) -> bytes:
