@@ -23,7 +23,7 @@ from measuring.facts import commit
 
 from vlfau.models.data.datasets import BP4D
 from vlfau.models.errors import UserError
-from vlfau.models.export.graphs import caption_graph, encoder_graph
+from vlfau.models.export.tracing import caption_graph, encoder_graph
 from vlfau.models.networks import NetworkChoice, build, configure
 from vlfau.models.runtimes import tensorrt_engines
 from vlfau.models.runtimes.half_precision import to_half

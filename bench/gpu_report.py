@@ -149,8 +149,8 @@ def make_bundle(report: Log, size: str, folder: Path, words: int = WORDS) -> Bun
     """A bundle with random weights; with ONNX graphs if the exporter's packages are installed."""
     import torch
 
-    from vlfau.models.export.graphs import caption_graph, encoder_graph
     from vlfau.models.export.selftest import selftest
+    from vlfau.models.export.tracing import caption_graph, encoder_graph
     from vlfau.models.networks import NetworkChoice, build, configure
     from vlfau.models.sentences import loading
     from vlfau.models.tensors import save_tensors

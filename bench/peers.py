@@ -32,7 +32,7 @@ import numpy as np
 from measuring import children
 from measuring.clips import find_source, write_clip
 from measuring.facts import about, heading, peak_mb, table
-from measuring.sizes import installed_mb
+from measuring.installed_size import installed_mb
 from measuring.streaming import Case, run
 
 from vlfau.models.bundle import open_bundle

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 
 from vlfau.models.bundle import open_bundle
 from vlfau.models.data.augmentation import PAPER
+from vlfau.models.data.batches import BatchOrder, Loader
 from vlfau.models.data.crop_cache import CropCache
 from vlfau.models.data.layouts import open_layout
-from vlfau.models.data.loading import BatchOrder, Loader
 from vlfau.models.data.samples import UNKNOWN, Crops, Points
 from vlfau.models.evaluation.run import network_words
 from vlfau.models.faces import align

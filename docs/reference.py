@@ -376,10 +376,10 @@ def dependencies(extra: str) -> set[str]:
 def licence(package: Distribution) -> str:
     """The expression; older packages have a free text instead, which can be the whole licence, and classifiers."""
     metadata = package.metadata
-    if expression := metadata.get("License-Expression"):
-        return cell(expression)
+    if "License-Expression" in metadata:
+        return cell(metadata["License-Expression"])
     classifiers = [line for line in metadata.get_all("Classifier") or [] if line.startswith("License")]
-    text = metadata.get("License") or ""
+    text = metadata["License"] if "License" in metadata else ""
     kinds = [line.rpartition(" :: ")[2] for line in (classifiers if len(text) > 60 or not text else [text])]
     return ", ".join(map(cell, kinds)) or "not in its metadata"
 

@@ -23,7 +23,7 @@ from .shards import ShardArrays, read_shards
 from .table import Table
 
 if TYPE_CHECKING:
-    from .loading import Group  # imports torch, which reading data does not need
+    from .batches import Group  # imports torch, which reading data does not need
 
 
 @dataclass(frozen=True)

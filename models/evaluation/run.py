@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..data import DataChoice, TrainingData, open_data
-from ..data.loading import BatchOrder, Loader
+from ..data.batches import BatchOrder, Loader
 from ..data.samples import Samples, descriptions_of, spread
 from ..errors import UserError
 from ..networks.base import AUNetwork

@@ -24,8 +24,8 @@ from ..runtimes.half_precision import to_half
 from ..runtimes.rewriting import WRITTEN
 from ..tensors import save_tensors
 from ..training.run_folder import RunFolder, load_run, revision
-from .graphs import caption_graph, encoder_graph
 from .selftest import selftest
+from .tracing import caption_graph, encoder_graph
 
 
 def export_run(

@@ -1,6 +1,6 @@
 """The sentence decoder (eq. 4-7): soft attention over the places, an LSTM cell, one word at a time.
 
-Greedy decoding is a plain loop of small matrix products, which a tracer can unroll (see `export/graphs.py` for why not
+Greedy decoding is a plain loop of small matrix products, which a tracer can unroll (see `export/tracing.py` for why not
 an ONNX Loop). Axes: rows R, places L, words T, vocabulary Voc, channels d, hidden h.
 """
 

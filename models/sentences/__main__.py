@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..terminal import USER_ERROR, command
-from .check import check
 from .corpus import LENGTH
 from .loading import load
+from .validation import check
 from .vocabulary import SPECIAL, build
 
 NAME = "python -m vlfau.models.sentences"

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..errors import UserError
 from ..settings import load_toml
-from .check import check
 from .corpus import COUNTS, Corpus, UnitSentences
+from .validation import check
 
 SHIPPED = Path(__file__).with_name("corpus.toml")
 

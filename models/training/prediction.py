@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.loading import BatchOrder, Loader
+from ..data.batches import BatchOrder, Loader
 from ..data.samples import Samples, spread
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .. import metrics
 from ..data import TrainingData
-from ..data.loading import BatchOrder, Loader, report_dead_workers
+from ..data.batches import BatchOrder, Loader, report_dead_workers
 from ..data.samples import Samples, descriptions_of
 from ..errors import UserError
 from ..sentences.targets import Texts

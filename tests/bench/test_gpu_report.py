@@ -219,9 +219,9 @@ def test_graphs_are_traced_without_onnxscript_too(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A machine with a GPU may have only torch and onnx. The older tracer's graphs agree with the network, too."""
-    from vlfau.models.export import graphs
+    from vlfau.models.export import tracing
 
-    monkeypatch.setattr(graphs, "find_spec", lambda _: None)
+    monkeypatch.setattr(tracing, "find_spec", lambda _: None)
     report = bench.Log(time.monotonic() + 60)
     bundle = bench.make_bundle(report, "tiny", tmp_path / "tiny", 3)
     assert {"encoder.onnx", "caption.onnx"} < set(bundle.manifest.files)
@@ -315,7 +315,7 @@ def test_a_size_is_built_with_random_weights_in_two_precisions(
     import throughput
 
     monkeypatch.setattr(
-        "vlfau.models.export.graphs.find_spec", lambda _: None
+        "vlfau.models.export.tracing.find_spec", lambda _: None
     )  # the exporter that takes one second only
     bundle = throughput.random_bundle("tiny", tmp_path / "tiny")
     assert not bundle.has_captions

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 bench = bench_module("peers")
 loops = bench_module("measuring.peer_loops")
-sizes = bench_module("measuring.sizes")
+sizes = bench_module("measuring.installed_size")
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ FAULTS: dict[
     "unknown unit in the data": (
         lambda tmp_path: labels(tmp_path, lambda lines: [lines[0].replace("AU24", "AU27"), *lines[1:]]),
         r"corpus\.toml has no sentences for AU27",
-        "Leave it out with --units",
+        "Exclude it with --units",
     ),
     "no unit at all": (
         lambda tmp_path: labels(tmp_path, lambda lines: [lines[0].replace("AU24", "smile"), *lines[1:]]),

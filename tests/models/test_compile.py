@@ -193,7 +193,7 @@ def test_rtx_builds_both_networks_in_fp16_and_says_in_how_many_seconds(
     pytest.importorskip("tensorrt_rtx")
     pytest.importorskip("torch")
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    monkeypatch.setattr("vlfau.models.export.graphs.find_spec", lambda _: None)
+    monkeypatch.setattr("vlfau.models.export.tracing.find_spec", lambda _: None)
     import engines
 
     assert engines.main(["--parts", "encoder"]) == 0

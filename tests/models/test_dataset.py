@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from vlfau.models.data import DataChoice, open_data
 from vlfau.models.data.augmentation import PAPER, Augmentation, photometric
+from vlfau.models.data.batches import FILES_AT_ONCE, BatchOrder, Loader
 from vlfau.models.data.crop_cache import CropCache, images, padded, read_image
 from vlfau.models.data.layouts import open_layout
-from vlfau.models.data.loading import FILES_AT_ONCE, BatchOrder, Loader
 from vlfau.models.data.samples import Crops, ShardSamples, batch
 from vlfau.models.data.shards import open_shard, read_shards
 from vlfau.models.errors import UserError

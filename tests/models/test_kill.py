@@ -16,7 +16,7 @@ import synthetic_layouts as synthetic
 import torch
 from safetensors.torch import load_file
 
-from vlfau.models.data.loading import report_dead_workers
+from vlfau.models.data.batches import report_dead_workers
 from vlfau.models.errors import UserError
 from vlfau.models.training.run_folder import RunFolder
 

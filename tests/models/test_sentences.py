@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vlfau.models.errors import UserError
-from vlfau.models.sentences import __main__, check, composing, loading, reading, targets
+from vlfau.models.sentences import __main__, composing, loading, reading, targets, validation
 from vlfau.models.sentences.corpus import tokens_of
 from vlfau.models.sentences.targets import Texts
 from vlfau.models.sentences.vocabulary import build, decode, encode
@@ -30,7 +30,7 @@ def test_corpus_has_every_required_unit_in_both_states() -> None:
         assert len(unit.inactive) >= 4
         assert unit.name
         assert unit.muscle
-    assert check.check(loading.SHIPPED, build(corpus)) == []
+    assert validation.check(loading.SHIPPED, build(corpus)) == []
 
 
 def test_the_state_of_every_sentence_is_read_by_lookup_and_by_rule(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,9 +213,9 @@ def test_checker_refuses_empty_states_and_strange_words(tmp_path: Path, capsys: 
     good = loading.SHIPPED.read_text(encoding="utf-8")
     cut = good[: good.rindex("inactive = [")] + "inactive = []\n"
     path.write_text(cut, encoding="utf-8")
-    assert any("AU43: the inactive state is empty" in line for line in check.check(path))
+    assert any("AU43: the inactive state is empty" in line for line in validation.check(path))
     vocabulary = [word for word in build(loading.load()) if word != "smile"]
-    problems = check.check(loading.SHIPPED, vocabulary)
+    problems = validation.check(loading.SHIPPED, vocabulary)
     assert problems
     assert all("outside the stored vocabulary: smile" in line and "AU12" in line for line in problems)
     assert __main__.main([str(tmp_path / "absent.toml")]) == 2

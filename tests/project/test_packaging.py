@@ -27,7 +27,7 @@ NEEDS_EXTRAS = (  # only training, rendering and exporting import these
     "calibration/quantise.py",
     "calibration/report.py",
     "calibration/search.py",
-    "models/data/loading.py",
+    "models/data/batches.py",
     "models/evaluation/",
     "models/export/",
     "models/face_training/",
