@@ -376,10 +376,10 @@ def dependencies(extra: str) -> set[str]:
 def licence(package: Distribution) -> str:
     """The expression; older packages have a free text instead, which can be the whole licence, and classifiers."""
     metadata = package.metadata
-    if "License-Expression" in metadata:
-        return cell(metadata["License-Expression"])
+    if expression := metadata.get_all("License-Expression"):
+        return cell(expression[0])
     classifiers = [line for line in metadata.get_all("Classifier") or [] if line.startswith("License")]
-    text = metadata["License"] if "License" in metadata else ""
+    text = (metadata.get_all("License") or [""])[0]
     kinds = [line.rpartition(" :: ")[2] for line in (classifiers if len(text) > 60 or not text else [text])]
     return ", ".join(map(cell, kinds)) or "not in its metadata"
 
