@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from measuring.fuzz_seeds import BUNDLE, CLIPS, SIDE, TOKENS, UNITS, VOCABULARY
-from measuring.mutations import ESCAPES, Step, bend, damage, string_paths
+from measuring.mutations import ESCAPES, Step, bend, damage, heads, string_paths
 
 from vlfau.engine import wire
 from vlfau.engine.settings import SECTIONS
@@ -59,7 +59,9 @@ def _clip(given: Given) -> tuple[str, str, list[Step]]:
         return how, base, []
     alike = [name for name in CLIPS if Path(name).suffix == Path(base).suffix]  # what joins best
     others = random.choice((alike, sorted(CLIPS)))
-    return how, base, damage(random, (given.seeds / base).stat().st_size, others)
+    size = (given.seeds / base).stat().st_size
+    steps = damage(random, size, others)
+    return how, base, heads(random, size) if base.endswith(".ts") and random.random() < 0.4 else steps
 
 
 ARRAYS = ("crops", "log_odds", "active", "local_tokens", "global_tokens")

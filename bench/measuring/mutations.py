@@ -89,6 +89,13 @@ DAMAGES: dict[str, Callable[[Random, int, Sequence[str]], list[Step]]] = {
 }
 
 
+def heads(random: Random, size: int, packet: int = 188) -> list[Step]:
+    """Bits in the first bytes of a few packets of equal size, where a transport stream has its numbers and tables."""
+    places = [random.randrange(max(1, size // packet)) * packet for _ in range(random.randint(1, 60))]
+    offsets = range(1, 3) if random.random() < 0.5 else range(24)  # which stream a packet belongs to, or all
+    return [["flip", at + random.choice(offsets), 1 << random.randrange(8)] for at in places]
+
+
 def apply(data: bytes, steps: Sequence[Step], other: Callable[[str], bytes]) -> bytes:
     """`other` gives the bytes of a file by name."""
     for name, *arguments in steps:

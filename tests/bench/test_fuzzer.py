@@ -64,6 +64,12 @@ def test_every_kind_of_damage_changes_bytes_and_any_of_its_steps_can_be_left_out
         assert results - {DATA}, kind
 
 
+def test_heads_are_those_of_packets(mutations: ModuleType) -> None:
+    steps = [step for seed in range(20) for step in mutations.heads(Random(seed), 20 * 188)]
+    assert all(name == "flip" and at % 188 < 24 and at < 20 * 188 for name, at, _ in steps)
+    assert len({at // 188 for _, at, _ in steps}) > 10
+
+
 def test_trees_bend_anywhere_and_paths_that_lead_nowhere_change_nothing(mutations: ModuleType) -> None:
     tree = {"a": [1, {"b": "x"}], "c": "y"}
     bends = [mutations.bend(Random(seed), tree) for seed in range(200)]
