@@ -22,8 +22,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vlfau.models.errors import UserError, unknown
+from vlfau.models.terminal import CONTROLS
 
 SCHEMA: Final = 1
+NAME_CHARACTERS: Final = 200  # of a stream
 STAGES: Final = ("decode", "detect", "align", "predict", "explain", "total")
 
 
@@ -215,8 +217,8 @@ def quantiles(values_ms: Sequence[float]) -> Quantiles | None:
 
 
 def stream_name(text: str) -> str:
-    """A name that is valid in a topic: no space, no slash, no control character."""
-    return re.sub(r"[\s/\x00-\x1f\x7f]+", "-", text.strip()).strip("-") or "stream"
+    """A name that is valid in a topic: no space, no slash, no control character, and short enough to subscribe to."""
+    return re.sub(rf"[\s/{CONTROLS}]+", "-", text.strip())[:NAME_CHARACTERS].strip("-") or "stream"
 
 
 # Encoding

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +16,16 @@ OK, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 130  # exit codes; 130 is the shell's
 
 REDRAW_S = 0.5  # of a line on a terminal
 LINE_S = 30.0  # between lines that stay, as in a log file
+
+# For a [] of a regular expression: C0, DEL, C1, changes of the direction of writing, line separators, lone surrogates
+CONTROLS = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+_ANY_CONTROL = re.compile(f"[{CONTROLS}]")
+_NO_LAYOUT = re.compile(rf"(?![\t\n])[{CONTROLS}]")
+
+
+def plain(text: object, *, lines: bool = False) -> str:
+    """The text without what could control a terminal or forge a line of a log. `lines`: newlines and tabs are meant."""
+    return (_NO_LAYOUT if lines else _ANY_CONTROL).sub("\N{REPLACEMENT CHARACTER}", str(text))
 
 
 def command(name: str, stopped: str = "Stopped.") -> Callable[[Callable[P, int | None]], Callable[P, int]]:

@@ -155,6 +155,6 @@ def _serve(host: str, port: int, registry: CollectorRegistry) -> _Server:
 def parse(address: str) -> tuple[str, int]:
     """`:9100` and `9100` are reachable from this machine only; `0.0.0.0:9100` has to be explicit."""
     host, _, port = address.rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
+    if not port.isdecimal() or int(port) > 65535:
         raise UserError(f"'{address}' is not an address for metrics. Give :PORT or HOST:PORT, for example :9100.")
     return host.strip("[]") or "127.0.0.1", int(port)

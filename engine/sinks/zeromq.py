@@ -9,8 +9,12 @@ skip them by that mark.
 from __future__ import annotations
 
 import ipaddress
+import os
+import socket
+import stat
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,12 +29,22 @@ from ..settings import PublishSettings
 from ..wire import End, Report, Status, Text, encode, topic
 from .base import KNOWN_TRACKS, Pixels, Sink
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 LINGER_MS = 500  # time for the last messages to be sent; part of the two seconds that a shutdown may take
 SETTLE_S = 0.2  # a subscriber's topics follow its handshake within milliseconds
 HEARTBEAT_MS = 5000  # a peer that vanished without closing is dropped after three of these
+PEER_MESSAGE_BYTES = 1024  # a topic, that is; a peer that sends more is disconnected
+EVENTS = 1000  # subscriptions handled per message sent: a millisecond
+ANSWER_S = 0.1  # between two repetitions of the same topic, which every subscriber receives
+LOCK_S = 2.0  # for other engines that are just binding in the same folder
+MOST_QUEUED = 2**31 - 1
 
 
 class Publisher(Sink):
@@ -45,6 +59,8 @@ class Publisher(Sink):
         self._last: dict[str, Status | End] = {}  # by topic
         self._texts: dict[str, dict[int, Text]] = {}  # stream -> track -> its sentence
         self._present: dict[str, Report] = {}
+        self._due: set[str] = set()  # topics that newcomers have missed
+        self._repeated_s: dict[str, float] = {}  # topic -> when it was last sent again
         _check_bind(settings)
 
     def __enter__(self) -> Self:
@@ -105,7 +121,7 @@ class Publisher(Sink):
 
     def _serve_newcomers(self) -> None:
         """Counts peers that joined or left, and sends new subscribers what they missed. Usually takes microseconds."""
-        while True:
+        for _ in range(EVENTS):
             try:
                 event = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
@@ -113,17 +129,30 @@ class Publisher(Sink):
             if event[:1] == b"\x01":
                 prefix = event[1:].decode(errors="replace")
                 self.subscriptions += 1
-                for message in self._missed():
-                    if topic(message).startswith(prefix):
-                        again = msgspec.structs.replace(message, again=True)
-                        self._socket.send(encode(again, self.settings.encoding))
-        while True:
+                self._due.update(name for name in self._last if name.startswith(prefix))
+                self._due.update(name for name in map(_text_topic, self._texts) if name.startswith(prefix))
+        for _ in range(EVENTS):
             try:
                 change = zmq.utils.monitor.recv_monitor_message(self._monitor, zmq.NOBLOCK)
             except zmq.Again:
                 break
             self.subscribers += 1 if change["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED else -1
         self.subscribers = max(self.subscribers, 0)
+        if self._due:
+            self._repeat()
+
+    def _repeat(self) -> None:
+        """Sends what is due, however many subscribers it is due to, unless it was repeated a moment ago."""
+        now = time.monotonic()
+        names = {name for name in self._due if now - self._repeated_s.get(name, 0.0) >= ANSWER_S}
+        if not names:
+            return
+        self._due -= names
+        self._repeated_s.update(dict.fromkeys(names, now))
+        for message in self._missed():
+            if topic(message) in names:
+                again = msgspec.structs.replace(message, again=True)
+                self._socket.send(encode(again, self.settings.encoding))
 
     def _missed(self) -> Iterator[Status | End | Text]:
         """What a subscriber that joins late needs to know, oldest first."""
@@ -137,6 +166,7 @@ class Publisher(Sink):
     def _set_options(self) -> None:
         settings, socket = self.settings, self._socket
         socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # report every subscription, not only new topics
+        socket.setsockopt(zmq.MAXMSGSIZE, PEER_MESSAGE_BYTES)  # of what arrives
         socket.setsockopt(zmq.SNDHWM, settings.send_queue)
         socket.setsockopt(zmq.LINGER, LINGER_MS)
         socket.setsockopt(zmq.IPV6, int("[" in settings.bind))  # otherwise 127.0.0.1 would appear as ::ffff:127.0.0.1
@@ -154,8 +184,14 @@ class Publisher(Sink):
             self._authenticator.configure_curve_callback("*", credentials_provider=_AllowList(allowed))
 
     def _bind(self) -> None:
+        transport, _, path = self.settings.bind.partition("://")
         try:
-            self._socket.bind(self.settings.bind)
+            if transport == "ipc" and not path.startswith(("*", "@")):  # @: not in the file system, * a new name
+                with _folder_locked(path):
+                    _check_socket_path(path)
+                    self._socket.bind(self.settings.bind)
+            else:
+                self._socket.bind(self.settings.bind)
         except zmq.ZMQError as error:
             hint = "Is another engine running? Choose another --bind." if error.errno == zmq.EADDRINUSE else ""
             raise UserError(f"Cannot publish on {self.settings.bind}: {error.strerror}. {hint}".rstrip()) from None
@@ -177,17 +213,71 @@ def _check_bind(settings: PublishSettings) -> None:
         raise UserError(
             "--allow restricts who may join, which needs encryption. Give --curve-secret too (see vlfau-keys)."
         )
-    if settings.send_queue < 1 or settings.wait_subscribers < 0:
-        raise UserError("--send-queue must be at least 1 and --wait-subscribers at least 0.")
+    if not 1 <= settings.send_queue <= MOST_QUEUED or settings.wait_subscribers < 0:
+        raise UserError(f"--send-queue must be from 1 to {MOST_QUEUED}, and --wait-subscribers at least 0.")
     transport, separator, place = settings.bind.partition("://")
     if not separator or transport not in ("tcp", "ipc") or not place:
         raise UserError(f"Cannot publish on '{settings.bind}'. Give tcp://HOST:PORT, ipc://PATH or none.")
-    if transport == "ipc" or settings.allow_public or is_loopback(place.rpartition(":")[0]):
+    host, _, port = place.rpartition(":")
+    if transport == "tcp" and port != "*" and not (host and port.isdecimal() and int(port) <= 65535):
+        raise UserError(f"Cannot publish on '{settings.bind}'. Give tcp://HOST:PORT with a port from 0 to 65535, or *.")
+    if transport == "ipc" or settings.allow_public or is_loopback(host):
         return
     raise UserError(
         f"{settings.bind} can be reached from other machines, and reports are about people. "
         "Add --allow-public if you want that (best with --curve-secret and --allow), or bind to 127.0.0.1."
     )
+
+
+def _text_topic(stream: str) -> str:
+    return f"text/{stream}"
+
+
+@contextmanager
+def _folder_locked(path: str) -> Iterator[None]:
+    """Engines look for a free path and bind to it one after the other: libzmq replaces whatever is there."""
+    try:
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+    except OSError:  # binding will say why
+        yield
+        return
+    try:
+        give_up = time.monotonic() + LOCK_S
+        while fcntl is not None:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    raise UserError(f"The folder of {path} is locked by another program. Try again.") from None
+                time.sleep(0.02)
+            except OSError:  # a file system without locks
+                break
+        yield
+    finally:
+        os.close(folder)
+
+
+def _check_socket_path(path: str) -> None:
+    """Only the socket of an engine that is gone may be replaced."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:  # nothing is there, or binding will say why
+        return
+    if not stat.S_ISSOCK(mode):
+        raise UserError(f"Cannot publish on ipc://{path}: a file of this name exists. Choose another --bind.")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        caller.settimeout(LOCK_S)
+        try:
+            caller.connect(path)
+        except ConnectionRefusedError:
+            return
+        except OSError as error:
+            raise UserError(
+                f"Cannot publish on ipc://{path}: this socket belongs to another program ({error.strerror or error}). "
+                "Choose another --bind."
+            ) from None
+    raise UserError(f"Another engine publishes on ipc://{path}. Choose another --bind.")
 
 
 def is_loopback(host: str) -> bool:
