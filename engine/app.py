@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from vlfau.models.bundle import Bundle, open_bundle
 from vlfau.models.errors import UserError
 
-from .packets import Ended, Faces, Frame, Outcome
+from .packets import Ended, Faces, Frame, Outcome, StreamFailed
 from .pipeline import Pipeline, read
 from .publishing import publish
 from .settings import EngineSettings, for_python
@@ -41,10 +41,6 @@ if TYPE_CHECKING:
 CORES_PER_FINDER = 4  # for each of these, one thread that finds faces; at least one, at most one per stream
 NEWEST = 1  # frames queued from a live source
 QUEUE = 4  # packets queued between stages: enough to keep all of them busy and to fill a batch
-
-
-class StreamFailed(Exception):
-    """A source failed after it had delivered frames; all of those were published."""
 
 
 def open_engine(*sources: str, **settings: Any) -> Engine:
@@ -80,7 +76,9 @@ class Engine:
         self.sources: list[Source] = open_sources(settings.sources, settings.source, self.stopping)
         self.bundle = open_bundle(settings.predict.model)
         self.counters = {source.context.counters.stream: source.context.counters for source in self.sources}
-        self.sinks: Sinks = open_sinks(settings.output, self.bundle.manifest.units, [s.origin for s in self.sources])
+        origins = [source.origin for source in self.sources]
+        inputs = [path for path in (settings.config, settings.faces.detector_model, self.bundle.folder) if path]
+        self.sinks: Sinks = open_sinks(settings.output, self.bundle.manifest.units, origins, inputs)
         self.runtime_name, self.device_name, self.detector_name = "", "", ""
         self._failures: list[str] = []
         self._finders = max(1, min(len(self.sources), (os.cpu_count() or 1) // CORES_PER_FINDER)) if threads else 1

@@ -41,6 +41,10 @@ class Ended:
     error: str = ""
 
 
+class StreamFailed(Exception):
+    """A source failed after it had delivered frames; all of those were published."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Faces:
     """The faces of one frame, aligned; a frame without faces travels on with F = 0."""
@@ -92,3 +96,4 @@ class Origin:
     file: Path | None = None  # a file that can be opened again for its sound; None for live sources
     duration_s: float | None = None
     frames: int | None = None
+    files: tuple[Path, ...] = ()  # all local files that are read

@@ -178,6 +178,7 @@ class EngineSettings:
     faces: FaceSettings = field(default_factory=FaceSettings)
     predict: PredictSettings = field(default_factory=PredictSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
+    config: Path | None = None  # the file that the settings were read from
 
 
 # section of the TOML file and title of the group of flags -> its settings
@@ -206,7 +207,8 @@ def read_engine(sources: tuple[str, ...], config: Path | None, flags: argparse.N
         if isinstance(value, dict) == (key == "sources"):
             raise UserError(f"'{key}' in {config} needs {'a list of sources' if key == 'sources' else 'a section'}.")
     parts = {name: read(part, table.get(name), flags) for name, part in SECTIONS.items()}
-    return _engine(sources or tuple(str(source) for source in table.get("sources", ())), parts)
+    sources = sources or tuple(str(source) for source in table.get("sources", ()))
+    return dataclasses.replace(_engine(sources, parts), config=config)
 
 
 def for_python(sources: tuple[str, ...], values: Mapping[str, Any]) -> EngineSettings:

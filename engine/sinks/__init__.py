@@ -7,25 +7,36 @@ that fails stops the run with its error; the others are closed properly, and eve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlfau.models.errors import UserError
 
 from ..packets import Origin
 from .base import Sink
-from .files import check_path
+from .files import Say, silent
 from .group import Sinks
+from .outputs import check_outputs, expanded
 
 if TYPE_CHECKING:
     from ..settings import FileSettings, OutputSettings, PublishSettings, ScreenSettings
 
 
-def open_sinks(settings: OutputSettings, units: Sequence[str], origins: Sequence[Origin]) -> Sinks:
-    """The sinks that the settings name, not yet entered. `units` are those of the bundle, in its order."""
+def open_sinks(
+    settings: OutputSettings, units: Sequence[str], origins: Sequence[Origin], inputs: Iterable[Path] = ()
+) -> Sinks:
+    """The sinks that the settings name, not yet entered. `units` are those of the bundle, in its order.
+
+    `inputs` are files and folders that the run reads besides its sources and keys. None of them is written over.
+    """
+    keys = [path for path in (settings.publish.curve_secret, settings.publish.allow) if path is not None]
+    sources = [file for origin in origins for file in origin.files]
+    _check_files(settings.files, origins, [*inputs, *keys, *sources])
     sinks = [
         *_messages(settings.publish),
-        *_files(settings.files, units, origins),
+        *_files(settings.files, units, origins, silent if settings.screen.quiet else _print),
         *_displays(settings.screen, origins),
     ]
     return Sinks(sinks, [origin.stream for origin in origins])
@@ -40,29 +51,43 @@ def _messages(publish: PublishSettings) -> Iterator[Sink]:
         raise UserError("--curve-secret and --allow protect what --bind publishes, and --bind is none. Leave them out.")
 
 
-def _files(files: FileSettings, units: Sequence[str], origins: Sequence[Origin]) -> Iterator[Sink]:
-    for path in (files.csv, files.jsonl, files.parquet, files.render, files.subtitles):
-        check_path(path, files.overwrite)
+def _check_files(files: FileSettings, origins: Sequence[Origin], inputs: Iterable[Path]) -> None:
+    streams = [origin.stream for origin in origins]
+    outputs = {
+        "--jsonl": expanded(files.jsonl),
+        "--csv": expanded(files.csv),
+        "--parquet": expanded(files.parquet),
+        "--subtitles": expanded(files.subtitles, streams),
+        "--render": expanded(files.render, streams),
+    }
+    check_outputs(outputs, inputs, files.overwrite)
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _files(files: FileSettings, units: Sequence[str], origins: Sequence[Origin], say: Say) -> Iterator[Sink]:
     if files.jsonl:
         from .tables import JsonLines
 
-        yield JsonLines(files.jsonl)
+        yield JsonLines(files.jsonl, say=say)
     if files.csv:
         from .tables import CsvTable
 
-        yield CsvTable(files.csv, units)
+        yield CsvTable(files.csv, units, say)
     if files.parquet:
         from .parquet import ParquetTable
 
-        yield ParquetTable(files.parquet, units)
+        yield ParquetTable(files.parquet, units, say=say)
     if files.subtitles:
         from .subtitles import Subtitles
 
-        yield Subtitles(files.subtitles, [origin.stream for origin in origins])
+        yield Subtitles(files.subtitles, [origin.stream for origin in origins], say)
     if files.render:
         from .render import Render
 
-        yield Render(files.render, origins)
+        yield Render(files.render, origins, say)
 
 
 def _displays(screen: ScreenSettings, origins: Sequence[Origin]) -> Iterator[Sink]:

@@ -22,6 +22,7 @@ class Sink:
     """One destination of reports. Entered, used and left on one thread, or under one lock."""
 
     needs_pixels: ClassVar[bool] = False
+    incomplete = False  # set before closing if the run failed, so that the next one continues its files
 
     def __enter__(self) -> Self:
         return self

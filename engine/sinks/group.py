@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ..packets import StreamFailed
 from ..wire import End, Report, Status, Text
 from .base import KNOWN_TRACKS, Pixels, Sink
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 WAIT_STEP_S = 0.02
+ORDERLY = (KeyboardInterrupt, GeneratorExit, StreamFailed)  # ends after which files are complete
 
 
 class Changes:
@@ -66,6 +68,7 @@ class Sinks:
         self._changes = Changes()
         self._lock = threading.Lock()
         self._entered: list[Sink] = []
+        self._lost = False
 
     def __enter__(self) -> Self:
         try:
@@ -82,7 +85,9 @@ class Sinks:
         with self._lock:
             entered, self._entered = self._entered, []
             first = error
+            failed = kind is not None and (self._lost or not issubclass(kind, ORDERLY))
             for sink in reversed(entered):
+                sink.incomplete = failed
                 try:
                     sink.__exit__(kind, error, trace)
                 except Exception as failure:  # the others must still be closed; the first error is raised
@@ -106,6 +111,7 @@ class Sinks:
     def end(self, end: End) -> None:
         with self._lock:
             self._running.discard(end.stream)
+            self._lost = self._lost or end.reason == "lost"
             end = msgspec.structs.replace(end, left=len(self._running))
             for sink in self.sinks:
                 sink.end(end)

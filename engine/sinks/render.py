@@ -1,15 +1,16 @@
 """Video with the reports drawn in (see `drawing.py`): H.264, the timestamps of the source, and the sound of a file.
 
-MP4 files are written in fragments, so that a kill leaves everything up to the last keyframe playable, and become plain
-ones on close. The sound of live sources is not recorded.
+MP4 files are written in fragments of half a second, so that a kill leaves all that came before playable, and become
+plain ones on close; the next run keeps what a kill left under a dated name. The sound of live sources is not recorded.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import cv2
@@ -21,11 +22,19 @@ from ..packets import Origin
 from ..wire import Report
 from .base import Pixels, Sink
 from .drawing import draw
-from .files import file_error, per_stream
+from .files import Say, file_error, file_errors, per_stream, silent
+from .outputs import expanded
+from .unfinished import Marker, note_kept, set_aside
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 TICKS = 90_000  # per second; represents every common frame rate exactly
 CODECS = ("libx264", "libopenh264", "mpeg4")  # the first one that this build of PyAV has
-KEYFRAME_EVERY = 50  # frames: how many a kill can lose
+KEYFRAME_EVERY = 50  # frames
+FRAGMENTS = {"movflags": "frag_keyframe+hybrid_fragmented", "frag_duration": "500000"}  # microseconds
+CLUSTERS = {"cluster_time_limit": "500"}  # milliseconds: the same for Matroska
+THREADS = 6  # of the encoder at most; each holds back a frame, which a kill loses
 QUALITY = {"libx264": {"preset": "veryfast", "crf": "20"}}
 PLAYED = ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")  # sound that players support in such files
 BITS_PER_PIXEL = 4  # and second, for encoders without a quality scale
@@ -38,12 +47,20 @@ class Render(Sink):
 
     needs_pixels = True
 
-    def __init__(self, path: Path, origins: Sequence[Origin]) -> None:
+    def __init__(self, path: Path, origins: Sequence[Origin], say: Say = silent) -> None:
         if path.suffix.lower() not in (".mp4", ".mov", ".mkv"):
             raise UserError(f"Cannot render to {path.name}. Use a name that ends in .mp4, .mov or .mkv.")
         self._path = path
+        self._say = say
         self._origins = {origin.stream: origin for origin in origins}
         self._films: dict[str, Film] = {}
+
+    def __enter__(self) -> Self:
+        for path in expanded(self._path, list(self._origins)):
+            if Marker(path).left():
+                with file_errors(path):
+                    self._say(note_kept(path, set_aside(path)))
+        return self
 
     def write(self, report: Report, pixels: Pixels | None = None) -> None:
         if pixels is None:
@@ -52,8 +69,6 @@ class Render(Sink):
         if film is None:
             origin = self._origins.get(report.stream, Origin(report.stream))
             path = per_stream(self._path, report.stream, list(self._origins))
-            if origin.file is not None and path.exists() and path.samefile(origin.file):
-                raise UserError(f"{path} is the video that is being read. Give --render another name.")
             film = self._films[report.stream] = Film(path, pixels.shape[:2], report.pts, origin.file)
         film.add(draw(pixels, report), report.pts)
 
@@ -61,7 +76,7 @@ class Render(Sink):
         first: UserError | None = None
         for film in self._films.values():
             try:
-                film.close()
+                film.close(complete=not self.incomplete)
             except UserError as error:
                 first = first or error
         if first is not None:
@@ -78,13 +93,16 @@ class Film:
         self._last = -1
         self._failed = False
         self._sound = _Sound(sound, first_pts) if sound is not None else None
-        options = {} if path.suffix.lower() == ".mkv" else {"movflags": "frag_keyframe+hybrid_fragmented"}
+        options = CLUSTERS if path.suffix.lower() == ".mkv" else FRAGMENTS
+        self._marker = Marker(path)
+        self._marker.set()
         try:
-            self._container: Any = av.open(str(path), "w", options=options | {"flush_packets": "1"})
+            self._container: Any = av.open(local(path), "w", options=options | {"flush_packets": "1"})
             self._video: Any = self._add_video()
             if self._sound is not None:
                 self._sound.join(self._container)
         except (OSError, av.FFmpegError) as error:
+            self._marker.release(complete=True)
             raise file_error(path, _as_os_error(error)) from error
 
     def add(self, picture: Pixels, pts: float) -> None:
@@ -99,7 +117,7 @@ class Film:
         if self._sound is not None:
             self._mux(self._sound.until(pts, self._origin))
 
-    def close(self) -> None:
+    def close(self, *, complete: bool = True) -> None:
         """Finishes the file; after a failure only closes it."""
         try:
             if not self._failed:
@@ -109,8 +127,10 @@ class Film:
             self._container.close()
         except (OSError, av.FFmpegError) as error:
             if not self._failed:
-                raise file_error(self.path, _as_os_error(error)) from error
+                self._failed = True
+                raise self._error(error) from error
         finally:
+            self._marker.release(complete=complete and not self._failed)
             if self._sound is not None:
                 self._sound.close()
 
@@ -122,6 +142,7 @@ class Film:
         video.width, video.height, video.pix_fmt = self.width, self.height, "yuv420p"
         context = video.codec_context
         context.time_base = video.time_base = Fraction(1, TICKS)
+        context.thread_count = min((os.cpu_count() or 1) * 3 // 2, THREADS)
         context.gop_size = KEYFRAME_EVERY
         context.max_b_frames = 0  # they would delay the start of a fragmented file
         high = self.height >= 720  # the rule by which players guess the matrix; it is also stored in the file
@@ -152,7 +173,10 @@ class Film:
                 self._container.mux(packet)
         except (OSError, av.FFmpegError) as error:
             self._failed = True
-            raise file_error(self.path, _as_os_error(error)) from error
+            raise self._error(error) from error
+
+    def _error(self, error: Exception) -> UserError:
+        return file_error(self.path, _as_os_error(error), kept=self._last > 0)
 
 
 class _Sound:
@@ -162,7 +186,7 @@ class _Sound:
         self._input: Any = None
         self._start, self._origin, self._heard = start, 0.0, start
         try:
-            self._input = av.open(str(path))
+            self._input = av.open(local(path))
             self._stream = next(iter(self._input.streams.audio), None)
         except (OSError, av.FFmpegError):  # damaged, or no file with sound: the video goes on without
             self._stream = None
@@ -229,6 +253,11 @@ class _Sound:
         except (OSError, av.FFmpegError):
             pass
         yield from self._output.encode(None)
+
+
+def local(path: Path) -> str:
+    """For FFmpeg, which would take a name such as tcp:x.mp4 for an address."""
+    return f"file:{path}"
 
 
 def _as_os_error(error: BaseException) -> OSError:

@@ -1,7 +1,8 @@
 """The sentences as captions that any player shows: WebVTT or SubRip, by the name of the file.
 
 A caption lasts until its sentence changes. It is written when it ends, so a kill loses only the captions that are on
-the screen at that moment. Several faces share a caption, one line each.
+the screen at that moment. The times of a new run start again, so it keeps what a kill left under a dated name. Several
+faces share a caption, one line each.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, ClassVar
 
 from vlfau.models.errors import UserError
 
 from ..wire import Report
 from .base import Pixels, Sink
-from .files import GrowingFile, per_stream
+from .files import GrowingFile, Say, per_stream, silent
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -27,10 +29,11 @@ LAST_S = 0.04  # duration of the last frame in a stream of a single frame
 class Subtitles(Sink):
     """One file per stream."""
 
-    def __init__(self, path: Path, streams: Sequence[str]) -> None:
+    def __init__(self, path: Path, streams: Sequence[str], say: Say = silent) -> None:
         if path.suffix.lower() not in FORMATS:
             raise UserError(f"Unknown format of captions: {path.name}. Use a name that ends in .vtt or .srt.")
         self._path = path
+        self._say = say
         self._streams = list(streams)
         self._captions: dict[str, OpenCaptions] = {}
 
@@ -42,6 +45,17 @@ class Subtitles(Sink):
             self.close()
             raise
         return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            for captions in self._captions.values():
+                captions.incomplete = self.incomplete
+                if kind is None and not captions.path.exists():
+                    captions.begin()
+        finally:
+            self.close()
 
     def write(self, report: Report, pixels: Pixels | None = None) -> None:
         captions = self._captions.get(report.stream) or self._open(report.stream)
@@ -56,22 +70,25 @@ class Subtitles(Sink):
 
     def _open(self, stream: str) -> OpenCaptions:
         path = per_stream(self._path, stream, self._streams)
-        self._captions[stream] = captions = OpenCaptions(path).__enter__()
+        self._captions[stream] = captions = OpenCaptions(path, self._say).__enter__()
         return captions
 
 
 class OpenCaptions(GrowingFile):
     """The captions of one stream: cues that follow each other without overlap."""
 
-    def __init__(self, path: Path) -> None:
+    continues: ClassVar[bool] = False
+
+    def __init__(self, path: Path, say: Say = silent) -> None:
         self._srt = path.suffix.lower() == ".srt"
-        super().__init__(path, b"" if self._srt else b"WEBVTT\n\n")
+        super().__init__(path, b"" if self._srt else b"WEBVTT\n\n", say)
         self._number = 0
         self._since = self._until = 0.0
         self._frame_s = LAST_S
         self._lines: tuple[str, ...] = ()
 
     def show(self, report: Report) -> None:
+        self.begin()
         lines = _lines(report)
         step = report.pts - self._until
         if 0 < step < 1:

@@ -27,7 +27,8 @@ class FileSource:
     def origin(self) -> Origin:
         counters = self.context.counters
         whole = self.context.settings.duration is None and not self.context.settings.start
-        return Origin(counters.stream, self.path, counters.duration_s, self.frame_count if whole else None)
+        files = (self.path or Path(self.context.address),)
+        return Origin(counters.stream, self.path, counters.duration_s, self.frame_count if whole else None, files)
 
     def frames(self) -> Generator[Frame | Ended, None, None]:
         with self._open() as decoder:

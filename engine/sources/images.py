@@ -28,7 +28,8 @@ class ImageSource:
     @property
     def origin(self) -> Origin:
         frames = len(self.files)
-        return Origin(self.context.stream, duration_s=frames / self.context.settings.image_fps, frames=frames)
+        duration_s = frames / self.context.settings.image_fps
+        return Origin(self.context.stream, duration_s=duration_s, frames=frames, files=tuple(self.files))
 
     def frames(self) -> Generator[Frame | Ended, None, None]:
         settings, counters = self.context.settings, self.context.counters

@@ -8,6 +8,7 @@ import stat
 import sys
 import time
 from collections.abc import Generator
+from pathlib import Path
 from threading import Event
 
 from ..packets import Ended, Frame, Origin
@@ -28,7 +29,8 @@ class StdinSource:
 
     @property
     def origin(self) -> Origin:
-        return Origin(self.context.stream, duration_s=self.context.settings.duration)
+        files = (Path("/dev/stdin"),) if seekable() else ()
+        return Origin(self.context.stream, duration_s=self.context.settings.duration, files=files)
 
     def frames(self) -> Generator[Frame | Ended, None, None]:
         settings = self.context.settings

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import msgspec
 import numpy as np
 import pytest
@@ -386,6 +387,24 @@ def test_a_configuration_file_sets_the_same_as_flags(bundle: Path, clip: Path, t
     assert [row["frame"] for row in write_out(out)] == list(range(0, 50, 4))
     config.write_text("[sources]\n")
     assert main(["--config", str(config)]) == 2
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "link.csv", "engine.toml", "pictures/2.png"])
+def test_no_output_is_written_over_what_the_run_reads(
+    bundle: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    shutil.copy(clip, tmp_path / "clip.mp4")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "clip.mp4")
+    (tmp_path / "engine.toml").write_text('[publish]\nbind = "none"\n')
+    (tmp_path / "pictures").mkdir()
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / "pictures" / f"{number}.png"), numbered(number))
+    before = (tmp_path / name).read_bytes()
+    sources = [str(tmp_path / "pictures"), str(tmp_path / "clip.mp4")]
+    flags = ["--config", tmp_path / "engine.toml", "--model", bundle, "--quiet", "--csv", tmp_path / name]
+    assert main([*sources, *map(str, flags)]) == 2
+    assert "--csv would write over" in capsys.readouterr().err
+    assert (tmp_path / name).read_bytes() == before
 
 
 def test_check_reports_what_works_and_what_does_not(

@@ -195,14 +195,6 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
     assert time.monotonic() - started < 20
 
 
-def test_the_source_is_never_overwritten(tmp_path: Path) -> None:
-    source = make_source(tmp_path / "in.mp4", seconds=0.2)
-    size = source.stat().st_size
-    with pytest.raises(UserError, match="is the video that is being read"):
-        render(source, [0.0], source=source)
-    assert source.stat().st_size == size
-
-
 def test_a_name_without_a_known_format_is_refused() -> None:
     with pytest.raises(UserError, match=r"\.mp4"):
         Render(Path("out.gif"), [])
