@@ -38,6 +38,7 @@ from vlfau.models.errors import UserError
 from vlfau.models.faces.base import Detections
 from vlfau.models.faces.landmarks import Located
 from vlfau.models.files import embedded
+from vlfau.models.runtimes import open_runtime
 from vlfau.models.runtimes.base import Executor, Runtime
 
 OUTCOME, PROMISES, NO_FILE = "outcome.json", "promises.json", "no file"
@@ -122,6 +123,8 @@ class Linear(Executor):
 
 
 def light_runtime(bundle: Bundle) -> Runtime:
+    if bundle.folder == embedded():  # by a setting that went back to its default
+        return open_runtime(bundle, "openvino")
     runtime = Runtime(bundle, Linear())
     runtime.prove()
     return runtime

@@ -67,7 +67,7 @@ def judge(ending: Ending, folder: Path, *, command: bool) -> Outcome:
         findings += _exit_code(ending.status, said, bool(promises.get("mute")))
     elif not findings and (ending.status or not outcome):
         findings.append(Finding("exit code", f"{ending.status}{'' if outcome else ' without a result'}"))
-    detail = outcome.get("detail", "") if not findings else " | ".join((outcome.get("detail", ""), said[-1500:]))
+    detail = " | ".join(filter(None, (outcome.get("detail", ""), said[-1500:] if findings or command else "")))
     return Outcome(BAD if findings else verdict, tuple(dict.fromkeys(findings)), detail)
 
 
