@@ -27,7 +27,7 @@ from .settings import EngineSettings, for_python
 from .sinks import open_sinks
 from .sinks.group import Sinks
 from .sources import open_sources
-from .sources.base import Source
+from .sources.base import Source, Unreadable
 from .status import StatusTicker
 from .wire import Report
 
@@ -125,7 +125,12 @@ class Engine:
     def _frames(self, source: Source) -> Iterator[Frame | Ended]:
         """Reads no frame before the networks are loaded: a camera's first frames would be old by then."""
         self._ready.wait()
-        yield from source.frames()
+        try:
+            yield from source.frames()
+        except Unreadable as error:
+            if source.context.alone:
+                raise
+            yield Ended(source.context.stream, "error", str(error))
 
     # The stages. Each opens its network on its own thread, so that they load at the same time.
 

@@ -42,7 +42,7 @@ class Ended:
 
 
 class StreamFailed(Exception):
-    """A source failed after it had delivered frames; all of those were published."""
+    """Sources failed, but not the whole run: all frames that there were have been published."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,6 +7,7 @@ reference for the tests. What a stage opens with `with` is closed on its own thr
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 from .channel import Channel, Closed, Junction
 
 T = TypeVar("T")
+LEAVE_S = 1.0  # half of the two seconds that a shutdown may take; the rest is for files and last messages
 Stage = Callable[[Iterable[Any]], Generator[Any, None, None]]
 
 
@@ -23,7 +25,11 @@ def read(source: Iterable[T]) -> Generator[T, None, None]:
 
 
 class Pipeline:
-    """add() stages, enter to start them, iterate over what the last one yields. Leaving stops and joins all threads."""
+    """add() stages, enter to start them, iterate over what the last one yields. Leaving stops and joins all threads.
+
+    A first stage may wait in foreign code for data that never comes. It is left behind after `LEAVE_S`: nothing that it
+    still yields gets anywhere, and it does not keep the process alive.
+    """
 
     def __init__(self, stopping: threading.Event | None = None) -> None:
         self.stopping = stopping or threading.Event()  # for code that waits for something other than a channel
@@ -46,7 +52,10 @@ class Pipeline:
         self.channels[name] = outbox
         channels = list(inputs) if isinstance(inputs, list | tuple) else []
         inbox = Junction(channels) if channels and all(isinstance(c, Channel) for c in channels) else inputs
-        self._threads.append(threading.Thread(target=self._run, args=(stage, inbox, outbox), name=f"vlfau-{name}"))
+        first = not isinstance(inbox, Junction)
+        self._threads.append(
+            threading.Thread(target=self._run, args=(stage, inbox, outbox), name=f"vlfau-{name}", daemon=first)
+        )
         return outbox
 
     def _run(self, stage: Stage, inbox: Iterable[Any], outbox: Channel[Any]) -> None:
@@ -85,8 +94,9 @@ class Pipeline:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        until = time.monotonic() + LEAVE_S
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, until - time.monotonic()) if thread.daemon else None)
 
 
 def waiting(items: Iterable[T], limit: int) -> Iterator[list[T]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,9 @@ from vlfau.models.errors import UserError, unknown
 from vlfau.models.faces import CHOICES as DETECTORS
 from vlfau.models.runtimes import PRECISIONS, RUNTIMES
 from vlfau.models.settings import add_flags, load_toml, read, setting
+
+LONGEST_S = 1e9  # 31 years; FFmpeg counts the times of a container in microseconds, in 64 bits
+MOST_THREADS = 128  # of a decoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +37,10 @@ class SourceSettings:
     reconnect: int | None = setting(
         None, "Consecutive attempts to reopen a live source that failed; unlimited if left out.", metavar="N"
     )
-    open_timeout: float = setting(
-        5.0,
-        "Seconds until opening a source counts as failed; stopping never waits longer than this.",
-        metavar="SECONDS",
-    )
+    open_timeout: float = setting(5.0, "Seconds until opening a source counts as failed.", metavar="SECONDS")
     read_timeout: float = setting(
-        5.0, "Seconds without data until a source counts as stalled (HLS: at least 20); stopping never waits longer.",
-        metavar="SECONDS",
-    )  # fmt: skip
+        5.0, "Seconds without data until a source counts as stalled (HLS: at least 20).", metavar="SECONDS"
+    )
     hwaccel: str = setting("auto", "Hardware decoding.", choices=("auto", "none", "cuda"))
     decode_threads: int | None = setting(
         None, "Threads of each decoder; chosen for the machine if left out.", metavar="N"
@@ -55,6 +54,8 @@ class SourceSettings:
         _positive(self, "every", "open_timeout", "read_timeout", "image_fps", "duration", "max_fps", "decode_threads")
         _positive(self, "camera_fps")
         _not_negative(self, "start", "reconnect")
+        _at_most(self, LONGEST_S, "start")
+        _at_most(self, MOST_THREADS, "decode_threads")
         if self.camera_size is not None:
             width, x, height = self.camera_size.partition("x")
             if not (x and width.isdecimal() and height.isdecimal()):
@@ -83,7 +84,12 @@ class FaceSettings:
     def __post_init__(self) -> None:
         _positive(self, "scan", "max_faces", "detector_size")
         _not_negative(self, "detect_every", "min_face", "memory", "min_quality")
-        if self.roi and (len(self.roi) != 4 or self.roi[0] >= self.roi[2] or self.roi[1] >= self.roi[3]):
+        if self.roi and not (
+            len(self.roi) == 4
+            and all(map(math.isfinite, self.roi))
+            and self.roi[0] < self.roi[2]
+            and self.roi[1] < self.roi[3]
+        ):
             raise UserError(f"--roi needs four numbers x0 y0 x1 y1 with x0 < x1 and y0 < y1, got {list(self.roi)}.")
 
 
@@ -204,7 +210,7 @@ def read_engine(sources: tuple[str, ...], config: Path | None, flags: argparse.N
         if key not in (*SECTIONS, "sources"):
             raise unknown(f"section in {config}", key, (*SECTIONS, "sources"))
     for key, value in table.items():
-        if isinstance(value, dict) == (key == "sources"):
+        if not isinstance(value, list if key == "sources" else dict):
             raise UserError(f"'{key}' in {config} needs {'a list of sources' if key == 'sources' else 'a section'}.")
     parts = {name: read(part, table.get(name), flags) for name, part in SECTIONS.items()}
     sources = sources or tuple(str(source) for source in table.get("sources", ()))
@@ -248,7 +254,7 @@ def explain_interval(explain: str) -> float | None:
     kind, colon, seconds = explain.partition(":")
     if kind == "interval":
         try:
-            if colon and float(seconds) > 0:
+            if colon and 0 < float(seconds) < math.inf:
                 return float(seconds)
         except ValueError:
             pass
@@ -260,11 +266,17 @@ def explain_interval(explain: str) -> float | None:
 
 def _positive(part: Any, *names: str) -> None:
     for name in names:
-        if (value := getattr(part, name)) is not None and value <= 0:
+        if (value := getattr(part, name)) is not None and not 0 < value < math.inf:
             raise UserError(f"--{name.replace('_', '-')} needs a number above 0, got {value}.")
 
 
 def _not_negative(part: Any, *names: str) -> None:
     for name in names:
-        if (value := getattr(part, name)) is not None and value < 0:
+        if (value := getattr(part, name)) is not None and not 0 <= value < math.inf:
             raise UserError(f"--{name.replace('_', '-')} needs a number of at least 0, got {value}.")
+
+
+def _at_most(part: Any, limit: float, *names: str) -> None:
+    for name in names:
+        if (value := getattr(part, name)) is not None and value > limit:
+            raise UserError(f"--{name.replace('_', '-')} needs a number of at most {limit:,.0f}, got {value}.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import sys
 import types
 import typing
@@ -35,7 +36,9 @@ def load_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"Configuration file {path} does not exist. Give the path of a TOML file.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"Configuration file {path} cannot be read: {error.strerror or error}.") from None
+    except (ValueError, RecursionError) as error:  # among them tomllib's own error, and text that is no UTF-8
         raise UserError(f"Configuration file {path} is not valid TOML: {error}.") from None
 
 
@@ -84,6 +87,10 @@ def read(part: type[T], table: Mapping[str, Any] | None = None, flags: argparse.
         flag = getattr(flags, name, None)
         if flag is not None:
             values[name] = tuple(flag) if isinstance(flag, list) else flag
+    for name, value in values.items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"--{name.replace('_', '-')} needs a number, got {number}.")
     return part(**values)
 
 
@@ -114,9 +121,15 @@ def _checked(name: str, value: Any, kind: Any, part: type[Any]) -> Any:
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list):
             raise UserError(f"Setting '{name}' needs a list, got {value!r}.")
-        return tuple(typing.get_args(kind)[0](item) for item in value)
+        try:
+            return tuple(typing.get_args(kind)[0](item) for item in value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UserError(f"Setting '{name}' cannot be {value!r}: {error}.") from None
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf
     if kind is Path and isinstance(value, str):
         return Path(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -51,9 +53,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return OK
 
 
+def console() -> None:
+    """The command. It leaves without dismantling Python, for threads of FFmpeg or of a network library may still run.
+
+    One that asks for Python's lock while Python ends is unwound by force, and where that meets C++ the process is
+    aborted: `FATAL: exception not rethrown`. Everything that has to be closed is closed by now.
+    """
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or nobody reads it
+            stream.flush()
+    os._exit(code)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
@@ -28,17 +29,21 @@ def open_sources(addresses: Sequence[str], settings: SourceSettings, stopping: E
             f"{len(settings.name)} names were given for {len(addresses)} sources. Give one name per source."
         )
     names = unique([*settings.name, *map(derived_name, addresses[len(settings.name) :])])
+    alone = len(addresses) == 1
     return [
-        open_source(Context(address, settings, Counters(name), stopping)) for address, name in zip(addresses, names)
+        open_source(Context(address, settings, Counters(name), stopping, alone=alone))
+        for address, name in zip(addresses, names)
     ]
 
 
 def open_source(context: Context) -> Source:
     address = context.address
+    if not address.strip():
+        raise UserError("The name of a source is empty. Name a video file, a camera (0) or an address.")
     if address == "-":
-        from .stdin import StdinSource
+        from .pipe import PipeSource
 
-        return StdinSource(context)
+        return PipeSource(context)
     if is_camera(address):
         from .live import LiveSource
 
@@ -48,7 +53,11 @@ def open_source(context: Context) -> Source:
         from .live import LiveSource
 
         return LiveSource(context) if _is_live(context) else FileSource(context)
-    return _open_path(context)
+    try:
+        return _open_path(context)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UserError(f"Source '{address}' cannot be opened: {why}. May this user read it?") from None
 
 
 def _is_live(context: Context) -> bool:
@@ -61,12 +70,21 @@ def _is_live(context: Context) -> bool:
         return True
     from .decoding import has_length
 
-    return not has_length(address, settings.open_timeout, settings.read_timeout)
+    lengths: list[bool] = []
+
+    def look() -> None:
+        lengths.append(has_length(address, settings.open_timeout, settings.read_timeout))
+
+    looking = threading.Thread(target=look, name="vlfau-open", daemon=True)
+    looking.start()
+    looking.join()  # on this thread, a signal would be heard only when FFmpeg returns
+    return not (lengths and lengths[0])
 
 
 def _open_path(context: Context) -> Source:
     from .file import FileSource
     from .images import ImageSource
+    from .pipe import PipeSource
 
     address = re.sub(r"^file://", "", context.address)
     path = Path(address).expanduser()
@@ -84,8 +102,8 @@ def _open_path(context: Context) -> Source:
         if not files:
             raise UserError(f"Nothing matches '{address}'. Check the pattern and quote it for the shell.")
         return ImageSource(context, files)
-    if path.exists():  # a named pipe or another device: read like a file, but opened only once
-        return FileSource(context)
+    if path.exists():  # a named pipe or another device, which can be opened only once
+        return PipeSource(context, path)
     raise UserError(
         f"Source '{context.address}' does not exist. Name a video file, a folder or pattern of images, a camera (0), "
         "an address (rtsp://...) or - for standard input."

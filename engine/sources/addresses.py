@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,12 +41,13 @@ def derived_name(address: str) -> str:
         parts = urlsplit(address)
         return stream_name("-".join(part for part in (parts.hostname or "", Path(parts.path).stem) if part))
     path = Path(re.sub(r"[*?\[\]]", "", address))
-    return stream_name(path.name if Path(address).is_dir() else path.stem or path.parent.name)
+    return stream_name(path.name if os.path.isdir(address) else path.stem or path.parent.name)
 
 
 def unique(names: Sequence[str]) -> list[str]:
     taken: list[str] = []
-    for stem in map(stream_name, names):
+    for stem in names:
+        stem = stream_name(stem.encode(errors="replace").decode())  # the name of a file need not be UTF-8
         name, number = stem, 2
         while name in taken:
             name, number = f"{stem}-{number}", number + 1

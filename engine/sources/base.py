@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Protocol
 
+from vlfau.models.errors import UserError
+
 from ..counters import Counters
 from ..packets import Ended, Frame, Origin, Stamp
 from ..settings import SourceSettings
@@ -22,10 +24,15 @@ class Context:
     counters: Counters
     stopping: Event
     hint: str = "Is it a complete video file of a known format?"  # ends the error message when it cannot be read
+    alone: bool = True  # the only source of the run: the run ends if it cannot be read
 
     @property
     def stream(self) -> str:
         return self.counters.stream
+
+
+class Unreadable(UserError):
+    """A source that cannot be read. Others can go on."""
 
 
 class Source(Protocol):

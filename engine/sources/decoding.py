@@ -22,6 +22,7 @@ from vlfau.models.errors import UserError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+JUMP_S = 1.0  # a step back by more is a clock that starts again; a smaller one is a picture with the time of another
 DAMAGED_IN_A_ROW = 500  # consecutive unreadable packets after which a file counts as unreadable
 # Titles in a broken encoding do not matter here; PyAV reads them lazily since version 19.
 METADATA = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
@@ -59,7 +60,9 @@ class Decoder:
         threads: int | None = None,
     ) -> None:
         self.damaged = 0  # packets that could not be decoded
+        self._live = live
         self._reformatter = VideoReformatter()
+        acceleration = _acceleration(hwaccel)
         try:
             self._container = av.open(
                 address,
@@ -67,10 +70,10 @@ class Decoder:
                 format=format,
                 options=dict(options or {}),
                 timeout=(open_timeout_s, read_timeout_s),
-                **_acceleration(hwaccel),
+                **acceleration,
                 **METADATA,
             )
-        except av.error.FFmpegError as error:
+        except Exception as error:  # damage shows as almost anything, also as mistakes of PyAV itself
             raise Damaged(reason(error)) from error
         try:
             self._stream = _video_stream(self._container)
@@ -108,17 +111,18 @@ class Decoder:
         if seconds > 0:
             try:
                 self._container.seek(round((seconds + self._begin) * MICROSECONDS))
-            except av.error.FFmpegError:  # not seekable: the caller skips from the beginning
+            except (av.error.FFmpegError, OverflowError):  # not seekable: the caller skips from the beginning
                 return
 
     def __iter__(self) -> Iterator[Picture]:
-        last = -1 / self.fps
+        clock = Clock(self)
         began = time.monotonic_ns()
         for frame in self._decoded():
-            base = frame.time_base or self._stream.time_base
-            pts = last + 1 / self.fps if frame.pts is None else frame.pts * float(base) - self._begin
-            last = pts
-            pixels = self._pixels(frame)
+            pts = clock.at(frame)
+            try:
+                pixels = self._pixels(frame)
+            except Exception as error:
+                raise Damaged(reason(error)) from error
             yield Picture(pixels, pts, (time.monotonic_ns() - began) / 1e6)
             began = time.monotonic_ns()
 
@@ -130,15 +134,16 @@ class Decoder:
                 packet = next(packets)
             except StopIteration:
                 return
-            except av.error.FFmpegError as error:  # the index is damaged, or no data arrived in time
+            except Exception as error:  # the index is damaged, or no data arrived in time
                 yield from self._held_back()
-                raise Damaged(reason(error)) from error
+                changed = isinstance(error, IndexError)  # PyAV reads past the list of streams that it made at the start
+                raise Damaged("its streams change in the middle" if changed else reason(error)) from error
             try:
                 frames = packet.decode()
                 failed = 0 if frames else failed
             except av.error.EOFError:
                 return
-            except av.error.FFmpegError as error:
+            except Exception as error:
                 self.damaged += 1
                 failed += 1
                 if failed > DAMAGED_IN_A_ROW:
@@ -150,7 +155,7 @@ class Decoder:
         """Pictures that the decoder's threads still hold."""
         try:
             return list(self._stream.codec_context.decode(None))
-        except av.error.FFmpegError:
+        except Exception:
             return []
 
     def _pixels(self, frame: Any) -> NDArray[np.uint8]:
@@ -180,12 +185,53 @@ class Decoder:
         self.close()
 
 
+class Clock:
+    """The times of frames, each above the one before.
+
+    Only in a live stream they still jump back where the sender's clock does: the caller knows how much time has passed.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._period = 1 / decoder.fps
+        self._step = min(1 / float(decoder._stream.average_rate or decoder.fps), self._period)
+        self._begin, self._live = decoder._begin, decoder._live
+        self._base = decoder._stream.time_base
+        self._in_decode_order = decoder._container.format.name == "avi"  # which stores no times of presentation
+        self._delay: int | None = None  # of the decoder, in units of the time base
+        self._shift = 0.0  # seconds
+        self._last: float | None = None
+
+    def at(self, frame: Any) -> float:
+        units, last = self._units(frame), self._last
+        if units is None:
+            pts = 0.0 if last is None else last + self._period
+        else:
+            pts = units * float(frame.time_base or self._base) - self._begin + self._shift
+        if last is not None and pts <= last:
+            jumped = pts < last - JUMP_S
+            if jumped and self._live:
+                self._last = pts
+                return pts
+            if jumped:
+                self._shift += last + self._step - pts
+            pts = last + self._step
+        self._last = pts
+        return pts
+
+    def _units(self, frame: Any) -> int | None:
+        if not self._in_decode_order or frame.pts is None:
+            return frame.pts  # type: ignore[no-any-return]
+        if self._delay is None:
+            self._delay = 0 if frame.dts is None else frame.dts - frame.pts
+        return None if frame.dts is None else frame.dts - self._delay
+
+
 def has_length(address: str, open_timeout_s: float, read_timeout_s: float) -> bool:
     """Whether an address holds something of known length. If it does not answer, it may be a camera that is off."""
     try:
         with Decoder(address, open_timeout_s=open_timeout_s, read_timeout_s=read_timeout_s) as decoder:
             return decoder.duration_s is not None
-    except (Damaged, OSError, ValueError):
+    except Damaged:
         return False
 
 
@@ -193,7 +239,7 @@ def reason(error: BaseException) -> str:
     """FFmpeg's error message, without codes and addresses (which may hold passwords)."""
     if isinstance(error, av.error.ExitError):  # FFmpeg's wording for our timeout
         return "no data arrived in time"
-    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+    return str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
 def _video_stream(container: Any) -> Any:

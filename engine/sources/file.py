@@ -6,7 +6,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from ..packets import Ended, Frame, Origin
-from .base import Context
+from .base import Context, Unreadable
 from .decoding import Damaged, Decoder, reason
 from .recorded import recorded, unreadable
 
@@ -18,10 +18,16 @@ class FileSource:
     def __init__(self, context: Context, path: Path | None = None) -> None:
         self.context, self.path = context, path
         self.frame_count: int | None = None
-        if path is not None:  # before anything starts: finds a wrong name, and the length for progress displays
+        if path is None:
+            context.hint = "Is the address right, and is a video there?"
+            return
+        try:  # before anything starts: finds what cannot be read, and the length for progress displays
             with self._open() as decoder:
                 self.frame_count = decoder.frames
                 self._note_duration(decoder)
+        except Unreadable:
+            if context.alone:
+                raise
 
     @property
     def origin(self) -> Origin:
@@ -36,7 +42,9 @@ class FileSource:
 
     def _open(self) -> Decoder:
         settings = self.context.settings
-        address = str(self.path) if self.path is not None else self.context.address
+        address = self.context.address if self.path is None else str(self.path)
+        if self.path is not None and ":" in address:  # not an address: FFmpeg would take `http:x.mp4` for one
+            address = f"file:{address}"
         try:
             return Decoder(
                 address,
@@ -45,7 +53,7 @@ class FileSource:
                 hwaccel=settings.hwaccel,
                 threads=settings.decode_threads,
             )
-        except (Damaged, OSError, ValueError) as error:
+        except Damaged as error:
             raise unreadable(self.context, reason(error)) from error
 
     def _note_duration(self, decoder: Decoder) -> None:

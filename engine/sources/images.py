@@ -11,10 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vlfau.models.errors import UserError
-
 from ..packets import Ended, Frame, Origin
-from .base import Context, Pace, Selection, stamp
+from .base import Context, Pace, Selection, Unreadable, stamp
 
 
 class ImageSource:
@@ -54,7 +52,7 @@ class ImageSource:
             counters.frames_in += 1
             yield Frame(stamp(self.context.stream, index, pts, (time.monotonic_ns() - began) / 1e6), pixels)
         if not counters.frames_in and counters.drops:
-            raise UserError(f"None of the {len(self.files)} files of '{self.context.stream}' is a readable image.")
+            raise Unreadable(f"None of the {len(self.files)} files of '{self.context.stream}' is a readable image.")
         yield Ended(self.context.stream, "finished")
 
 

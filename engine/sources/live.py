@@ -9,16 +9,13 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlfau.models.errors import UserError
-
 from ..packets import Ended, Frame, Origin
 from .addresses import is_list
-from .base import Context, Selection, stamp
+from .base import Context, Selection, Unreadable, stamp
 from .decoding import Damaged, Decoder, reason
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 PIECE_S = 20.0  # read timeout of HLS: nothing arrives between two segments, usually for six to ten seconds
-GOOD_S = 10.0  # a connection that lasted this long was good: the delays start again from the first
 
 # FFmpeg reads the beginning of a stream to learn its format: 5 s by default, and every picture would be late by that
 # much. One second contains a key frame of most cameras; FFmpeg reads on where it does not.
@@ -31,13 +28,17 @@ OPTIONS = {
 
 @dataclass
 class Backoff:
-    """0.5, 1, 2, 4 ... 30 seconds; None when the allowed number of consecutive attempts is used up."""
+    """0.5, 1, 2, 4 ... 30 seconds; None when the allowed number of consecutive attempts is used up.
+
+    A connection that brought pictures, however short, is no failure: after it the delays start again from the first.
+    """
 
     limit: int | None = None
     failures: int = 0
 
-    def next_delay(self, held_s: float) -> float | None:
-        if held_s >= GOOD_S:
+    def next_delay(self, connected: bool) -> float | None:
+        """`connected`: the last attempt brought pictures."""
+        if connected:
             self.failures = 0
         if self.limit is not None and self.failures >= self.limit:
             return None
@@ -97,11 +98,11 @@ class LiveSource:
                         yield Ended(self.context.stream, "finished")
                         return
                 why = "the sender ended the stream"
-            except (Damaged, OSError, ValueError) as error:
+            except Damaged as error:
                 why = reason(error)
                 if self.camera and not self._index:
                     raise self._no_camera(why) from error
-            delay = backoff.next_delay(held_s=max(self._time.last_ns - began_ns, 0) / 1e9)
+            delay = backoff.next_delay(connected=self._time.last_ns > began_ns)
             if delay is None:
                 yield Ended(self.context.stream, "lost", f"Source '{self.context.stream}' was lost: {why}.")
                 return
@@ -149,12 +150,12 @@ class LiveSource:
             threads=settings.decode_threads,
         )
 
-    def _no_camera(self, why: str) -> UserError:
+    def _no_camera(self, why: str) -> Unreadable:
         names = ", ".join(sorted(glob.glob("/dev/video*")))
         others = (
             f" This machine has: {names}." if names else " This machine has none." * sys.platform.startswith("linux")
         )
-        return UserError(
+        return Unreadable(
             f"Camera '{self.context.address}' cannot be opened: {why}.{others} "
             "Is it plugged in, and is no other program using it?"
         )

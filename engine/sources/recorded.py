@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from vlfau.models.errors import UserError
-
 from ..packets import Ended, Frame
-from .base import Context, Pace, Selection, stamp
+from .base import Context, Pace, Selection, Unreadable, stamp
 from .decoding import Damaged, Decoder, reason
 
 
-def unreadable(context: Context, why: str) -> UserError:
-    return UserError(f"Source '{context.stream}' cannot be read as video: {why.rstrip('.')}. {context.hint}")
+def unreadable(context: Context, why: str) -> Unreadable:
+    return Unreadable(f"Source '{context.stream}' cannot be read as video: {why.rstrip('.')}. {context.hint}")
 
 
 def recorded(decoder: Decoder, context: Context) -> Generator[Frame | Ended, None, None]:
@@ -38,7 +36,7 @@ def recorded(decoder: Decoder, context: Context) -> Generator[Frame | Ended, Non
                 counters.frames_in += 1
                 yield Frame(stamp(context.stream, index, picture.pts, picture.decode_ms), picture.pixels)
             index += 1
-    except (Damaged, OSError, ValueError) as failure:
+    except Damaged as failure:
         error = reason(failure)
     if decoder.damaged:
         counters.note = f"{decoder.damaged} damaged packets were skipped"

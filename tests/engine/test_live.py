@@ -226,9 +226,9 @@ def test_giving_up_after_the_allowed_attempts() -> None:
 
 def test_back_off_grows_to_its_cap_and_a_good_connection_resets_it() -> None:
     backoff = Backoff()
-    delays = [backoff.next_delay(0.0) for _ in range(9)]
+    delays = [backoff.next_delay(connected=False) for _ in range(9)]
     assert delays == [0.5, 1, 2, 4, 8, 16, LONGEST_DELAY_S, LONGEST_DELAY_S, LONGEST_DELAY_S]
-    assert backoff.next_delay(60.0) == 0.5
+    assert backoff.next_delay(connected=True) == 0.5
 
 
 def test_time_rises_through_reconnections_and_jumps() -> None:
