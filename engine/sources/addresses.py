@@ -46,8 +46,7 @@ def derived_name(address: str) -> str:
 
 def unique(names: Sequence[str]) -> list[str]:
     taken: list[str] = []
-    for stem in names:
-        stem = stream_name(stem.encode(errors="replace").decode())  # the name of a file need not be UTF-8
+    for stem in map(stream_name, names):
         name, number = stem, 2
         while name in taken:
             name, number = f"{stem}-{number}", number + 1
