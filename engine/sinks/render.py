@@ -6,7 +6,6 @@ plain ones on close; the next run keeps what a kill left under a dated name. The
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -34,7 +33,6 @@ CODECS = ("libx264", "libopenh264", "mpeg4")  # the first one that this build of
 KEYFRAME_EVERY = 50  # frames
 FRAGMENTS = {"movflags": "frag_keyframe+hybrid_fragmented", "frag_duration": "500000"}  # microseconds
 CLUSTERS = {"cluster_time_limit": "500"}  # milliseconds: the same for Matroska
-THREADS = 6  # of the encoder at most; each holds back a frame, which a kill loses
 QUALITY = {"libx264": {"preset": "veryfast", "crf": "20"}}
 PLAYED = ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")  # sound that players support in such files
 BITS_PER_PIXEL = 4  # and second, for encoders without a quality scale
@@ -142,7 +140,6 @@ class Film:
         video.width, video.height, video.pix_fmt = self.width, self.height, "yuv420p"
         context = video.codec_context
         context.time_base = video.time_base = Fraction(1, TICKS)
-        context.thread_count = min((os.cpu_count() or 1) * 3 // 2, THREADS)
         context.gop_size = KEYFRAME_EVERY
         context.max_b_frames = 0  # they would delay the start of a fragmented file
         high = self.height >= 720  # the rule by which players guess the matrix; it is also stored in the file
