@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vlfau.models.errors import UserError
 
-from .files import file_error, is_stream, per_stream
+from .files import file_errors, is_stream, per_stream
 from .unfinished import Marker
 
 Identity = tuple[int, int] | str
@@ -19,7 +19,8 @@ def check_outputs(outputs: Mapping[str, Sequence[Path]], inputs: Iterable[Path],
     """`outputs` are the files of each flag. A folder among the inputs stands for the files in it."""
     for paths in outputs.values():
         for path in paths:
-            _check_place(path)
+            with file_errors(path):
+                _check_place(path)
     flags: dict[Identity, str] = {}
     for flag, paths in outputs.items():
         for path in paths:
@@ -56,10 +57,7 @@ def _check_place(path: Path) -> None:
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise UserError(f"Cannot write {path}: nothing can be created in its folder. Choose another place.")
     elif not is_stream(path):
-        try:
-            os.close(os.open(path, os.O_WRONLY))
-        except OSError as error:
-            raise file_error(path, error) from error
+        os.close(os.open(path, os.O_WRONLY))
 
 
 def _identity(path: Path) -> Identity:
@@ -67,7 +65,7 @@ def _identity(path: Path) -> Identity:
     try:
         status = path.stat()
     except OSError:
-        return str(path.resolve())
+        return os.path.realpath(path)
     return os.path.abspath(path) if stat.S_ISCHR(status.st_mode) else (status.st_dev, status.st_ino)
 
 

@@ -6,6 +6,7 @@ plain ones on close; the next run keeps what a kill left under a dated name. The
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -52,11 +53,14 @@ class Render(Sink):
         self._say = say
         self._origins = {origin.stream: origin for origin in origins}
         self._films: dict[str, Film] = {}
+        self._pipes: list[int] = []
 
     def __enter__(self) -> Self:
         for path in expanded(self._path, list(self._origins)):
-            if Marker(path).left():
-                with file_errors(path):
+            with file_errors(path):
+                if path.is_fifo():  # wait for its reader here, where Ctrl-C is noticed
+                    self._pipes.append(os.open(path, os.O_WRONLY))
+                elif Marker(path).left():
                     self._say(note_kept(path, set_aside(path)))
         return self
 
@@ -77,6 +81,8 @@ class Render(Sink):
                 film.close(complete=not self.incomplete)
             except UserError as error:
                 first = first or error
+        for pipe in self._pipes:
+            os.close(pipe)
         if first is not None:
             raise first
 

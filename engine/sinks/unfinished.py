@@ -20,7 +20,7 @@ class Marker:
     """The marker of one file. Devices and pipes get none, nor do files in a folder where nothing can be created."""
 
     def __init__(self, file: Path) -> None:
-        self._file = file.resolve()
+        self._file = Path(os.path.realpath(file))
         self.path = self._file.with_name(f".{self._file.name}.unfinished")
         self._held: FileIO | None = None
 
@@ -71,7 +71,7 @@ class Marker:
 
 def set_aside(path: Path) -> Path:
     """Renames what a run left to a name with the time of its last change, such as NAME.2026-12-01T00-10-05.mp4."""
-    path = path.resolve()
+    path = Path(os.path.realpath(path))
     when = f"{datetime.fromtimestamp(path.stat().st_mtime):%Y-%m-%dT%H-%M-%S}"
     number, name = 1, path.with_name(f"{path.stem}.{when}{path.suffix}")
     while name.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -405,6 +406,52 @@ def test_no_output_is_written_over_what_the_run_reads(
     assert main([*sources, *map(str, flags)]) == 2
     assert "--csv would write over" in capsys.readouterr().err
     assert (tmp_path / name).read_bytes() == before
+
+
+@pytest.mark.slow
+def test_the_same_command_goes_on_after_every_kill(bundle: Path, clip: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows, table, whole = tmp_path / "o.jsonl", tmp_path / "o.csv", tmp_path / "o.parquet"
+    flags: list[Path | str] = [
+        "--model",
+        bundle,
+        "--runtime",
+        "openvino",
+        "--precision",
+        "fp32",
+        "--bind",
+        "none",
+        "--realtime",
+    ]
+    before: list[bytes] = []
+    for kill in range(5):
+        running = run_command(clip, *flags, "--jsonl", rows, "--csv", table, "--parquet", whole)
+        until = time.monotonic() + 30
+        while (
+            (len(rows.read_bytes().splitlines()) if rows.exists() else 0) < len(before) + 3 * (kill + 1)
+            and time.monotonic() < until
+            and running.poll() is None
+        ):
+            time.sleep(0.01)
+        running.kill()
+        errors = running.communicate()[1]
+        assert "Traceback" not in errors
+        assert errors.count("was left unfinished by an earlier run and is continued") == (3 if kill else 0)
+        after = rows.read_bytes().splitlines()
+        assert after[: len(before)] == before
+        assert len(after) > len(before)
+        before = after
+    assert main([str(clip), *map(str, flags[:-1]), "--jsonl", str(rows), "--csv", str(table), "--quiet"]) == 0
+    lines = rows.read_bytes().splitlines()
+    assert lines[: len(before)] == before
+    assert len(lines) == len(before) + 80
+    with open(table, encoding="utf-8", newline="") as file:
+        counted = sum(1 for _ in csv.DictReader(file))
+    assert counted >= len(lines)
+    assert sorted(path.name for path in tmp_path.glob(".o.*")) == [".o.parquet.unfinished"]
+    assert main([str(clip), *map(str, flags[:-1]), "--parquet", str(whole), "--quiet"]) == 0
+    assert parquet.read_table(whole).num_rows >= 80
+    assert list(tmp_path.glob(".o.*")) == []
 
 
 def test_check_reports_what_works_and_what_does_not(

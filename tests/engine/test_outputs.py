@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -175,6 +177,13 @@ def test_a_place_that_cannot_be_written_is_named_before_the_run(
         open_files(csv=tmp_path / "o.csv")
 
 
+def test_places_where_no_file_can_be_are_named_first(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for name in ("circle", "x" * 300):
+        with pytest.raises(UserError, match="Cannot write"):
+            run(open_files(csv=tmp_path / name))
+
+
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
 def test_standard_output_is_continued_where_it_is(tmp_path: Path, name: str) -> None:
     """Also if it is a file: what others wrote to it before and after stays."""
@@ -202,6 +211,34 @@ def test_a_pipe_gets_the_rows_and_no_marker(tmp_path: Path) -> None:
     reader.join()
     assert received[0].count(b"\n") == 4
     assert names(tmp_path) == ["pipe"]
+
+
+@pytest.mark.parametrize("flag", ["csv", "subtitles", "render"])
+def test_the_wait_for_the_reader_of_a_pipe_can_be_stopped(tmp_path: Path, flag: str) -> None:
+    path = tmp_path / FLAGS[flag]
+    os.mkfifo(path)
+    script = PREPARE + f"print('opens', flush=True)\nrun(open_files({flag}=Path(sys.argv[3])), range(3))"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *FOLDERS, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
+    assert b"KeyboardInterrupt" in errors
+
+
+def test_a_video_can_go_to_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "x.mkv"
+    os.mkfifo(pipe)
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
+    reader.start()
+    run(open_files(render=pipe), range(30))
+    reader.join()
+    with av.open(io.BytesIO(received[0])) as film:
+        assert sum(1 for _ in film.decode(video=0)) == 30
 
 
 def test_parquet_needs_a_file() -> None:
@@ -457,7 +494,7 @@ def test_a_kill_costs_at_most_a_second_of_video(tmp_path: Path, suffix: str, kil
         with av.open(str(path)) as film:
             played = sum(1 for _ in film.decode(video=0))
         print(f"{suffix}: {frames} written, {frames - played} lost")
-        assert 0 <= frames - played <= 28
+        assert 0 <= frames - played <= 25
 
 
 RENDER = (
