@@ -284,7 +284,7 @@ PREPARE = """
 import sys
 sys.path[:0] = sys.argv[1:3]
 from pathlib import Path
-from test_outputs import *
+from test_output_files import *
 from vlfau.engine.sinks.render import Render
 """
 WRITE = (
