@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 VARIABLE = "VLFAU_CACHE"  # another folder; if empty, nothing is cached
 
@@ -20,6 +23,27 @@ def cache_folder(*parts: str) -> Path | None:
     except (OSError, RuntimeError):  # read-only home, or no home at all as in some containers
         return None
     return folder if os.access(folder, os.W_OK) else None
+
+
+def recall(file: str) -> dict[str, Any]:
+    """The table in a file of the cache; empty if the file is missing or damaged."""
+    folder = cache_folder()
+    try:
+        table = json.loads((folder / file).read_text(encoding="utf-8")) if folder is not None else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return table if isinstance(table, dict) else {}
+
+
+def remember(file: str, key: str, value: Any) -> None:
+    """Adds a row to that table, unless there can be no cache."""
+    folder = cache_folder()
+    if folder is None:
+        return
+    partial = folder / f"{file}.{os.getpid()}.partial"
+    with contextlib.suppress(OSError):  # a full disk
+        partial.write_text(json.dumps({**recall(file), key: value}, indent=1), encoding="utf-8")
+        os.replace(partial, folder / file)
 
 
 def _home() -> Path:

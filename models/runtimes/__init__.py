@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..cache import recall, remember
 from ..errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from .base import Executor, Runtime
     from .choose import Trial
 
+FAILED = "failed-precisions.json"  # in the cache: default precisions that failed their self-tests
 RUNTIMES = ("auto", "openvino", "onnxruntime", "tensorrt", "torch-tensorrt", "torch")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8", "fp8")
 
@@ -34,7 +36,7 @@ def open_runtime(
     `device` is what the runtime calls it ("CPU", "cuda:1"); `precision` None or "auto" is the fastest that bundle and
     device support and that passes the self-test; with `threads` None the runtime decides.
     """
-    from .base import Runtime
+    from .base import Runtime, SelfTestFailed
 
     if runtime not in RUNTIMES:
         raise unknown("runtime", runtime, RUNTIMES)
@@ -55,18 +57,43 @@ def open_runtime(
             say=say,
         )
         runtime, device, requested = choice.runtime, choice.device, choice.precision
+    own, failed_before = bundle.manifest.precision, _failed_before(bundle, runtime, device)
+    if requested is None and failed_before is not None:
+        requested = own
     opened = Runtime(bundle, open_executor(bundle, runtime, device, requested, threads))
     if prove:
         try:
             opened.prove()
         except BaseException as error:
             opened.close()
-            own = bundle.manifest.precision
-            if isinstance(error, UserError) and requested is None and opened.executor.precision != own:
-                (say or _to_stderr)(f"{error} Continuing in {own}.")  # the faster precision was not requested
-                return open_runtime(bundle, runtime, device=device, precision=own, threads=threads, say=say)
+            if isinstance(error, SelfTestFailed):
+                reopen = partial(open_runtime, bundle, runtime, device=device, threads=threads, say=say)
+                precision_run = opened.executor.precision
+                if precision_run != failed_before and opened.executor.drop_cache():  # which may have been damaged
+                    return reopen(precision=requested)
+                if requested is None and precision_run != own:  # the faster precision was not requested
+                    _remember_failure(bundle, runtime, device, precision_run)
+                    (say or _to_stderr)(f"{error} Continuing in {own}.")
+                    return reopen(precision=own)
             raise
     return opened
+
+
+def _failed_before(bundle: Bundle, runtime: str, device: str | None) -> str | None:
+    """The runtime's default precision, if it failed the self-test on this machine."""
+    failures = recall(FAILED)
+    if not failures:
+        return None
+    from .choose import machine_key
+
+    failed = failures.get(machine_key(bundle, runtime, device))
+    return failed if failed in PRECISIONS else None
+
+
+def _remember_failure(bundle: Bundle, runtime: str, device: str | None, precision: str) -> None:
+    from .choose import machine_key
+
+    remember(FAILED, machine_key(bundle, runtime, device), precision)
 
 
 def _to_stderr(line: str) -> None:

@@ -68,6 +68,10 @@ class Executor(Protocol):
         """The memories of several groups of faces as one."""
         return {name: np.concatenate([part[name] for part in parts]) for name in MEMORY}
 
+    def drop_cache(self) -> bool:
+        """After closing: deletes the compiled graphs that this executor was loaded from, or returns False."""
+        return False
+
     def close(self) -> None: ...
 
 
@@ -163,7 +167,7 @@ class Runtime:
         except UserError:
             raise
         except Exception as error:  # each runtime has its own for graphs of other inputs and outputs
-            raise self._failed(f"it stopped with {_first_line(error)}") from error
+            raise self._failed(f"it stopped with {first_line(error)}") from error
         if log_odds.shape != expected.shape:
             raise self._failed(f"log-odds have the shape {log_odds.shape}, expected {expected.shape}")
         worst = float(np.abs(log_odds - expected).max())
@@ -194,7 +198,7 @@ class Runtime:
         self.close()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     text = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {text[:200].rstrip('.')}"
 

@@ -17,15 +17,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from ..bundle import Bundle
-from ..cache import cache_folder
+from ..cache import cache_folder, recall, remember
 from ..errors import UserError
 from .race import Rounds
 
 PACKAGES = ("openvino", "onnxruntime", "onnxruntime-gpu", "torch", "torch-tensorrt", "tensorrt", "tensorrt-rtx")
+CHOICES = "choices.json"  # in the cache
 UNSURE_S = 3600.0  # lifetime of a trial on a busy machine
 PREFERRED = ("tensorrt", "torch", "openvino", "onnxruntime")  # the default is the first that can run
 
@@ -64,11 +65,10 @@ def choose(
 ) -> Choice:
     """The fastest for one face; `say` gets a line about it and one about each of the others."""
     report = say or (lambda line: print(line, file=sys.stderr))
-    path, key = _memory_file(), _key(bundle, device, precision, threads)
-    choices = _choices(path)
-    choice = Choice(**{**choices[key], "reasons": tuple(choices[key]["reasons"])}) if key in choices else None
+    key = machine_key(bundle, device, precision, threads)
+    choice = _remembered(key, device, precision)
     if choice is not None and (choice.sure or 0 <= time.time() - choice.measured_at < UNSURE_S):
-        report(f"{choice}\n(measured earlier on this machine; delete {path} to measure again)")
+        report(f"{choice}\n(measured earlier on this machine; delete {cache_folder()}/{CHOICES} to measure again)")
         return choice
     reasons = probe(bundle, device, precision)
     candidates = [name for name, reason in reasons.items() if reason is None]
@@ -77,8 +77,7 @@ def choose(
         raise UserError(f"No runtime can run this bundle here ({against}). Run: pip install openvino")
     choice = _measured(candidates, reasons, device, precision, trial)
     report(str(choice) if choice.sure else f"{choice}\n(this machine was busy: will be measured again in an hour)")
-    if path is not None:
-        _remember(path, key, replace(choice, measured_at=time.time()))
+    remember(CHOICES, key, asdict(replace(choice, measured_at=time.time())))
     return choice
 
 
@@ -135,7 +134,16 @@ def _lines(rejected: dict[str, str]) -> list[str]:
     return [f"  not {name}: {reason}" for name, reason in rejected.items()]
 
 
-def _key(bundle: Bundle, *requested: object) -> str:
+def _remembered(key: str, device: str | None, precision: str | None) -> Choice | None:
+    try:
+        choice = msgspec.convert(recall(CHOICES).get(key), Choice)
+    except msgspec.ValidationError:
+        return None
+    return choice if choice.runtime in PREFERRED and (choice.device, choice.precision) == (device, precision) else None
+
+
+def machine_key(bundle: Bundle, *requested: object) -> str:
+    """Identifies the bundle, this machine, what is installed on it and what was requested."""
     from .tensorrt_engines import gpu_count
 
     versions = {}
@@ -153,21 +161,3 @@ def _engines(bundle: Bundle) -> list[str]:
     from .tensorrt_engines import engine_folder
 
     return sorted(path.name for path in engine_folder(bundle).glob(f"encoder-*-{bundle.checksum}.engine"))
-
-
-def _memory_file() -> Path | None:
-    folder = cache_folder()
-    return None if folder is None else folder / "choices.json"
-
-
-def _choices(path: Path | None) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path is not None and path.is_file() else {}
-    except (OSError, ValueError):  # a damaged cache is ignored
-        return {}
-
-
-def _remember(path: Path, key: str, choice: Choice) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps({**_choices(path), key: asdict(choice)}, indent=1))
-    os.replace(partial, path)

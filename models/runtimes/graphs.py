@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from pathlib import Path
 
-from ..bundle import Bundle
+from ..bundle import MEMORY, Bundle
 from ..errors import UserError
 
 INT8_ENCODER, FP8_ENCODER = "encoder.int8.onnx", "encoder.fp8.onnx"
@@ -20,6 +22,18 @@ def cpu_threads(requested: int | None) -> int:
 
 def encoder_file(precision: str) -> str:
     return QUANTISED.get(precision, "encoder.onnx")
+
+
+def check_ports(path: Path, inputs: Iterable[str], outputs: Iterable[str]) -> None:
+    """Refuses a graph that does not take and give what its name promises, such as one of two that were exchanged."""
+    captions = path.name == "caption.onnx"
+    takes = {*MEMORY, "active", "rows"} if captions else {"crops"}
+    gives = {"local_tokens", "global_tokens"} if captions else {"log_odds", *MEMORY}
+    if not takes >= set(inputs) or not gives <= set(outputs):
+        raise UserError(
+            f"{path} takes {', '.join(sorted(inputs))} and gives {', '.join(sorted(outputs))}; expected were "
+            f"{', '.join(sorted(takes))} and {', '.join(sorted(gives))}. Export the bundle again."
+        )
 
 
 def has_precision(bundle: Bundle, precision: str) -> bool:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..errors import UserError
-from .base import Executor, no_captions
-from .graphs import cpu_threads, encoder_file, written_precision
+from .base import Executor, first_line, no_captions
+from .graphs import check_ports, cpu_threads, encoder_file, written_precision
 
 
 class OnnxRuntime(Executor):
@@ -44,7 +44,13 @@ class OnnxRuntime(Executor):
         providers = [(provider, {"device_id": index})] if cuda else [provider]
 
         def session(path: Path) -> Any:
-            opened = onnxruntime.InferenceSession(str(path), options, providers=providers)
+            try:
+                opened = onnxruntime.InferenceSession(str(path), options, providers=providers)
+            except Exception as error:  # a dozen kinds with no common base
+                raise UserError(
+                    f"ONNX Runtime cannot load {path.name}: {first_line(error)}. Export the bundle again."
+                ) from error
+            check_ports(path, [one.name for one in opened.get_inputs()], [one.name for one in opened.get_outputs()])
             if opened.get_providers()[0] != provider:
                 raise UserError(f"ONNX Runtime did not load the libraries of {provider}. Use the CPU.")
             return opened

@@ -18,7 +18,7 @@ from ..cache import cache_folder
 from ..errors import UserError
 from ..openvino_core import openvino_core
 from .base import Executor, no_captions
-from .graphs import cpu_threads, encoder_file, has_precision, require_quantised
+from .graphs import check_ports, cpu_threads, encoder_file, has_precision, require_quantised
 
 # The common case is one face with a few units. Shapes that are fixed, and do not change from call to call, take about
 # half the time: 9 to 11 ms instead of 13 to 25 for a face of `compact`, one thread of a busy machine.
@@ -51,11 +51,13 @@ class OpenVino(Executor):
         self.device = f"{device}: {self._core.get_property(device, 'FULL_DEVICE_NAME').strip()}"
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
         options["INFERENCE_NUM_THREADS"] = str(cpu_threads(threads))
-        if (folder := cache_folder("openvino", bundle.checksum)) is not None:
-            options["CACHE_DIR"] = str(folder)
+        self._cache = cache_folder("openvino", bundle.checksum)
+        if self._cache is not None:
+            options["CACHE_DIR"] = str(self._cache)
         hint = HINTS[self.precision] if self.precision.upper() in abilities else "f32"
         encoder = bundle.path(encoder_file(self.precision))
         self._encoder = self._compile(encoder, device, options | {"INFERENCE_PRECISION_HINT": hint})
+        self._was_cached = self._encoder.was_cached
         self._outputs = {_name(output): _row(output) for output in self._encoder.model_outputs}
         self._compiling = ThreadPoolExecutor(1, "compile-captions")
         self._quick: Future[_Request] | None = None
@@ -92,6 +94,16 @@ class OpenVino(Executor):
             return {name: memory[name] for name in MEMORY}
         return super().take(memory, faces)
 
+    def drop_cache(self) -> bool:
+        if self._cache is None or not self._was_cached:
+            return False
+        try:
+            for compiled in self._cache.glob("*.blob"):
+                compiled.unlink(missing_ok=True)
+        except OSError:
+            return False
+        return True
+
     def close(self) -> None:
         self._compiling.shutdown(wait=True, cancel_futures=True)  # a running compilation cannot be stopped
         self._quick = self._captions = None
@@ -103,7 +115,7 @@ class OpenVino(Executor):
         """`sizes` fixes the first axis of `rows` ("R") and of everything else ("n")."""
         try:
             if sizes is None:
-                return _Request(self._core.compile_model(str(path), device, options))
+                return _request(self._core.compile_model(str(path), device, options), path)
             model = self._core.read_model(str(path))
             model.reshape(
                 {
@@ -114,9 +126,9 @@ class OpenVino(Executor):
                     for port in model.inputs
                 }
             )
-            return _Request(self._core.compile_model(model, device, options))
+            return _request(self._core.compile_model(model, device, options), path)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
+            reason = str(error).strip().splitlines()[-1][:200].rstrip(".")
             raise UserError(f"OpenVINO cannot compile {path.name}: {reason}. Try --runtime onnxruntime.") from error
 
 
@@ -125,6 +137,7 @@ class _Request:
 
     def __init__(self, compiled: Any) -> None:
         self._request: Any = compiled.create_infer_request()
+        self.was_cached = bool(compiled.get_property("LOADED_FROM_CACHE"))
         self.model_outputs = list(compiled.outputs)
         self.model_inputs = [port.any_name for port in compiled.inputs]
 
@@ -146,6 +159,12 @@ class _Request:
 
     def release(self) -> None:
         self._request = None
+
+
+def _request(compiled: Any, path: Path) -> _Request:
+    request = _Request(compiled)
+    check_ports(path, request.model_inputs, [_name(output) for output in request.model_outputs])
+    return request
 
 
 def best_precision(bundle: Bundle, abilities: Sequence[str]) -> str:

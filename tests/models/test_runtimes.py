@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,17 @@ import numpy as np
 import onnx
 import psutil
 import pytest
+from numpy.typing import NDArray
 from small_bundle import SIDE, encoder, small_bundle
 from small_bundle import crops as small_crops
 
+from vlfau.models import runtimes
 from vlfau.models.bundle import Bundle, open_bundle, write_manifest
 from vlfau.models.errors import UserError
 from vlfau.models.openvino_core import openvino_core
 from vlfau.models.runtimes import choose as choosing
 from vlfau.models.runtimes import open_runtime
-from vlfau.models.runtimes.base import Runtime
+from vlfau.models.runtimes.base import Executor, Runtime, SelfTestFailed
 from vlfau.models.runtimes.half_precision import to_half
 from vlfau.models.runtimes.race import Rounds, race
 from vlfau.models.runtimes.tensorrt_engines import gpu_count
@@ -428,6 +431,22 @@ def test_compiled_graphs_are_kept_per_bundle(tmp_path: Path) -> None:
     assert other.checksum != bundle.checksum
 
 
+def test_a_damaged_compiled_graph_is_compiled_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = small_bundle(tmp_path / "bundle", captions=False)
+    open_runtime(bundle, "openvino", precision="fp32").close()
+    (compiled,) = (tmp_path / "cache" / "openvino" / bundle.checksum).iterdir()
+    body = bytearray(compiled.read_bytes())
+    (weights,) = (w for w in encoder().graph.initializer if w.name == "w5")
+    place = body.index(weights.raw_data[:64])
+    body[place : place + 64] = bytes(byte ^ 0x55 for byte in body[place : place + 64])
+    compiled.write_bytes(body)
+    for precision in ("fp32", "fp32"):
+        with open_runtime(bundle, "openvino", precision=precision) as opened:
+            assert opened.prove() < 1e-3
+        assert compiled.read_bytes() != body
+    assert capsys.readouterr().err == ""
+
+
 def test_no_cache_folder_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLFAU_CACHE", "")
     open_runtime(small_bundle(tmp_path / "bundle"), "openvino").close()
@@ -468,9 +487,27 @@ def test_auto_takes_the_fastest_with_reasons_and_remembers_it(tmp_path: Path) ->
     assert sorted(tried) == ["onnxruntime", "openvino"]  # the second time nothing was measured
     assert "measured earlier" in said[1]
     assert choosing.choose(bundle, threads=2, trial=trial, say=said.append).runtime == "openvino"  # another question
-    (tmp_path / "cache" / "choices.json").write_text("{broken")
-    assert choosing.choose(bundle, trial=trial, say=said.append).runtime == "openvino"
-    assert json.loads((tmp_path / "cache" / "choices.json").read_text(encoding="utf-8"))
+    path = tmp_path / "cache" / "choices.json"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    entries: list[Any] = [
+        None,
+        5,
+        [],
+        {},
+        {"runtime": "no"},
+        {"reasons": 7},
+        {"sure": "x"},
+        {"precision": "x"},
+        {"device": []},
+    ]
+    one = next(iter(whole.values()))
+    damaged = [dict.fromkeys(whole, {**one, **e} if isinstance(e, dict) and e else e) for e in entries]
+    for text in ("{broken", "null", "[1]", "[[1, 2]]", "[" * 100_000, "\x00", *map(json.dumps, damaged)):
+        path.write_text(text, encoding="utf-8")
+        tried.clear()
+        assert choosing.choose(bundle, trial=trial, say=said.append).runtime == "openvino"
+        assert tried, text
+        assert json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.skipif(find_spec("onnxruntime") is None or gpu_count() > 0, reason="other candidates here")
@@ -558,8 +595,8 @@ def test_int8_is_taken_where_it_was_calibrated(tmp_path: Path) -> None:
             assert np.abs(plain.predict(bundle.selftest()["crops"]).log_odds - exact).max() < 1e-3
 
 
-def test_a_default_precision_that_fails_falls_back_to_that_of_the_bundle(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_default_precision_that_fails_falls_back_to_that_of_the_bundle_and_is_not_tried_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = with_int8(small_bundle(tmp_path / "bundle"))
     onnx.save(encoder(seed=9), made.folder / "encoder.int8.onnx")  # another network with a valid checksum
@@ -570,6 +607,79 @@ def test_a_default_precision_that_fails_falls_back_to_that_of_the_bundle(
     assert "Continuing in fp32" in capsys.readouterr().err
     with pytest.raises(UserError, match="Self-test"):
         open_runtime(wrong, "openvino", precision="int8")
+    precisions: list[str | None] = []
+    monkeypatch.setattr(runtimes, "open_executor", partial(_noting, precisions, runtimes.open_executor))
+    open_runtime(wrong, "openvino").close()  # the next start does not try it again, and says nothing
+    assert precisions == ["fp32"]
+    assert capsys.readouterr().err == ""
+    (tmp_path / "cache" / "failed-precisions.json").write_text("null", encoding="utf-8")
+    open_runtime(wrong, "openvino").close()
+    assert precisions == ["fp32", None, None, "fp32"]  # int8 as it was compiled before, then compiled again
+    assert "Continuing in fp32" in capsys.readouterr().err
+
+
+def _noting(precisions: list[str | None], open_executor: Callable[..., Any], *arguments: Any) -> Any:
+    precisions.append(arguments[3])
+    return open_executor(*arguments)
+
+
+class Answering(Executor):
+    """Its log-odds are what a function makes of the crops."""
+
+    name, device, precision, max_batch = "stand-in", "CPU", "fp32", 16
+
+    def __init__(self, answer: Callable[[NDArray[np.uint8]], Any]) -> None:
+        self._answer = answer
+
+    def encode(self, crops: NDArray[np.uint8]) -> dict[str, Any]:
+        return {"log_odds": self._answer(crops)}
+
+    def caption(self, memory: dict[str, Any], active: NDArray[np.float32], rows: NDArray[np.int64]) -> dict[str, Any]:
+        raise AssertionError("the self-test needs no sentences")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda crops: np.full((len(crops), 5), np.nan, np.float32), "log-odds differ by nan"),
+        (lambda crops: np.full((len(crops), 5), np.inf, np.float32), "log-odds differ by inf"),
+        (lambda crops: np.zeros((len(crops), 1), np.float32), r"log-odds have the shape \(3, 1\), expected \(3, 5\)"),
+        (lambda crops: np.zeros((len(crops), 4), np.float32), "stopped with ValueError"),
+        (lambda crops: json.loads("{}")["log_odds"], "stopped with KeyError: 'log_odds'"),
+    ],
+)
+def test_a_runtime_that_answers_nonsense_fails_the_selftest(
+    tmp_path: Path, answer: Callable[[NDArray[np.uint8]], Any], message: str
+) -> None:
+    with pytest.raises(SelfTestFailed, match=message):
+        Runtime(small_bundle(tmp_path / "bundle", captions=False), Answering(answer)).prove()
+
+
+def speak(bundle: Bundle, name: str) -> None:
+    with open_runtime(bundle, name) as opened:
+        memory = opened.predict(bundle.selftest()["crops"]).memory
+        opened.executor.caption(memory, bundle.selftest()["active"], np.array([[0, 0]]))
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("damage", ["exchanged", "nonsense", "empty", "cut"])
+def test_graphs_that_are_none_or_are_exchanged_are_refused(tmp_path: Path, name: str, damage: str) -> None:
+    pytest.importorskip(name)
+    bundle = small_bundle(tmp_path / "bundle")
+    paths = [bundle.folder / file for file in ("encoder.onnx", "caption.onnx")]
+    whole = [path.read_bytes() for path in paths]
+    bodies = {"exchanged": whole[::-1], "nonsense": [b"nonsense"] * 2, "empty": [b""] * 2}
+    for broken in ([0, 1], [1]):
+        for index in broken:
+            paths[index].write_bytes(bodies.get(damage, [body[: len(body) // 2] for body in whole])[index])
+        write_manifest(bundle.folder, bundle.manifest)
+        with pytest.raises(UserError, match=r"^[^\n]{20,400}\.$"):
+            speak(open_bundle(bundle.folder), name)
+        for path, body in zip(paths, whole):
+            path.write_bytes(body)
 
 
 # ---- batch buckets and captured steps, as far as a CPU goes
