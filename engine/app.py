@@ -204,7 +204,7 @@ class Engine:
         for counters in self.counters.values():
             if not counters.ended:
                 if (waiting := counters.frames_in - counters.frames_out - counters.dropped) > 0:
-                    counters.drop("stopped", waiting)  # frames in flight; all threads have ended by now
+                    counters.drop("stopped", waiting)  # frames in flight; by now nothing is counted any more
                 self.sinks.end(counters.end("stopped" if stopped else "error", "" if stopped else str(error)))
 
 

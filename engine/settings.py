@@ -17,6 +17,7 @@ from vlfau.models.settings import add_flags, load_toml, read, setting
 
 LONGEST_S = 1e9  # 31 years; FFmpeg counts the times of a container in microseconds, in 64 bits
 MOST_THREADS = 128  # of a decoder
+MOST_FPS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class SourceSettings:
         _not_negative(self, "start", "reconnect")
         _at_most(self, LONGEST_S, "start")
         _at_most(self, MOST_THREADS, "decode_threads")
+        _at_most(self, MOST_FPS, "image_fps")
         if self.camera_size is not None:
             width, x, height = self.camera_size.partition("x")
             if not (x and width.isdecimal() and height.isdecimal()):

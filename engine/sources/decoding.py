@@ -22,6 +22,7 @@ from vlfau.models.errors import UserError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+SHORTEST_S = 1e-5  # between two pictures; times are published in microseconds
 JUMP_S = 1.0  # a step back by more is a clock that starts again; a smaller one is a picture with the time of another
 DAMAGED_IN_A_ROW = 500  # consecutive unreadable packets after which a file counts as unreadable
 # Titles in a broken encoding do not matter here; PyAV reads them lazily since version 19.
@@ -193,7 +194,8 @@ class Clock:
 
     def __init__(self, decoder: Decoder) -> None:
         self._period = 1 / decoder.fps
-        self._step = min(1 / float(decoder._stream.average_rate or decoder.fps), self._period)
+        rate = float(decoder._stream.average_rate or decoder.fps)
+        self._step = max(SHORTEST_S, min(1 / rate, self._period))
         self._begin, self._live = decoder._begin, decoder._live
         self._base = decoder._stream.time_base
         self._in_decode_order = decoder._container.format.name == "avi"  # which stores no times of presentation

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vlfau.models.terminal import plain
+
 from ..packets import Ended, Frame, Origin
 from .base import Context, Pace, Selection, Unreadable, stamp
 
@@ -43,7 +45,7 @@ class ImageSource:
             pixels = read_image(file)
             if pixels is None:
                 counters.drop("unreadable")
-                counters.note = f"{file.name} is not a readable image"
+                counters.note = f"{plain(file.name)} is not a readable image"
                 continue
             if pace is not None:
                 pace.wait_for(pts)

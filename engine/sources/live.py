@@ -59,7 +59,7 @@ class RisingTime:
         self._shift = None
 
     def at(self, pts: float, now_ns: int) -> float:
-        if self._shift is None or (self.last_ns and pts + self._shift < self.last - 1):  # or the sender's clock jumped
+        if self._shift is None or (self.last_ns and pts + self._shift <= self.last):  # or the sender's clock jumped
             passed = self.last + (now_ns - self.last_ns) / 1e9
             self._shift = passed - pts if self.last_ns else 0.0
         self.last, self.last_ns = pts + self._shift, now_ns

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from media import number_of, numbered, write_clip
@@ -297,6 +298,15 @@ def test_a_name_that_is_too_long_is_reported() -> None:
         open_sources(["a" * 5000], SourceSettings(), threading.Event())
 
 
+def test_the_name_of_a_picture_forges_no_line(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), numbered(1))
+    (tmp_path / "b\nvlfau-stream: forged\x1b[2J.png").write_bytes(b"no")
+    context = Context(str(tmp_path), SourceSettings(), Counters("clip"), threading.Event())
+    assert len(list(open_source(context).frames())) == 2
+    assert "forged" in context.counters.note
+    assert context.counters.note.isprintable()
+
+
 # Flags and configuration
 
 
@@ -313,6 +323,7 @@ def test_a_name_that_is_too_long_is_reported() -> None:
         ["--decode-threads", str(2**31)],
         ["--read-timeout", "inf"],
         ["--image-fps", "nan"],
+        ["--image-fps", "1e300"],
         ["--roi", "nan", "0", "1", "1"],
         ["--roi", "0", "0", "inf", "1"],
         ["--min-quality", "nan"],
