@@ -16,7 +16,7 @@ from vlfau.models.bundle import Bundle, open_bundle, write_manifest
 from vlfau.models.data import DataChoice
 from vlfau.models.errors import UserError
 from vlfau.models.runtimes import open_runtime
-from vlfau.models.settings import add_flags, read
+from vlfau.models.settings import add_flags, finite, read
 from vlfau.models.terminal import command
 
 from .observers import OBSERVERS
@@ -52,14 +52,14 @@ def _parser() -> argparse.ArgumentParser:
             "--observer", default="percentile", choices=OBSERVERS, help="how ranges are chosen (default: percentile)"
         )
         quantise.add_argument(
-            "--allow", type=float, default=0.02, help="largest mean change of a unit's probability (default: 0.02)"
+            "--allow", type=finite, default=0.02, help="largest mean change of a unit's probability (default: 0.02)"
         )
         quantise.add_argument("--leave", nargs="*", default=[], metavar="LAYER", help="layers to leave in float")
     decisions = commands.add_parser("decisions", help="fit a temperature and a threshold per unit")
     decisions.add_argument("bundle", help="a folder written by vlfau-export")
-    decisions.add_argument("--precision-wanted", type=float, help="reach this precision per unit, instead of best F1")
+    decisions.add_argument("--precision-wanted", type=finite, help="reach this precision per unit, instead of best F1")
     decisions.add_argument(
-        "--prior", type=float, nargs="+", help="share of active frames in use, for all units or one per unit"
+        "--prior", type=finite, nargs="+", help="share of active frames in use, for all units or one per unit"
     )
     report = commands.add_parser("report", help="compare the precisions of a bundle")
     report.add_argument("bundle", help="a folder written by vlfau-export, or 'embedded'")

@@ -103,6 +103,14 @@ def as_table(part: Any) -> dict[str, Any]:
     }
 
 
+def finite(text: str) -> float:
+    """The type of a flag that takes a number which means something: neither nan nor inf."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"a number is needed, got {text}")
+    return number
+
+
 def _plain_value(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain_value(item) for item in value]

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from vlfau.models.errors import UserError
+from vlfau.models.settings import finite
 from vlfau.models.terminal import command
 
 from ..subscriber import DEFAULT_ADDRESS, Subscription, subscribe
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--snapshot", type=Path, metavar="FILE.svg", help="store the view as a picture and exit")
     result.add_argument(
         "--timeout",
-        type=float,
+        type=finite,
         default=10.0,
         metavar="SECONDS",
         help="how long --once and --snapshot wait for a message",

@@ -343,6 +343,25 @@ def test_a_number_that_means_nothing_is_refused(
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ["watch", "--timeout", "nan"],
+        ["calibrate", "decisions", "bundle", "--precision-wanted", "inf"],
+        ["calibrate", "decisions", "bundle", "--prior", "0.2", "nan"],
+        ["calibrate", "int8", "bundle", "--pictures", "x", "--allow", "nan"],
+    ],
+)
+def test_other_commands_refuse_it_too(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    from vlfau.calibration.command import main as calibrate
+    from vlfau.engine.commands.watch import main as watch
+
+    with pytest.raises(SystemExit) as left:
+        (watch if arguments[0] == "watch" else calibrate)(arguments[1:])
+    assert left.value.code == 2
+    assert "a number is needed, got" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [("start", float("nan")), ("memory", float("inf")), ("roi", (0.0, 0.0, float("nan"), 1.0)), ("scan", float("nan"))],
 )

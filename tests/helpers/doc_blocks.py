@@ -261,8 +261,7 @@ EXPORTED: list[Path] = []
 def main_of(name: str) -> Callable[[list[str]], int]:
     from importlib import import_module
 
-    module, _, function = scripts()[name].partition(":")
-    main: Callable[[list[str]], int] = getattr(import_module(module), function)
+    main: Callable[[list[str]], int] = import_module(scripts()[name].partition(":")[0]).main
     return main
 
 
