@@ -25,7 +25,7 @@ from vlfau.models.errors import UserError
 from vlfau.models.metrics import number, sigmoid
 from vlfau.models.openvino_core import openvino_core
 from vlfau.models.runtimes import open_runtime
-from vlfau.models.runtimes.base import Runtime
+from vlfau.models.runtimes.base import Runtime, SelfTestFailed
 from vlfau.models.runtimes.graphs import encoder_file, has_precision
 from vlfau.models.runtimes.rewriting import in_half
 
@@ -47,11 +47,12 @@ class Row:
     ece: float | None  # of all units pooled
     units: dict[str, tuple[float | None, ...]]  # "f1", "auc", "ece" -> per unit
     differences: dict[str, list[Difference | None]] | None  # from the first row; per unit, the last for all units
-    ms: float  # median per face, batch 1
+    ms: float | None  # median per face, batch 1
     megabytes: float  # of the encoder
     captions: float | None  # share of tokens equal to the first row's, for the same decided states
     texts: float | None  # share of sentences that are equal as a whole
     reliability: tuple[tuple[float, float], ...]  # mean probability and share of positives, of filled bins
+    failed: str = ""  # why there are no figures
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +84,20 @@ def usual_variants(bundle: Bundle) -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def compare(bundle: Bundle, data: Labelled, variants: Sequence[tuple[str, str]]) -> list[Row]:
-    """`variants` are (runtime, precision); the first is the reference. Timing is interleaved: load hits all alike."""
+    """`variants` are (runtime, precision); the first is the reference. Timing is interleaved: load hits all alike.
+
+    One that fails its self-test has a row without figures, unless it is the reference.
+    """
+    failed: dict[int, Row] = {}
     with ExitStack() as opened:
-        runtimes = [opened.enter_context(_open(bundle, *variant, opened)) for variant in variants]
+        runtimes: list[Runtime] = []
+        for i, variant in enumerate(variants):
+            try:
+                runtimes.append(opened.enter_context(_open(bundle, *variant, opened)))
+            except SelfTestFailed as error:
+                if not runtimes:
+                    raise
+                failed[i] = _failed(bundle, *variant, str(error))
         outputs: list[Outputs] = []
         states: NDArray[np.bool_] | None = None
         for runtime in runtimes:
@@ -94,10 +106,19 @@ def compare(bundle: Bundle, data: Labelled, variants: Sequence[tuple[str, str]])
         values = _decisions(bundle, data, outputs[0].log_odds)
         predictions = [_predictions(output, *values) for output in outputs]
         times = _times(runtimes, data.crops[:1])
-        return [
+        rows = [
             _row(runtime, data, outputs[0], output, predictions[0] if i else None, its, ms)
             for i, (runtime, output, its, ms) in enumerate(zip(runtimes, outputs, predictions, times))
         ]
+    for i, row in failed.items():  # in ascending order, so each lands at its place
+        rows.insert(i, row)
+    return rows
+
+
+def _failed(bundle: Bundle, runtime: str, precision: str, reason: str) -> Row:
+    size = bundle.path(encoder_file(precision)).stat().st_size / 1e6
+    units: dict[str, tuple[float | None, ...]] = dict.fromkeys(MEASURES, (None,) * len(bundle.manifest.units))
+    return Row(f"{runtime} {precision}", None, None, None, units, None, None, size, None, None, (), reason)
 
 
 def fitted_here(bundle: Bundle, data: Labelled) -> bool:
@@ -211,8 +232,11 @@ def markdown(bundle: Bundle, data: Labelled, rows: Sequence[Row], notes: Sequenc
         cells = [row.name]
         for name in MEASURES:
             cells += [_percent(getattr(row, name)), _change(row, name, -1)]
-        cells += [_percent(row.captions), _percent(row.texts), f"{row.ms:.2f}", f"{row.megabytes:.1f}"]
+        ms = "failed" if row.ms is None else f"{row.ms:.2f}"
+        cells += [_percent(row.captions), _percent(row.texts), ms, f"{row.megabytes:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
+    for row in rows:
+        lines += ["", row.failed] if row.failed else []
     for name in MEASURES:
         lines += [
             "",
@@ -248,6 +272,7 @@ def _plot(path: Path, bundle: Bundle, rows: Sequence[Row]) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         return
+    rows = [row for row in rows if not row.failed]
     figure = Figure(figsize=(13, 4), layout="constrained")
     bars, curve = figure.subplots(1, 2, width_ratios=(2.4, 1))
     places = np.arange(len(bundle.manifest.units))

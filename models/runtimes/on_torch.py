@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import MEMORY, Bundle
+from ..bundle import MANIFEST, MEMORY, Bundle
 from ..errors import UserError
-from .base import Executor, no_captions
+from .base import Executor, first_line, no_captions
 from .cuda_buckets import SIZES, Buckets, Tensors
 from .graphs import cpu_threads
 from .speaking import Sentences
@@ -106,8 +106,15 @@ def load_network(bundle: Bundle, device: torch.device, precision: torch.dtype) -
     from ..networks import build
     from ..tensors import load_tensors
 
-    network = build(bundle.manifest.network)
-    network.load_state_dict(load_tensors(bundle.path("weights.safetensors")))
+    weights = load_tensors(bundle.path("weights.safetensors"))
+    try:
+        network = build(bundle.manifest.network)
+        network.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # what is missing in `network`, or does not fit
+        raise UserError(
+            f"The network that {bundle.folder / MANIFEST} describes cannot be built or does not fit the weights "
+            f"({first_line(error)}). Export the bundle again."
+        ) from error
     network = network.eval().to(device).to(precision).to(memory_format=torch.channels_last)
     network.requires_grad_(False)
     return network

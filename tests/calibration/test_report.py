@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from small_bundle import UNITS, crops, small_bundle
+from small_bundle import UNITS, crops, encoder, small_bundle
 
 from vlfau.calibration.command import add_encoder, main
 from vlfau.calibration.decisions import fit_decisions
@@ -18,7 +18,7 @@ from vlfau.calibration.pictures import crops as read_crops
 from vlfau.calibration.quantise import observe, quantise
 from vlfau.calibration.report import compare, fitted_here, markdown, usual_variants, write
 from vlfau.models import metrics
-from vlfau.models.bundle import Bundle, open_bundle
+from vlfau.models.bundle import Bundle, open_bundle, write_manifest
 from vlfau.models.errors import UserError
 from vlfau.models.runtimes import open_runtime
 
@@ -68,7 +68,7 @@ def test_rows_hold_the_cost_of_each_precision(bundle: Bundle, tmp_path: Path) ->
     assert half.captions is not None
     assert half.captions > smaller.captions
     assert smaller.megabytes < half.megabytes < first.megabytes  # this encoder is mostly weights
-    assert all(row.ms > 0 for row in rows)
+    assert all((row.ms or 0) > 0 for row in rows)
     text = markdown(bundle, data, rows, ["BF16 is missing."])
     assert "| openvino int8 |" in text
     assert "BF16 is missing." in text
@@ -77,6 +77,23 @@ def test_rows_hold_the_cost_of_each_precision(bundle: Bundle, tmp_path: Path) ->
     table = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
     assert [row["name"] for row in table["rows"]] == [row.name for row in rows]
     assert (tmp_path / "report" / "report.png").stat().st_size > 1000
+
+
+def test_a_precision_that_fails_its_selftest_is_a_row_that_says_so(bundle: Bundle, tmp_path: Path) -> None:
+    onnx.save(encoder(seed=9), bundle.folder / "encoder.int8.onnx")  # another network with a valid checksum
+    write_manifest(bundle.folder, bundle.manifest)
+    wrong, data = open_bundle(bundle.folder), data_for(bundle, 40)
+    variants = [("openvino", "fp32"), ("openvino", "int8"), ("onnxruntime", "fp32"), ("onnxruntime", "int8")]
+    rows = compare(wrong, data, variants)
+    assert [row.name for row in rows] == [" ".join(variant) for variant in variants]
+    assert [row.f1 is None for row in rows] == [False, True, False, True]
+    text = write(tmp_path / "report", wrong, data, rows).read_text(encoding="utf-8")
+    assert text.count("| failed |") == 2
+    assert "Self-test of openvino int8 on CPU" in text
+    table = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    assert "Self-test of onnxruntime int8" in table["rows"][3]["failed"]
+    with pytest.raises(UserError, match="Self-test"):  # there is nothing to compare with
+        compare(wrong, data, variants[1:])
 
 
 def test_the_usual_precisions_are_compared_and_the_missing_ones_explained(bundle: Bundle, tmp_path: Path) -> None:

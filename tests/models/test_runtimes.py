@@ -22,7 +22,7 @@ import onnx
 import psutil
 import pytest
 from numpy.typing import NDArray
-from small_bundle import SIDE, encoder, small_bundle
+from small_bundle import SIDE, UNITS, encoder, small_bundle
 from small_bundle import crops as small_crops
 
 from vlfau.models import runtimes
@@ -656,6 +656,28 @@ def test_a_runtime_that_answers_nonsense_fails_the_selftest(
 ) -> None:
     with pytest.raises(SelfTestFailed, match=message):
         Runtime(small_bundle(tmp_path / "bundle", captions=False), Answering(answer)).prove()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, r"KeyError: 'units'"),
+        ({"units": None}, "TypeError"),
+        ({"units": [], "stem_options": "x"}, "ValueError"),
+        ({"units": UNITS, "hidden": 7}, "RuntimeError"),
+    ],
+)
+def test_a_network_that_does_not_fit_its_weights_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    pytest.importorskip("torch")
+    from tiny_bundle import tiny_weights
+
+    bundle = tiny_weights(tmp_path / "bundle")
+    network = {key: value for key, value in bundle.manifest.network.items() if key != "units"} | change
+    write_manifest(bundle.folder, replace(bundle.manifest, network=network))
+    with pytest.raises(UserError, match=rf"cannot be built or does not fit the weights \({message}"):
+        open_runtime(open_bundle(bundle.folder), "torch")
 
 
 def speak(bundle: Bundle, name: str) -> None:
