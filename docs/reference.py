@@ -69,7 +69,7 @@ def scripts() -> Iterator[tuple[str, Callable[[list[str]], Any]]]:
     order = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     commands = {one for one in entry_points(group="console_scripts") if one.value.startswith("vlfau.")}
     for command in sorted(commands, key=lambda command: order.index(f"\n{command.name} = ")):
-        yield command.name, command.load()
+        yield command.name, importlib.import_module(command.module).main  # the script may end the process
 
 
 def help_of(main: Callable[[list[str]], Any], *part: str) -> str:

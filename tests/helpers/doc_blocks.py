@@ -259,6 +259,7 @@ EXPORTED: list[Path] = []
 
 
 def main_of(name: str) -> Callable[[list[str]], int]:
+    """The `main` of a command, also where the script is a function around it that ends the process."""
     from importlib import import_module
 
     main: Callable[[list[str]], int] = import_module(scripts()[name].partition(":")[0]).main
