@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlfau.models.bundle import Bundle, open_bundle
 from vlfau.models.errors import UserError
+from vlfau.models.terminal import plain
 
 from .packets import Ended, Faces, Frame, Outcome, StreamFailed
 from .pipeline import Pipeline, read
@@ -200,7 +201,7 @@ class Engine:
 
     def _end(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Ends the streams that are still open when the engine stops."""
-        stopped = error is None or isinstance(error, (KeyboardInterrupt, GeneratorExit))
+        stopped = error is None or isinstance(error, (KeyboardInterrupt, GeneratorExit, BrokenPipeError))
         for counters in self.counters.values():
             if not counters.ended:
                 if (waiting := counters.frames_in - counters.frames_out - counters.dropped) > 0:
@@ -224,7 +225,7 @@ def _runtime(settings: EngineSettings, bundle: Bundle) -> Runtime:
 
 def _print(settings: EngineSettings, line: str) -> None:
     if not settings.output.screen.quiet:
-        print(line, file=sys.stderr, flush=True)
+        print(plain(line, lines=True), file=sys.stderr, flush=True)
 
 
 def _finder(bundle: Bundle, engine: Engine) -> FaceFinder:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from vlfau.models.terminal import plain
+
 from .wire import STAGES, End, LatencyMs, Quantiles, Status, now_ns, quantiles
 
 RECENT = 256  # frames that the quantiles of a status message cover
@@ -115,16 +117,16 @@ class Counters:
             queues=queues,
             drops=self.all_drops(),
             latency_ms=self.latencies.recent(),
-            runtime=runtime,
-            device=device,
-            model=model,
-            detector=detector,
+            runtime=plain(runtime),
+            device=plain(device),
+            model=plain(model),
+            detector=plain(detector),
             tiers=tiers,
             width=self.width,
             height=self.height,
             duration_s=self.duration_s,
             reconnects=self.reconnects,
-            note=self.note,
+            note=plain(self.note),
         )
 
     def end(self, reason: str, error: str = "") -> End:
@@ -143,6 +145,6 @@ class Counters:
             drops=self.all_drops(),
             tracks=self.highest_track + 1,
             latency_ms=self.latencies.overall(),
-            error=error,
+            error=plain(error),
             reconnects=self.reconnects,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, cast, overload
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=AnyMessage)
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5556"
+MESSAGE_BYTES = 8 * 2**20  # a report of a thousand faces has 2; a publisher that sends more is disconnected
+TOPIC_BYTES = 1024
+KNOWN_TOPICS = 10_000  # whose sequence numbers are remembered
+RECONNECT_S = 0.3  # libzmq announces its own attempts within milliseconds
+CONNECTIONS = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_DELAYED | zmq.EVENT_CONNECT_RETRIED
 REFUSALS = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 
 
@@ -72,7 +78,10 @@ def subscribe(
 
 
 class Subscription(Generic[M]):
-    """Connects when created; used on one thread. `lost` counts the messages that never arrived, per topic."""
+    """Connects when created; used on one thread.
+
+    `lost` counts the messages that never arrived, per topic, and `unreadable` those that arrived and were skipped.
+    """
 
     def __init__(
         self,
@@ -90,6 +99,8 @@ class Subscription(Generic[M]):
                 raise UserError(f"Unknown topic '{name}'. Topics begin with one of: {kinds}.")
         self.address = address
         self.lost: dict[str, int] = {}
+        self.unreadable = 0
+        self.unreadable_why = ""  # of the newest
         self._topics = topics
         self._timeout_s = timeout_s
         self._stop_at_end = stop_at_end
@@ -97,11 +108,12 @@ class Subscription(Generic[M]):
         self._newest: dict[str, tuple[int, int]] = {}  # topic -> (Unix ns, sequence number) of the newest message
         self._open_streams = {name.partition("/")[2] for name in topics}  # named streams that have not ended
         self._named = "" not in self._open_streams
+        self._disconnected_s: float | None = None
         self._ended = False
         self._closed = False
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
-        self._monitor = self._socket.get_monitor_socket(REFUSALS)
+        self._monitor = self._socket.get_monitor_socket(REFUSALS | CONNECTIONS | zmq.EVENT_DISCONNECTED)
         try:
             self._connect(server_key, secret, receive_queue)
         except BaseException:
@@ -130,14 +142,13 @@ class Subscription(Generic[M]):
         while not self._ended and not self._closed:
             left_ms = 1000 if give_up is None else min(1000, max(0, int((give_up - time.monotonic()) * 1000)))
             if self._socket.poll(left_ms):
-                topic, _, payload = self._socket.recv().partition(b" ")
-                message = self._accept(topic.decode(errors="replace"), payload)
+                message = self._read(self._socket.recv())
                 if message is not None:
                     return message
             else:
-                self._check_refusal()
-                if give_up is not None and time.monotonic() >= give_up:
-                    raise TimeoutError(f"No message from {self.address} within {limit_s:g} s. Is an engine running?")
+                self._check_connection()
+            if give_up is not None and time.monotonic() >= give_up:
+                raise TimeoutError(f"No message from {self.address} within {limit_s:g} s. {self.why_none()}")
         return None
 
     @property
@@ -152,6 +163,23 @@ class Subscription(Generic[M]):
         self._monitor.close(0)
         self._socket.close(0)
         self._context.term()
+
+    def _read(self, data: bytes) -> M | None:
+        topic, _, payload = data.partition(b" ")
+        try:
+            if len(topic) > TOPIC_BYTES:
+                raise UserError(f"A topic has more than {TOPIC_BYTES} bytes.")
+            return self._accept(topic.decode(errors="replace"), payload)
+        except UserError as error:
+            self.unreadable += 1
+            self.unreadable_why = str(error)
+            return None
+
+    def why_none(self) -> str:
+        """What to add to the news that there is no message."""
+        if not self.unreadable:
+            return "Is an engine running?"
+        return f"{self.unreadable} could not be read, the newest because: {self.unreadable_why}"
 
     def _accept(self, topic: str, payload: bytes) -> M | None:
         """None for repeated messages, and for topics that only begin with the same name."""
@@ -172,6 +200,10 @@ class Subscription(Generic[M]):
         if not fresh:
             return None
         self._newest[topic] = moment
+        if len(self._newest) > KNOWN_TOPICS:
+            oldest = next(iter(self._newest))
+            for known in (self._newest, self._last, self.lost):
+                known.pop(oldest, None)
         if isinstance(message, End):
             self._open_streams.discard(stream)
             over = not self._open_streams if self._named else message.left == 0
@@ -181,6 +213,7 @@ class Subscription(Generic[M]):
     def _connect(self, server_key: str | Path | None, secret: str | Path | None, receive_queue: int) -> None:
         socket = self._socket
         socket.setsockopt(zmq.RCVHWM, receive_queue)
+        socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES)
         socket.setsockopt(zmq.IPV6, int("[" in self.address))
         socket.setsockopt(zmq.RECONNECT_IVL, 100)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
@@ -206,9 +239,27 @@ class Subscription(Generic[M]):
                 f"Cannot connect to '{self.address}': {error.strerror}. Give tcp://HOST:PORT or ipc://PATH."
             ) from None
 
-    def _check_refusal(self) -> None:
+    def _check_connection(self) -> None:
+        self._read_events()
+        if self._disconnected_s is None or time.monotonic() - self._disconnected_s < RECONNECT_S:
+            return
+        self._disconnected_s = None
+        self.unreadable += 1
+        self.unreadable_why = f"It has more than {MESSAGE_BYTES >> 20} MiB, or breaks the protocol of ZeroMQ."
+        with suppress(zmq.ZMQError):
+            self._socket.disconnect(self.address)
+        self._socket.connect(self.address)
+
+    def _read_events(self) -> None:
+        """Notes whether libzmq tries to connect again, which it does unless the publisher broke the rules."""
         while self._monitor.poll(0):
             event = zmq.utils.monitor.recv_monitor_message(self._monitor)["event"]
+            if event == zmq.EVENT_DISCONNECTED:
+                self._disconnected_s = time.monotonic()
+                continue
+            if event & CONNECTIONS:
+                self._disconnected_s = None
+                continue
             if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 raise UserError(f"{self.address} refuses this key. Ask for it to be added to the allow-list.")
             raise UserError(

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vlfau.models.errors import UserError, unknown
-from vlfau.models.terminal import CONTROLS
+from vlfau.models.terminal import CONTROLS, plain
 
 SCHEMA: Final = 1
 NAME_CHARACTERS: Final = 200  # of a stream
@@ -165,6 +165,8 @@ class End(Message, frozen=True):
 AnyMessage = Report | Text | Status | End
 KINDS: Final[dict[str, type[AnyMessage]]] = {"au": Report, "text": Text, "status": Status, "end": End}
 
+SHOWN: Final = 300  # characters of an error in foreign data
+
 _NAMES: Final = {kind: name for name, kind in KINDS.items()}
 _JSON: Final = msgspec.json.Encoder()
 _MSGPACK: Final = msgspec.msgpack.Encoder()
@@ -241,7 +243,7 @@ def line(message: AnyMessage) -> bytes:
 def decode(message: bytes) -> AnyMessage:
     """The reverse of `encode`, for either encoding: a JSON object opens with a brace, a msgpack map never does."""
     subject, space, payload = message.partition(b" ")
-    kind = subject.partition(b"/")[0].decode(errors="replace")
+    kind = plain(subject.partition(b"/")[0].decode(errors="replace"))
     if not space or kind not in KINDS:
         raise unknown("kind of message", kind[:40], KINDS)
     return decode_payload(kind, payload)
@@ -251,9 +253,10 @@ def decode_payload(kind: str, payload: bytes) -> AnyMessage:
     decoders: dict[str, Any] = _JSON_DECODERS if payload[:1] == b"{" else _MSGPACK_DECODERS
     try:
         message: AnyMessage = decoders[kind].decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(
-            f"A message of kind '{kind}' is not of schema {SCHEMA}: {error}. Is the sender another version?"
+            f"A message of kind '{kind}' is not of schema {SCHEMA}: {plain(error)[:SHOWN]}. "
+            "Is the sender another version?"
         ) from None
     return message
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import ParamSpec
 from .errors import UserError
 
 P = ParamSpec("P")
-OK, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 130  # exit codes; 130 is the shell's for Ctrl-C
+OK, FAILED, USER_ERROR, STOPPED, UNREAD = 0, 1, 2, 130, 141  # exit codes; the shell's for Ctrl-C and a closed pipe
 
 REDRAW_S = 0.5  # of a line on a terminal
 LINE_S = 30.0  # between lines that stay, as in a log file
@@ -28,19 +29,33 @@ def plain(text: object, *, lines: bool = False) -> str:
     return (_NO_LAYOUT if lines else _ANY_CONTROL).sub("\N{REPLACEMENT CHARACTER}", str(text))
 
 
-def command(name: str, stopped: str = "Stopped.") -> Callable[[Callable[P, int | None]], Callable[P, int]]:
-    """Wraps a `main` so that it returns an exit code and prints a UserError as one line, without a traceback.
+def complain(name: str, error: object) -> None:
+    """Prints an error as one line; if it has more, no other begins like one."""
+    print(f"{name}: {plain(error, lines=True)}".replace("\n", "\n  "), file=sys.stderr)
 
-    A `main` that returns None succeeded. `stopped` is printed after Ctrl-C; an empty one prints nothing.
+
+def command(name: str, stopped: str = "Stopped.") -> Callable[[Callable[P, int | None]], Callable[P, int]]:
+    """Wraps a `main` so that it returns an exit code and prints a UserError or OSError without a traceback.
+
+    A `main` that returns None succeeded. `stopped` is printed after Ctrl-C; an empty one prints nothing. A pipe that is
+    read no more (`| head`) ends the command without a word.
     """
 
     def wrap(main: Callable[P, int | None]) -> Callable[P, int]:
         @functools.wraps(main)
         def run(*args: P.args, **kwargs: P.kwargs) -> int:
+            _replace_closed()
             try:
-                return main(*args, **kwargs) or OK
-            except UserError as error:
-                print(f"{name}: {error}", file=sys.stderr)
+                try:
+                    return main(*args, **kwargs) or OK
+                finally:
+                    sys.stdout.flush()
+            except BrokenPipeError:
+                _replace_unwritable()
+                return UNREAD
+            except (UserError, OSError) as error:
+                _replace_unwritable()
+                complain(name, error)
                 return USER_ERROR
             except KeyboardInterrupt:
                 if stopped:
@@ -50,6 +65,22 @@ def command(name: str, stopped: str = "Stopped.") -> Callable[[Callable[P, int |
         return run
 
     return wrap
+
+
+def _replace_closed() -> None:
+    """Python has None for a stream that is closed when it starts, as with `2>&-`."""
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def _replace_unwritable() -> None:
+    """Otherwise Python would complain when it flushes the streams at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Progress:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import time
+from itertools import islice
+from typing import Any, TypeVar
 
+import msgspec
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
@@ -13,6 +17,7 @@ from rich.table import Table
 from rich.text import Text as Words
 
 from vlfau.models.sentences.loading import unit_names
+from vlfau.models.terminal import plain
 
 from ..sinks.drawing import TRACK_COLOURS
 from ..sinks.progress import clock
@@ -21,21 +26,32 @@ from ..wire import AnyMessage, End, Face, Report, Status
 BAR_CELLS = 12
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 MOST_FACES = 6  # columns of a stream; further faces are only counted
+MOST_SENTENCES = 32
+MOST_STREAMS = 64  # further ones are not shown
+MOST_ITEMS = 200  # of a list or table in a message
+MOST_CHARACTERS = 1000  # of a text in a message
 STALE_S = 3.0  # seconds without a message until a stream is shown as silent
 
 
+M = TypeVar("M", bound=AnyMessage)
+
+
 class Board:
-    """The last messages of every stream."""
+    """The last messages of every stream, whatever is in them: anything can be on the other side of an address."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.reports: dict[str, Report] = {}
         self.statuses: dict[str, Status] = {}
         self.ends: dict[str, End] = {}
+        self.unreadable = 0  # messages so far
         self._received: dict[str, float] = {}
 
     def add(self, message: AnyMessage) -> None:
+        message = _harmless(message)
         stream = message.stream
+        if stream not in self._received and len(self._received) >= MOST_STREAMS:
+            return
         self._received[stream] = time.monotonic()
         if isinstance(message, Report):
             self.reports[stream] = message
@@ -51,8 +67,12 @@ class Board:
 
     def __rich__(self) -> RenderableType:
         if not self.streams:
-            return Panel(f"Waiting for an engine at {escape(self.address)} ...", border_style="dim")
-        return Group(*(self._stream(stream) for stream in self.streams))
+            return Panel(f"Waiting for an engine at {escape(self.address)} ...{self._skipped()}", border_style="dim")
+        rows: list[RenderableType] = [self._stream(stream) for stream in self.streams]
+        return Group(*rows, *([Words(self._skipped().strip(), style="yellow")] if self.unreadable else []))
+
+    def _skipped(self) -> str:
+        return f" {self.unreadable} unreadable messages were skipped." if self.unreadable else ""
 
     def _stream(self, stream: str) -> Panel:
         report, status, end = self.reports.get(stream), self.statuses.get(stream), self.ends.get(stream)
@@ -62,7 +82,7 @@ class Board:
             body.append(Columns([_face(face) for face in faces[:MOST_FACES]], padding=(0, 3)))
             if len(faces) > MOST_FACES:
                 body.append(Words(f"and {len(faces) - MOST_FACES} more", style="dim"))
-            body += [_sentence(face, len(faces)) for face in faces if face.text]
+            body += [_sentence(face, len(faces)) for face in faces[:MOST_SENTENCES] if face.text]
         elif end is not None:
             body.append(Words(f"{end.frames_out} frames in {clock(end.elapsed_s)}. {end.error}".rstrip()))
         else:
@@ -73,12 +93,29 @@ class Board:
         style = "green" if state == "playing" else "yellow" if state in ("reconnecting", "opening", "silent") else "dim"
         return Panel(
             Group(*body),
-            title=f"[bold]{escape(stream)}[/]  [{style}]{state}[/]",
+            title=f"[bold]{escape(stream)}[/]  [{style}]{escape(state)}[/]",
             title_align="left",
             subtitle=escape(_facts(report, status)),
             subtitle_align="left",
             border_style=style,
         )
+
+
+def _harmless(message: M) -> M:
+    """The same message with short, plain texts, few items and finite numbers."""
+    return msgspec.convert(_tamed(msgspec.to_builtins(message)), type(message))
+
+
+def _tamed(value: Any) -> Any:
+    if isinstance(value, str):
+        return plain(value[:MOST_CHARACTERS])
+    if isinstance(value, float):
+        return value if math.isfinite(value) else 0.0
+    if isinstance(value, (list, tuple)):
+        return [_tamed(item) for item in value[:MOST_ITEMS]]
+    if isinstance(value, dict):
+        return {plain(key[:MOST_CHARACTERS]): _tamed(item) for key, item in islice(value.items(), MOST_ITEMS)}
+    return value
 
 
 def _facts(report: Report | None, status: Status | None) -> str:

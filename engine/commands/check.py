@@ -13,7 +13,7 @@ import numpy as np
 from vlfau.models.bundle import Bundle, open_bundle
 from vlfau.models.errors import UserError
 from vlfau.models.runtimes import RUNTIMES
-from vlfau.models.terminal import FAILED, OK
+from vlfau.models.terminal import FAILED, OK, plain
 
 from ..settings import EngineSettings
 
@@ -43,12 +43,12 @@ def _step(name: str, do: Callable[[], tuple[T, str]]) -> T | None:
     try:
         result, message = do()
     except UserError as error:
-        print(f"{name}: FAILED: {error}")
+        print(f"{name}: FAILED: {plain(error, lines=True)}")
         return None
     except Exception as error:  # reporting failures is the purpose of this command
-        print(f"{name}: FAILED: {type(error).__name__}: {error}")
+        print(f"{name}: FAILED: {type(error).__name__}: {plain(error, lines=True)}")
         return None
-    print(f"{name}: {message} ({(time.perf_counter() - began) * 1e3:.0f} ms)")
+    print(f"{name}: {plain(message, lines=True)} ({(time.perf_counter() - began) * 1e3:.0f} ms)")
     return result
 
 
@@ -63,7 +63,8 @@ def _bundle(settings: EngineSettings) -> tuple[Bundle, str]:
     bundle = open_bundle(settings.predict.model)
     manifest = bundle.manifest
     return bundle, (
-        f"{manifest.name}, {len(manifest.units)} action units, crops of {manifest.side} pixels, {manifest.precision}, "
+        f"{plain(manifest.name)}, {len(manifest.units)} action units, crops of {manifest.side} pixels, "
+        f"{manifest.precision}, "
         f"{'with' if bundle.has_captions else 'without'} sentences, verified"
     )
 
@@ -80,7 +81,7 @@ def _runtimes(bundle: Bundle) -> tuple[list[str], str]:
                 names.append(name)
                 lines.append(f"\n  {name}: {runtime.description}")
         except UserError as error:
-            lines.append(f"\n  {name}: not used: {error}")
+            lines.append(f"\n  {name}: not used: {plain(error)}")
     if not names:
         raise UserError("no runtime can run this bundle." + "".join(lines))
     return names, "".join(lines) + "\n "

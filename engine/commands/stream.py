@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from vlfau.models.terminal import FAILED, OK, command, plain
+from vlfau.models.terminal import FAILED, OK, command, complain
 
 from ..settings import add_engine_flags, read_engine
 from .completion import add_completion
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for _ in reports:
                 pass
     except StreamFailed as error:
-        print(f"vlfau-stream: {plain(error)}", file=sys.stderr)
+        complain("vlfau-stream", error)
         return FAILED
     return OK
 

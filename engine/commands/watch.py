@@ -12,7 +12,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from vlfau.models.errors import UserError
 from vlfau.models.settings import finite
 from vlfau.models.terminal import command
 
@@ -61,11 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.snapshot:
             save_picture(board, str(options.snapshot))
         if options.once:
-            Console().print(board)
-    except OSError as error:  # no message in time, or a picture that cannot be written
-        raise UserError(str(error)) from error
+            _Console().print(board)
     except KeyboardInterrupt:  # the usual way to exit
         return
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Called while the error is handled; `command` knows what to do."""
+        raise
 
 
 def _subscribe(options: argparse.Namespace) -> Subscription[AnyMessage]:
@@ -88,6 +91,8 @@ def listen(messages: Subscription[AnyMessage], board: Board, timeout_s: float) -
             message = messages.receive(timeout_s=min(0.1, timeout_s))
         except TimeoutError:
             continue
+        finally:
+            board.unreadable = messages.unreadable
         if message is None:
             return
         board.add(message)
@@ -96,19 +101,21 @@ def listen(messages: Subscription[AnyMessage], board: Board, timeout_s: float) -
         if board.reports and board.statuses:
             return
     if not board.streams:
-        raise TimeoutError(f"No message from {board.address} within {timeout_s:g} s. Is an engine running?")
+        raise TimeoutError(f"No message from {board.address} within {timeout_s:g} s. {messages.why_none()}")
 
 
 def watch(messages: Subscription[AnyMessage], board: Board) -> None:
     with Live(board, screen=True, auto_refresh=False) as live:
         while True:
-            shown = time.monotonic()
             live.refresh()
+            shown = time.monotonic()  # however long drawing takes, messages are received as well
             while (left_s := REFRESH_S - (time.monotonic() - shown)) > 0:
                 try:
                     message = messages.receive(timeout_s=left_s)
                 except TimeoutError:
                     break
+                finally:
+                    board.unreadable = messages.unreadable
                 if message is not None:
                     board.add(message)
 

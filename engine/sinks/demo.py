@@ -12,6 +12,7 @@ import textwrap
 from typing import Any
 
 from vlfau.models.files import embedded
+from vlfau.models.terminal import plain
 
 from ..wire import Face, Report
 from .base import Pixels, Sink
@@ -57,4 +58,4 @@ class DemoText(Sink):
         return [name + "?" * (state < 0) for name, state in zip(self._units, states) if state]
 
     def _print(self, line: str) -> None:
-        print(line, file=self._output, flush=True)
+        print(plain(line, lines=True), file=self._output, flush=True)

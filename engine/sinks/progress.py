@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
+from vlfau.models.terminal import plain
+
 from ..packets import Origin
 from ..wire import End, Report, Status
 from .base import Pixels, Sink
@@ -57,7 +59,7 @@ class PlainProgress(Sink):
                 self._print(text)
 
     def _print(self, text: str) -> None:
-        print(text, file=self._output, flush=True)
+        print(plain(text), file=self._output, flush=True)
 
     def status_line(self, status: Status) -> str:
         pieces = [f"{status.stream}: {status.state}", f"frame {status.frame}", f"{status.pts:.1f} s"]
@@ -102,9 +104,9 @@ class BarProgress(PlainProgress):
         from rich.console import Console
 
         self._bars = progress.Progress(
-            progress.TextColumn("[bold]{task.description}"),
+            progress.TextColumn("{task.description}", style="bold", markup=False),
             progress.BarColumn(bar_width=None),
-            progress.TextColumn("{task.fields[note]}"),
+            progress.TextColumn("{task.fields[note]}", markup=False),
             progress.TimeElapsedColumn(),
             progress.TextColumn("left"),
             progress.TimeRemainingColumn(elapsed_when_finished=True),
@@ -112,7 +114,7 @@ class BarProgress(PlainProgress):
             refresh_per_second=1 / REFRESH_S,
         )
         self._tasks: dict[str, Any] = {
-            origin.stream: self._bars.add_task(origin.stream, total=origin.duration_s, note="opening")
+            origin.stream: self._bars.add_task(plain(origin.stream), total=origin.duration_s, note="opening")
             for origin in origins
         }
         self._shown: dict[str, float] = {}
@@ -134,14 +136,14 @@ class BarProgress(PlainProgress):
         note = f"{status.fps_out:5.1f} fps  {status.faces} {'face ' if status.faces == 1 else 'faces'}"
         note += f"  p95 {total.p95:5.1f} ms" if total else ""
         note += f"  {sum(status.drops.values())} dropped"
-        note = note if status.state == "playing" else f"{status.state} {status.note}".strip()
+        note = note if status.state == "playing" else plain(f"{status.state} {status.note}".strip())
         self._bars.update(self._task(status.stream), note=note)
 
     def end(self, end: End) -> None:
         super().end(end)
         task = self._task(end.stream)
         total = next(item.total for item in self._bars.tasks if item.id == task)
-        self._bars.update(task, note=end.reason, completed=total if end.reason == "finished" else None)
+        self._bars.update(task, note=plain(end.reason), completed=total if end.reason == "finished" else None)
 
     def close(self) -> None:
         self._bars.stop()
@@ -149,7 +151,7 @@ class BarProgress(PlainProgress):
 
     def _task(self, stream: str) -> Any:
         if stream not in self._tasks:
-            self._tasks[stream] = self._bars.add_task(stream, total=None, note="")
+            self._tasks[stream] = self._bars.add_task(plain(stream), total=None, note="")
         return self._tasks[stream]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..cache import recall, remember
 from ..errors import UserError, unknown
+from ..terminal import plain
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -97,7 +98,7 @@ def _remember_failure(bundle: Bundle, runtime: str, device: str | None, precisio
 
 
 def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(plain(line, lines=True), file=sys.stderr)
 
 
 def open_executor(

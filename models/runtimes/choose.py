@@ -23,6 +23,7 @@ import msgspec
 from ..bundle import Bundle
 from ..cache import cache_folder, recall, remember
 from ..errors import UserError
+from ..terminal import plain
 from .race import Rounds
 
 PACKAGES = ("openvino", "onnxruntime", "onnxruntime-gpu", "torch", "torch-tensorrt", "tensorrt", "tensorrt-rtx")
@@ -64,7 +65,7 @@ def choose(
     say: Callable[[str], None] | None = None,
 ) -> Choice:
     """The fastest for one face; `say` gets a line about it and one about each of the others."""
-    report = say or (lambda line: print(line, file=sys.stderr))
+    report = say or (lambda line: print(plain(line, lines=True), file=sys.stderr))
     key = machine_key(bundle, device, precision, threads)
     choice = _remembered(key, device, precision)
     if choice is not None and (choice.sure or 0 <= time.time() - choice.measured_at < UNSURE_S):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 
+import msgspec
 import pytest
 from reports import make_end, make_report, make_status
 
@@ -53,3 +55,24 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_clock() -> None:
     assert [clock(seconds) for seconds in (0, 59.4, 61, 3725)] == ["0:00", "0:59", "1:01", "1:02:05"]
+
+
+EVIL = "a\nvlfau-stream: FORGED\x1b]0;t\x07\x9b2J\u202e [red][/x]"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_names_and_notes_control_no_terminal_and_forge_no_line(terminal: bool) -> None:
+    output = Screen() if terminal else io.StringIO()
+    sink = open_progress([Origin(EVIL, duration_s=3.92)], output)
+    with sink:
+        sink.write(make_report(0, EVIL))
+        for state in ("reconnecting", "playing"):
+            sink.status(make_status(2, EVIL, state=state, note=EVIL))
+        sink.end(msgspec.structs.replace(make_end(0, EVIL), error=EVIL, reason="lost"))
+    text = output.getvalue()
+    assert "FORGED" in text
+    assert "[red][/x]" in text
+    assert not any(line.startswith("vlfau-stream") for line in text.splitlines())
+    if terminal:
+        text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", text).replace("\r", "")
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)

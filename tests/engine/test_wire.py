@@ -124,6 +124,8 @@ def test_an_unknown_field_is_ignored() -> None:
 def test_stream_names_fit_into_a_topic() -> None:
     assert wire.stream_name(" Front door / left\n") == "Front-door-left"
     assert wire.stream_name("///") == "stream"
+    assert wire.stream_name("a\x9b2J\u202eb\u200fc\udc80d") == "a-2J-b-c-d"
+    assert wire.stream_name("x" * 300) == "x" * 200
 
 
 def test_a_text_is_sent_only_when_a_sentence_changes() -> None:
