@@ -72,11 +72,11 @@ class Manifest:
         for name in ("thresholds", "temperatures", "tiers"):
             if len(getattr(self, name)) != len(self.units):
                 raise UserError(
-                    f"Manifest of '{self.name}': {name} needs {len(self.units)} entries, one per action unit."
+                    f"Manifest of {reprlib.repr(self.name)}: {name} needs {len(self.units)} entries, one per unit."
                 )
         for tier in self.tiers:
             if tier not in TIERS:
-                raise unknown("tier", tier, TIERS)
+                raise unknown("tier", reprlib.repr(tier)[1:-1], TIERS)
 
 
 @dataclass(frozen=True)
