@@ -374,11 +374,20 @@ def test_from_python_too(clip: Path, name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[faces]\nroi = ['a', 'b', 'c', 'd']\n", "sources = 5\n", "[source]\nstart = nan\n", "x = " + "[" * 5000]
+    ("text", "message"),
+    [
+        ("[faces]\nroi = ['a', 'b', 'c', 'd']\n", "Setting 'roi' cannot be"),
+        ("sources = 5\n", "'sources' in"),
+        ("[source]\nstart = nan\n", "--start needs a number, got nan"),
+        ("x = " + "[" * 5000, "is not valid TOML"),
+    ],
 )
-def test_a_configuration_file_that_means_nothing_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_configuration_file_that_means_nothing_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
     (tmp_path / "engine.toml").write_text(text)
     assert main(["--config", str(tmp_path / "engine.toml")]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_folder_is_no_configuration_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
