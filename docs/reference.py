@@ -55,7 +55,8 @@ def commands() -> str:
         "# Commands",
         "",
         "What each command prints with `--help`. Every command exits with 0 on success, with 2 if it cannot do what "
-        "the arguments or settings request (a message says why), and with 1 if a source or a check failed.",
+        "the arguments or settings request (a message says why), with 1 if a source or a check failed, and with 141 if "
+        "the program that reads its output has ended (`| head`).",
     ]
     for name, main in scripts():
         lines += ["", f"## {name}", "", "```text", help_of(main), "```"]

@@ -15,6 +15,7 @@ import zmq
 import zmq.auth
 
 from vlfau.models.errors import UserError
+from vlfau.models.terminal import plain
 
 KEY_CHARACTERS = 40  # a 32-byte key in Z85
 NAME_BYTES = 244  # with .key_secret a file name of 255, the most that file systems take
@@ -71,7 +72,7 @@ def read_allowed(path: Path) -> set[bytes]:
 @functools.cache
 def _warn_if_exposed(path: Path) -> None:
     if os.name == "posix" and path.stat().st_mode & 0o077:
-        print(f"Warning: other users can access the secret key {path}. Run: chmod 600 {path}", file=sys.stderr)
+        print(plain(f"Warning: other users can access the secret key {path}. Run: chmod 600 {path}"), file=sys.stderr)
 
 
 def _load(path: Path) -> tuple[bytes, bytes | None]:

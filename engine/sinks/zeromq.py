@@ -44,6 +44,10 @@ PEER_MESSAGE_BYTES = 1024  # a topic, that is; a peer that sends more is disconn
 EVENTS = 1000  # subscriptions handled per message sent: a millisecond
 ANSWER_S = 0.1  # between two repetitions of the same topic, which every subscriber receives
 LOCK_S = 2.0  # for other engines that are just binding in the same folder
+CONNECTIONS = zmq.EVENT_ACCEPTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+HANDSHAKE_FAILED = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
 MOST_QUEUED = 2**31 - 1
 
 
@@ -55,6 +59,8 @@ class Publisher(Sink):
         self.address = settings.bind
         self.subscribers = 0  # that have completed the handshake and are still connected
         self.subscriptions = 0  # so far, one per subscriber and topic
+        self._connected = 0  # strangers included
+        self._strangers = 0  # whose handshake failed, until they are disconnected
         self._quiet_since = 0.0
         self._last: dict[str, Status | End] = {}  # by topic
         self._texts: dict[str, dict[int, Text]] = {}  # stream -> track -> its sentence
@@ -68,7 +74,7 @@ class Publisher(Sink):
         self._authenticator: zmq.auth.thread.ThreadAuthenticator | None = None
         try:
             self._socket = self._context.socket(zmq.XPUB)
-            self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+            self._monitor = self._socket.get_monitor_socket(CONNECTIONS | HANDSHAKE_FAILED)
             self._set_options()
             self._bind()
         except BaseException:
@@ -136,10 +142,25 @@ class Publisher(Sink):
                 change = zmq.utils.monitor.recv_monitor_message(self._monitor, zmq.NOBLOCK)
             except zmq.Again:
                 break
-            self.subscribers += 1 if change["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED else -1
-        self.subscribers = max(self.subscribers, 0)
+            self._count_peer(change["event"])
         if self._due:
             self._repeat()
+
+    def _count_peer(self, event: int) -> None:
+        """Events name no peer, but a stranger causes one more before it is disconnected: its handshake fails."""
+        if event == zmq.EVENT_ACCEPTED:
+            self._connected += 1
+        elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self.subscribers += 1
+        elif event != zmq.EVENT_DISCONNECTED:
+            self._strangers += 1
+        else:
+            self._connected -= 1
+            if self._strangers:
+                self._strangers -= 1
+            else:
+                self.subscribers -= 1
+        self.subscribers = max(min(self.subscribers, self._connected), 0)
 
     def _repeat(self) -> None:
         """Sends what is due, however many subscribers it is due to, unless it was repeated a moment ago."""

@@ -179,6 +179,24 @@ def test_two_that_join_at_once_are_both_answered() -> None:
     assert [answer.seq for answer in answers if answer is not None] == [7, 7, 7]
 
 
+def test_strangers_who_leave_do_not_count_as_subscribers_who_left() -> None:
+    with (
+        Publisher(PublishSettings(bind=LOCAL)) as publisher,
+        subscribe(publisher.address),
+        subscribe(publisher.address),
+    ):
+        deadline = time.monotonic() + PATIENCE_S
+        while publisher.subscribers < 2 and time.monotonic() < deadline:
+            publisher._serve_newcomers()
+        for data in (b"", b"GET / HTTP/1.1\r\n\r\n", GREETING[:12] + bytes(52)):
+            with socket.create_connection(("127.0.0.1", int(publisher.address.rpartition(":")[2]))) as stranger:
+                stranger.sendall(data)
+                time.sleep(0.1)
+            time.sleep(0.2)
+            publisher._serve_newcomers()
+            assert publisher.subscribers == 2
+
+
 # The socket file of ipc://
 
 
