@@ -24,11 +24,12 @@ def encoder_file(precision: str) -> str:
     return QUANTISED.get(precision, "encoder.onnx")
 
 
-def check_ports(path: Path, inputs: Iterable[str], outputs: Iterable[str]) -> None:
-    """Refuses a graph that does not take and give what its name promises, such as one of two that were exchanged."""
+def check_ports(bundle: Bundle, path: Path, inputs: Iterable[str], outputs: Iterable[str]) -> None:
+    """Refuses a graph that does not take and give what its name promises, such as one of two that were exchanged.
+    Without captions an encoder need not give the memory."""
     captions = path.name == "caption.onnx"
     takes = {*MEMORY, "active", "rows"} if captions else {"crops"}
-    gives = {"local_tokens", "global_tokens"} if captions else {"log_odds", *MEMORY}
+    gives = {"local_tokens", "global_tokens"} if captions else {"log_odds", *(MEMORY if bundle.has_captions else ())}
     if not takes >= set(inputs) or not gives <= set(outputs):
         raise UserError(
             f"{path} takes {', '.join(sorted(inputs))} and gives {', '.join(sorted(outputs))}; expected were "

@@ -50,7 +50,8 @@ class OnnxRuntime(Executor):
                 raise UserError(
                     f"ONNX Runtime cannot load {path.name}: {first_line(error)}. Export the bundle again."
                 ) from error
-            check_ports(path, [one.name for one in opened.get_inputs()], [one.name for one in opened.get_outputs()])
+            ports = ([port.name for port in side] for side in (opened.get_inputs(), opened.get_outputs()))
+            check_ports(bundle, path, *ports)
             if opened.get_providers()[0] != provider:
                 raise UserError(f"ONNX Runtime did not load the libraries of {provider}. Use the CPU.")
             return opened

@@ -34,7 +34,7 @@ class OpenVino(Executor):
     def __init__(
         self, bundle: Bundle, *, device: str = "CPU", precision: str | None = None, threads: int | None = None
     ) -> None:
-        self._core = openvino_core()
+        self._core, self._bundle = openvino_core(), bundle
         if device not in self._core.available_devices:
             available = ", ".join(self._core.available_devices)
             raise UserError(f"OpenVINO has no device '{device}' on this machine. It has: {available}.")
@@ -115,7 +115,7 @@ class OpenVino(Executor):
         """`sizes` fixes the first axis of `rows` ("R") and of everything else ("n")."""
         try:
             if sizes is None:
-                return _request(self._core.compile_model(str(path), device, options), path)
+                return self._request(self._core.compile_model(str(path), device, options), path)
             model = self._core.read_model(str(path))
             model.reshape(
                 {
@@ -126,10 +126,16 @@ class OpenVino(Executor):
                     for port in model.inputs
                 }
             )
-            return _request(self._core.compile_model(model, device, options), path)
+            return self._request(self._core.compile_model(model, device, options), path)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1][:200].rstrip(".")
             raise UserError(f"OpenVINO cannot compile {path.name}: {reason}. Try --runtime onnxruntime.") from error
+
+    def _request(self, compiled: Any, path: Path) -> _Request:
+        request = _Request(compiled)
+        outputs = [_name(output) for output in request.model_outputs]
+        check_ports(self._bundle, path, request.model_inputs, outputs)
+        return request
 
 
 class _Request:
@@ -159,12 +165,6 @@ class _Request:
 
     def release(self) -> None:
         self._request = None
-
-
-def _request(compiled: Any, path: Path) -> _Request:
-    request = _Request(compiled)
-    check_ports(path, request.model_inputs, [_name(output) for output in request.model_outputs])
-    return request
 
 
 def best_precision(bundle: Bundle, abilities: Sequence[str]) -> str:

@@ -307,6 +307,17 @@ def test_a_bundle_without_sentences_runs_and_explains_nothing(tmp_path: Path) ->
             assert (said.text, said.why) == ("", {})
 
 
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_an_encoder_without_captions_need_not_give_the_memory(tmp_path: Path, name: str) -> None:
+    pytest.importorskip(name)
+    bundle = small_bundle(tmp_path / "plain", captions=False)
+    model = encoder()
+    del model.graph.output[1:]
+    onnx.save(model, bundle.folder / "encoder.onnx")
+    write_manifest(bundle.folder, bundle.manifest)
+    open_runtime(open_bundle(bundle.folder), name).close()
+
+
 # ---- what must be refused
 
 
