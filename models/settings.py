@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
+import stat
 import sys
 import types
 import typing
@@ -25,6 +27,8 @@ else:
 
 T = TypeVar("T")
 
+LARGEST_TOML = 1 << 20  # bytes
+
 
 def setting(default: Any, help: str, *, choices: tuple[str, ...] = (), metavar: str | None = None) -> Any:
     """A dataclass field with the sentence that --help and the reference documentation show."""
@@ -33,13 +37,26 @@ def setting(default: Any, help: str, *, choices: tuple[str, ...] = (), metavar: 
 
 def load_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(_text_of(path))
     except FileNotFoundError:
         raise UserError(f"Configuration file {path} does not exist. Give the path of a TOML file.") from None
     except OSError as error:
         raise UserError(f"Configuration file {path} cannot be read: {error.strerror or error}.") from None
     except (ValueError, RecursionError) as error:  # among them tomllib's own error, and text that is no UTF-8
         raise UserError(f"Configuration file {path} is not valid TOML: {error}.") from None
+
+
+def _text_of(path: Path) -> str:
+    """The text of a regular file, or of a pipe that is open already, such as /dev/stdin."""
+    mode = path.stat().st_mode
+    is_pipe = stat.S_ISFIFO(mode) and path.parts[:2] in (("/", "dev"), ("/", "proc"))
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or is_pipe or str(path) == os.devnull):
+        raise UserError(f"Configuration file {path} is a device or a pipe. Give the path of a TOML file.")
+    with open(path, "rb") as file:
+        content = file.read(LARGEST_TOML + 1)
+    if len(content) > LARGEST_TOML:
+        raise UserError(f"Configuration file {path} is larger than 1 MiB. Give the path of a TOML file.")
+    return content.decode()
 
 
 def add_flags(parser: argparse.ArgumentParser, part: type[Any], *, title: str | None = None) -> None:

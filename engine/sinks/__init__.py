@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlfau.models.errors import UserError
+from vlfau.models.terminal import plain
 
 from ..packets import Origin
 from .base import Sink
@@ -64,7 +65,7 @@ def _check_files(files: FileSettings, origins: Sequence[Origin], inputs: Iterabl
 
 
 def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(plain(line), file=sys.stderr, flush=True)
 
 
 def _files(files: FileSettings, units: Sequence[str], origins: Sequence[Origin], say: Say) -> Iterator[Sink]:

@@ -53,11 +53,18 @@ def _check_place(path: Path) -> None:
         raise UserError(f"The folder {path.parent} for {path.name} does not exist. Create it first.")
     if path.is_dir():
         raise UserError(f"{path} is a folder. Give the name of a file.")
-    if not path.exists():
+    try:
+        path.stat()
+    except FileNotFoundError:
         if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise UserError(f"Cannot write {path}: nothing can be created in its folder. Choose another place.")
-    elif not is_stream(path):
-        os.close(os.open(path, os.O_WRONLY))
+            raise UserError(
+                f"Cannot write {path}: nothing can be created in its folder. Choose another place."
+            ) from None
+    except ValueError as error:  # a zero byte
+        raise UserError(f"Cannot write {path}: {error}. Choose another name.") from None
+    else:
+        if not is_stream(path):
+            os.close(os.open(path, os.O_WRONLY))
 
 
 def _identity(path: Path) -> Identity:

@@ -8,6 +8,7 @@ the folder holds every finished part. Parquet readers can open it as it is, and 
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,10 @@ class ParquetTable(Sink):
     def __init__(self, path: Path, units: Sequence[str], *, part_rows: int = PART_ROWS, say: Say = silent) -> None:
         if is_stream(path):
             raise UserError(f"--parquet needs a file, and {path} is a device or a pipe. Choose another name.")
+        try:
+            _local(path).encode()
+        except UnicodeEncodeError:
+            raise UserError(f"--parquet needs a name in UTF-8, and {path} is not. Choose another name.") from None
         try:
             import pyarrow
             import pyarrow.parquet
@@ -114,14 +119,14 @@ class ParquetTable(Sink):
         """The parts of a run that was killed or failed become the first of this one, if their columns are the same."""
         parts = sorted(self.parts.glob("[0-9]*.parquet"))
         try:
-            same = all(self._parquet.read_schema(part).equals(self._schema) for part in parts)
+            same = all(self._parquet.read_schema(_local(part)).equals(self._schema) for part in parts)
         except (OSError, ValueError):  # a damaged part
             same = False
         if not same:
             self._say(note_kept(self.parts, set_aside(self.parts)))
             return
         for part in parts:
-            self._add_to_whole(self._parquet.read_table(part))
+            self._add_to_whole(self._parquet.read_table(_local(part)))
         self._parts = 1 + max((int(part.stem) for part in parts), default=-1)
         self._say(note_continued(self.path))
 
@@ -158,7 +163,7 @@ class ParquetTable(Sink):
 
     def _open_whole(self) -> Any:
         if self._whole is None:
-            self._whole = self._parquet.ParquetWriter(self._unfinished, self._schema, compression="zstd")
+            self._whole = self._parquet.ParquetWriter(_local(self._unfinished), self._schema, compression="zstd")
         return self._whole
 
     def _finish_group(self) -> None:
@@ -178,7 +183,7 @@ class ParquetTable(Sink):
         unfinished = part.with_name(f".{part.name}.new")
         with self._failing():
             try:
-                self._parquet.write_table(table, unfinished, compression="zstd")
+                self._parquet.write_table(table, _local(unfinished), compression="zstd")
                 unfinished.replace(part)
             except OSError:
                 unfinished.unlink(missing_ok=True)
@@ -191,6 +196,11 @@ class ParquetTable(Sink):
         self._group_rows += len(table)
         if self._group_rows >= GROUP_ROWS:
             self._finish_group()
+
+
+def _local(path: Path) -> str:
+    """For pyarrow, which would take a name such as tcp:x.parquet for an address."""
+    return os.path.abspath(path)
 
 
 def _kind(arrow: Any, name: str) -> Any:

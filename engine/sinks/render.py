@@ -6,6 +6,7 @@ plain ones on close; the next run keeps what a kill left under a dated name. The
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -19,6 +20,7 @@ import numpy as np
 from vlfau.models.errors import UserError
 
 from ..packets import Origin
+from ..sources.decoding import METADATA
 from ..wire import Report
 from .base import Pixels, Sink
 from .drawing import draw
@@ -39,6 +41,7 @@ PLAYED = ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")  # sound that pla
 BITS_PER_PIXEL = 4  # and second, for encoders without a quality scale
 START_KEPT_S = 1.0  # a source that starts later (live, --start) is shifted to zero, because players do not wait
 JUMP_S = 1.0  # a clock that jumps back further than this was reset
+SOUND_STEP_S = 1e-3  # the least time between packets of sound
 
 
 class Render(Sink):
@@ -71,7 +74,7 @@ class Render(Sink):
         if film is None:
             origin = self._origins.get(report.stream, Origin(report.stream))
             path = per_stream(self._path, report.stream, list(self._origins))
-            film = self._films[report.stream] = Film(path, pixels.shape[:2], report.pts, origin.file)
+            film = self._films[report.stream] = Film(path, pixels.shape[:2], report.pts, origin.file, self._say)
         film.add(draw(pixels, report), report.pts)
 
     def close(self) -> None:
@@ -90,13 +93,17 @@ class Render(Sink):
 class Film:
     """One output file."""
 
-    def __init__(self, path: Path, size: tuple[int, int], first_pts: float, sound: Path | None) -> None:
+    def __init__(
+        self, path: Path, size: tuple[int, int], first_pts: float, sound: Path | None, say: Say = silent
+    ) -> None:
         self.path = path
         self.height, self.width = (side + side % 2 for side in size)  # H.264 in 4:2:0 needs even sides
         self._origin = first_pts if first_pts > START_KEPT_S else 0.0
         self._last = -1
         self._failed = False
         self._sound = _Sound(sound, first_pts) if sound is not None else None
+        if self._sound is not None and self._sound.unknown:
+            say(f"{path} has no sound, because this FFmpeg cannot decode the sound of {sound}.")
         options = CLUSTERS if path.suffix.lower() == ".mkv" else FRAGMENTS
         self._marker = Marker(path)
         self._marker.set()
@@ -188,11 +195,17 @@ class _Sound:
     def __init__(self, path: Path, start: float) -> None:
         self._input: Any = None
         self._start, self._origin, self._heard = start, 0.0, start
+        self._begin, self._last = 0.0, -math.inf
+        self._stream: Any = None
+        self.unknown = False  # there is sound, in codecs that FFmpeg does not know
         try:
-            self._input = av.open(local(path))
-            self._stream = next(iter(self._input.streams.audio), None)
-        except (OSError, av.FFmpegError):  # damaged, or no file with sound: the video goes on without
-            self._stream = None
+            self._input = av.open(local(path), **METADATA)
+            streams = self._input.streams.audio
+            self._stream = next((stream for stream in streams if stream.codec_context is not None), None)
+            self.unknown = bool(streams) and self._stream is None
+            self._begin = (self._input.start_time or 0) / av.time_base
+        except Exception:  # damage shows as almost anything: the video goes on without sound
+            pass
         self._output: Any = None
         self._packets: Iterator[Any] = iter(())
         self._waiting: Any = None
@@ -202,7 +215,7 @@ class _Sound:
         if self._stream is None:
             return
         if self._start > START_KEPT_S:
-            self._input.seek(max(int((self._start - 1) * av.time_base), 0))
+            self._input.seek(max(int((self._start - 1 + self._begin) * av.time_base), 0))
         name = self._stream.codec_context.name
         if name in PLAYED and name in container.supported_codecs:
             self._output = container.add_stream_from_template(self._stream)
@@ -234,25 +247,38 @@ class _Sound:
     def _seconds(packet: Any) -> float:
         return float((packet.pts if packet.pts is not None else 0) * packet.time_base)
 
+    def _placed(self, sound: Any, duration: float) -> bool:
+        """Sets its time in the output. False for what comes before the start, or is not after what came last.
+
+        Times count from the beginning of the file, and go on where its clock starts again, as those of pictures do.
+        """
+        if sound.pts is None:
+            return False
+        seconds = float(sound.pts * sound.time_base) - self._begin
+        if seconds < self._last - JUMP_S:
+            self._begin += seconds - self._last - duration
+            seconds = self._last + duration
+        if seconds < self._last + SOUND_STEP_S:
+            return False
+        self._last = seconds
+        sound.pts -= round((self._origin + self._begin) / sound.time_base)
+        return seconds >= self._start - 0.1
+
     def _copied(self) -> Iterator[Any]:
         try:
             for packet in self._input.demux(self._stream):
-                if packet.dts is None or self._seconds(packet) < self._start - 0.1:
-                    continue
-                shift = round(self._origin / packet.time_base)
-                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-                packet.stream = self._output
-                yield packet
+                if self._placed(packet, float((packet.duration or 0) * packet.time_base)):
+                    packet.dts = packet.pts
+                    packet.stream = self._output
+                    yield packet
         except (OSError, av.FFmpegError):  # damaged sound ends here; the video goes on
             return
 
     def _encoded(self) -> Iterator[Any]:
         try:
             for frame in self._input.decode(self._stream):
-                if frame.time is None or frame.time < self._start - 0.1:
-                    continue
-                frame.pts -= round(self._origin / frame.time_base)
-                yield from self._output.encode(frame)
+                if self._placed(frame, frame.samples / frame.sample_rate):
+                    yield from self._output.encode(frame)
         except (OSError, av.FFmpegError):
             pass
         yield from self._output.encode(None)

@@ -209,7 +209,7 @@ class Clock:
             pts = 0.0 if last is None else last + self._period
         else:
             pts = units * float(frame.time_base or self._base) - self._begin + self._shift
-        if last is not None and pts <= last:
+        if last is not None and pts < last + SHORTEST_S / 2:  # also if they differ by rounding only
             jumped = pts < last - JUMP_S
             if jumped and self._live:
                 self._last = pts

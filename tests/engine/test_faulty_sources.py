@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -25,11 +27,12 @@ from vlfau.engine.packets import Ended, Frame
 from vlfau.engine.settings import SourceSettings, for_python
 from vlfau.engine.sources import open_source, open_sources
 from vlfau.engine.sources.base import Context
-from vlfau.engine.sources.decoding import Decoder
+from vlfau.engine.sources.decoding import SHORTEST_S, Clock, Decoder
 from vlfau.engine.sources.live import LiveSource
 from vlfau.engine.tracking.find import FaceFinder
 from vlfau.engine.wire import End
 from vlfau.models.errors import UserError
+from vlfau.models.settings import LARGEST_TOML, load_toml
 
 REAL_DAMAGE = ROOT.parent / "shared" / "real" / "faults" / "tables-change.ts"
 
@@ -238,6 +241,14 @@ def test_joined_recordings_have_rising_times(tmp_path: Path) -> None:
     assert frames[-1].stamp.pts == pytest.approx(7.2, abs=0.2)
 
 
+@pytest.mark.parametrize("second", [0.4, 0.4 - 1e-16, 0.4 + 1e-16, 0.4 + 1e-6])
+def test_times_that_are_equal_when_published_rise(clip: Path, second: float) -> None:
+    with Decoder(str(clip)) as decoder:
+        clock = Clock(decoder)
+        times = [clock.at(SimpleNamespace(pts=pts, dts=None, time_base=1.0)) for pts in (0.4, second)]
+    assert times[1] - times[0] >= SHORTEST_S
+
+
 # Names
 
 
@@ -393,6 +404,24 @@ def test_a_configuration_file_that_means_nothing_is_refused(
 def test_a_folder_is_no_configuration_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--config", str(tmp_path)]) == 2
     assert "Is a directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["/dev/full", "/dev/zero", "pipe", "large"])
+def test_a_configuration_file_has_an_end(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(b"#" * (LARGEST_TOML + 1))
+    if name == "/dev/full" and not Path(name).exists():
+        pytest.skip("this system has no /dev/full")
+    assert main(["--config", str(tmp_path / name)]) == 2
+    assert re.search("is a device or a pipe|is larger than 1 MiB", capsys.readouterr().err)
+
+
+def test_a_configuration_can_come_from_a_pipe() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"sources = ['a.mp4']\n")
+    os.close(writer)
+    assert load_toml(Path(f"/dev/fd/{reader}")) == {"sources": ["a.mp4"]}
+    os.close(reader)
 
 
 def test_a_closed_standard_input_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

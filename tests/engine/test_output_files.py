@@ -184,6 +184,13 @@ def test_places_where_no_file_can_be_are_named_first(tmp_path: Path) -> None:
             run(open_files(csv=tmp_path / name))
 
 
+@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_name_that_no_file_can_have_is_refused_before_the_run(tmp_path: Path, flag: str, name: str) -> None:
+    with pytest.raises(UserError, match="Cannot write"):
+        open_files(**dict[str, Any]({flag: (tmp_path / name).with_suffix(Path(FLAGS[flag]).suffix)}))
+
+
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
 def test_standard_output_is_continued_where_it_is(tmp_path: Path, name: str) -> None:
     """Also if it is a file: what others wrote to it before and after stays."""
@@ -251,6 +258,24 @@ def test_a_name_with_a_colon_is_a_file(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     run(open_files(render=Path("tcp:x.mp4")))
     assert names(tmp_path) == ["tcp:x.mp4"]
+
+
+def test_such_a_name_is_a_table_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.chdir(tmp_path)
+    path = Path("tcp:x.parquet")
+    with pytest.raises(KeyError):
+        run(open_files(parquet=path), range(2), KeyError())
+    assert names(tmp_path) == [".tcp:x.parquet.unfinished", "tcp:x.parquet.parts"]
+    run(open_files(parquet=path), range(2, 4))
+    assert names(tmp_path) == ["tcp:x.parquet"]
+    assert parquet.read_table(str(tmp_path / path)).column("frame").to_pylist() == [0, 1, 2, 3]
+
+
+def test_a_table_needs_a_name_in_utf8(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    with pytest.raises(UserError, match="needs a name in UTF-8"):
+        open_files(parquet=tmp_path / "caf\udce9.parquet")
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@sum"])

@@ -32,9 +32,10 @@ def times_of(path: Path) -> list[float]:
         return [frame.time for frame in film.decode(video=0)]
 
 
-def make_source(path: Path, seconds: float = 2.0, codec: str = "aac") -> Path:
+def make_source(path: Path, seconds: float = 2.0, codec: str = "aac", title: str = "") -> Path:
     """A video with a beep that starts after one second."""
     with av.open(str(path), "w") as film:
+        film.metadata["title"] = title
         video = film.add_stream("libx264", rate=25)
         video.width, video.height, video.pix_fmt = 320, 240, "yuv420p"
         audio = film.add_stream(codec, rate=48000, layout="mono")
@@ -97,6 +98,39 @@ def test_sound_is_kept_and_in_time(tmp_path: Path, name: str, codec: str) -> Non
     with av.open(str(path)) as film:
         assert film.streams.audio[0].codec_context.name == "aac"
         assert float(film.streams.audio[0].duration * film.streams.audio[0].time_base) == pytest.approx(2.0, abs=0.1)
+
+
+def test_sound_of_joined_recordings_goes_on(tmp_path: Path) -> None:
+    """The clock of the second starts again, and that of neither begins at zero."""
+    part = make_source(tmp_path / "part.ts")
+    whole = tmp_path / "whole.ts"
+    whole.write_bytes(part.read_bytes() * 2)
+    for path in (tmp_path / "copied.mp4", tmp_path / "copied.mkv"):
+        render(path, [frame / 25 for frame in range(100)], source=whole)
+        assert beep_begins(path) == pytest.approx(1.0, abs=0.1)
+        with av.open(str(path)) as film:
+            times = [frame.time for frame in film.decode(audio=0)]
+        assert times[-1] == pytest.approx(4.0, abs=0.2)
+        assert np.diff(times).min() > 0
+
+
+def test_a_title_that_is_no_utf8_costs_no_sound(tmp_path: Path) -> None:
+    source = make_source(tmp_path / "in.mkv", title="QQQQ")
+    source.write_bytes(source.read_bytes().replace(b"QQQQ", b"\xe9\xff\xe9\xe9"))
+    render(tmp_path / "out.mp4", [frame / 25 for frame in range(50)], source=source)
+    assert beep_begins(tmp_path / "out.mp4") == pytest.approx(1.0, abs=0.1)
+
+
+def test_sound_in_an_unknown_codec_is_left_out_and_the_user_is_told(tmp_path: Path) -> None:
+    source = make_source(tmp_path / "in.mp4")
+    source.write_bytes(source.read_bytes().replace(b"mp4a", b"zzzz").replace(b"esds", b"free"))
+    lines: list[str] = []
+    with Render(tmp_path / "out.mp4", [Origin("cam", source)], lines.append) as sink:
+        for frame in range(10):
+            sink.write(make_report(frame, pts=frame / 25), make_picture())
+    assert len(times_of(tmp_path / "out.mp4")) == 10
+    assert len(lines) == 1
+    assert "cannot decode the sound of" in lines[0]
 
 
 def test_sound_follows_a_start_in_the_middle(tmp_path: Path) -> None:
