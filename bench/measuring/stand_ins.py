@@ -1,4 +1,4 @@
-"""Plain replacements for the few functions of timm, safetensors and OpenCV that the GPU report needs.
+"""Plain replacements for the few functions of timm, safetensors, OpenCV and msgspec that the GPU report needs.
 
 The two stems have the shapes, parameters and products of timm's Swin-Base and ResNet (a test compares them), so times
 are comparable; weights are random either way.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 def install() -> list[str]:
     """Replaces each module that is missing. Returns their names."""
-    plain = {"timm": _timm, "safetensors": _safetensors, "cv2": _cv2}
+    plain = {"timm": _timm, "safetensors": _safetensors, "cv2": _cv2, "msgspec": _msgspec}
     missing = [name for name in plain if name not in sys.modules and find_spec(name) is None]
     for name in missing:
         plain[name]()
@@ -221,3 +221,19 @@ def _cv2() -> None:
 
     sys.modules["cv2"] = module = ModuleType("cv2")
     module.__dict__.update(resize=resize, ellipse=ellipse, circle=circle, INTER_CUBIC=2)
+
+
+def _msgspec() -> None:
+    """Only the conversion of a manifest that this process wrote: nothing is checked."""
+
+    class ValidationError(ValueError): ...
+
+    def convert(table: Mapping[str, Any], kind: Callable[..., Any]) -> Any:
+        return kind(**{name: _tuples(value) for name, value in table.items()})
+
+    sys.modules["msgspec"] = module = ModuleType("msgspec")
+    module.convert, module.ValidationError = convert, ValidationError  # type: ignore[attr-defined]
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

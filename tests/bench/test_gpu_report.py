@@ -189,7 +189,7 @@ def test_the_report_needs_torch_numpy_and_onnx_only(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout.splitlines()[-1])
-    assert facts["stand_ins"] == ["timm", "safetensors", "cv2"]
+    assert facts["stand_ins"] == ["timm", "safetensors", "cv2", "msgspec"]
     assert "compact: exported to ONNX" in done.stdout
     row = facts["compact"]["runtimes"]["torch eager"]
     assert row["agreement"]["holds"]
