@@ -6,9 +6,9 @@ releases when the run ends in any way, and removes it when the file is complete.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
+import sys
 from datetime import datetime
 from io import FileIO
 from pathlib import Path
@@ -61,6 +61,10 @@ class Marker:
             self._held = None
 
     def _lock(self, marker: FileIO) -> None:
+        if sys.platform == "win32":  # has no flock
+            return
+        import fcntl
+
         try:
             fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
