@@ -3,7 +3,7 @@
     python bench/fuzz.py [--seconds 120] [--cases N] [--only clips,wire] [--seed N] [--output FOLDER]
     python bench/fuzz.py --replay FILE.json
 
-Each case runs in a process of its own that may die, hang or grow. What counts as bad: the end by a signal, no end
+Each case runs in a separate process, which may die, hang or grow. What counts as bad: the end by a signal, no end
 within --limit seconds, a traceback, an exit code other than 0, 1 and 2, a refusal without a sentence, torn rows, inputs
 that have changed, times that run backwards, escape codes that are printed raw, memory that grows without need, messages
 that a subscriber lost because of another, and nonsense that was accepted.
@@ -222,7 +222,7 @@ def summary(account: Account) -> list[list[str]]:
 
 
 def make_seeds(folder: Path) -> None:
-    """Unless they are there: whoever goes on does so with the same bytes."""
+    """Unless they exist: a resumed run uses the same bytes."""
     if (folder / BUNDLE / MANIFEST).exists():  # which is written last
         return
     done = subprocess.run(

@@ -21,7 +21,7 @@ from vlfau.models.settings import as_table
 LIGHT, COMMAND, OPENVINO, RENDER, SUBSCRIBE, WATCH = "light", "command", "openvino", "render", "subscribe", "watch"
 COMMANDS = 1 / 12  # share of cases that run the whole command with its networks, which takes seconds
 EMBEDDED = "embedded"
-# These would wait for somebody, open windows, open the machine to others, or start threads without end.
+# These would wait for subscribers, open windows, expose the machine to the network, or start any number of threads.
 UNTOUCHED = {"allow_public", "show", "demo", "wait_subscribers", "threads", "live"}
 
 

@@ -1,6 +1,6 @@
 """What a child of the fuzzer does with its case: writes the damaged files, then lets the engine read them.
 
-Runs in a process of its own (`nursery.py`) whose current folder is empty. Leaves PROMISES, what must hold afterwards,
+Runs in a separate process (`nursery.py`), whose current folder is empty. Leaves PROMISES, what must hold afterwards,
 and for what runs inside of it OUTCOME, next to that folder; `fuzz_verdict.py` judges by both.
 """
 

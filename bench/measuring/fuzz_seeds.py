@@ -2,7 +2,7 @@
 
     PYTHONPATH=bench python -m measuring.fuzz_seeds FOLDER
 
-A process of its own makes them, because encoders leave threads behind.
+A separate process makes them, because encoders leave threads behind.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A process in which everything is imported already, and which starts a child of its own for each request.
+"""A process that has imported everything and forks a child for each request.
 
     PYTHONPATH=bench python -m measuring.nursery MODULE
 
