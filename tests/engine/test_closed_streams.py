@@ -20,7 +20,10 @@ def shell(redirection: str, *command: str) -> tuple[int, str, str]:
     script = f'"$@" {redirection}'
     if "|" in redirection:
         script = f"set -o pipefail; {script}"
-    done = subprocess.run(["bash", "-c", script, "bash", *command], capture_output=True, text=True, timeout=TIMEOUT_S)
+    # UTF-8 whatever the locale: a library that another test has loaded may have changed it in this process
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", *command], capture_output=True, encoding="utf-8", timeout=TIMEOUT_S
+    )
     return done.returncode, done.stdout, done.stderr
 
 
